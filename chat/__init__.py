@@ -1,0 +1,1 @@
+"""A real-time chat: nonblocking server and client library."""

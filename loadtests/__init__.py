@@ -1,0 +1,1 @@
+"""The harness: drives the chat through impaired links and measures it."""

@@ -1,0 +1,1 @@
+"""From a run directory to tidy frames, numbers and figures."""

@@ -1,0 +1,1 @@
+"""Impaired links: profiles, the two backends that make them real, and their calibration."""

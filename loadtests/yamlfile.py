@@ -1,0 +1,182 @@
+"""YAML files decoded into msgspec Structs, with errors that name file, line, key and what is allowed.
+
+Scalars are read as text and decoded by the type of the field, so YAML's own guesses (`no` is false, `1:30` is 90)
+never apply.
+"""
+
+import copy
+import difflib
+import types
+import typing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from loadtests.errors import ConfigError
+
+T = TypeVar("T")
+KeyPath = tuple[str | int, ...]
+
+
+def dotted(path: KeyPath) -> str:
+    """`('messages', 'rate')` as a user writes it: `messages.rate`."""
+    return ".".join(str(part) for part in path)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The plain tree (dict, list, str) of a YAML file, and where each of its keys was said."""
+
+    name: str
+    data: Any
+    origins: dict[KeyPath, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "Document":
+        """Raises ConfigError: the file is missing, unreadable, or not YAML."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from None
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> "Document":
+        """Raises ConfigError: the text is not YAML, or says a key twice."""
+        try:
+            root = yaml.compose(text, Loader=yaml.BaseLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{name}: not valid YAML: {error}") from None
+        origins: dict[KeyPath, str] = {(): name}
+        data = {} if root is None else _plain(root, (), name, origins)
+        return cls(name, data, origins)
+
+    def replaced(self, key: str, value: Any, origin: str) -> "Document":
+        """A copy in which the dotted `key` has `value`, said by `origin` (an option, or another key).
+
+        Raises ConfigError: the key leads through something that is not a mapping or a list.
+        """
+        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        data = copy.deepcopy(self.data)
+        place = data
+        for part in path[:-1]:
+            if isinstance(place, dict):
+                place = place.setdefault(part, {})
+            elif isinstance(place, list) and isinstance(part, int) and part < len(place):
+                place = place[part]
+            else:
+                raise ConfigError(f"{origin}: {key!r} leads nowhere: {part!r} is not inside a mapping")
+        try:
+            place[path[-1]] = value
+        except (TypeError, IndexError):
+            raise ConfigError(f"{origin}: {key!r} leads nowhere: it is not inside a mapping") from None
+        origins = {known: said for known, said in self.origins.items() if known[: len(path)] != path}
+        return replace(self, data=data, origins=origins | {path: origin})
+
+    def convert(self, kind: type[T], path: KeyPath = ()) -> T:
+        """The part of the document at `path`, decoded as `kind`; raises ConfigError at the first wrong value."""
+        part = self.data
+        for step in path:
+            part = part[step]
+        return typing.cast("T", self._decode(kind, part, path))
+
+    def error(self, path: KeyPath, problem: str) -> ConfigError:
+        """An error at `path`, or at the nearest key above it whose place is known."""
+        known = path
+        while known not in self.origins:
+            known = known[:-1]
+        key = f"{dotted(path)}: " if path else ""
+        return ConfigError(f"{self.origins[known]}: {key}{problem}")
+
+    def _decode(self, kind: Any, value: Any, path: KeyPath) -> Any:
+        origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+        if origin in (typing.Union, types.UnionType):
+            return self._decode_union(arguments, value, path)
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return self._decode_struct(kind, value, path)
+        if origin is dict:
+            if not isinstance(value, dict):
+                raise self.error(path, f"expected a mapping, got {value!r}")
+            return {key: self._decode(arguments[1], item, (*path, key)) for key, item in value.items()}
+        if origin is list:
+            if not isinstance(value, list):
+                raise self.error(path, f"expected a list, got {value!r}")
+            return [self._decode(arguments[0], item, (*path, index)) for index, item in enumerate(value)]
+        return self._decode_leaf(kind, value, path)
+
+    def _decode_union(self, kinds: tuple[Any, ...], value: Any, path: KeyPath) -> Any:
+        """A mapping goes to the union's Struct or dict, a list to its list, a text to the first kind that takes it."""
+        shaped: dict[type, list[Any]] = {dict: [], list: [], str: []}
+        for kind in kinds:
+            base = typing.get_origin(kind) or kind
+            is_mapping = base is dict or (isinstance(base, type) and issubclass(base, msgspec.Struct))
+            shaped[dict if is_mapping else list if base is list else str].append(kind)
+        fitting = [kind for kind in shaped.get(type(value), []) if kind is not types.NoneType]
+        failure = self.error(path, f"not expected here: {value!r}")
+        for kind in fitting:
+            try:
+                return self._decode(kind, value, path)
+            except ConfigError as error:
+                failure = error
+        raise failure
+
+    def _decode_struct(self, kind: type[msgspec.Struct], value: Any, path: KeyPath) -> Any:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        allowed = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        if not isinstance(value, dict):
+            raise self.error(path, f"expected a mapping with keys from: {', '.join(allowed)}; got {value!r}")
+        for key in value:
+            if key not in allowed:
+                close = difflib.get_close_matches(str(key), allowed, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise self.error((*path, key), f"unknown key; {hint}allowed: {', '.join(allowed)}")
+        for key, field in allowed.items():
+            if field.required and key not in value:
+                raise self.error(path, f"the key {key!r} is missing")
+        decoded = {
+            allowed[key].name: self._decode(hints[allowed[key].name], item, (*path, key)) for key, item in value.items()
+        }
+        try:
+            return kind(**decoded)
+        except ValueError as error:  # raised by __post_init__: keys that are right each but not together
+            raise self.error(path, str(error)) from None
+
+    def _decode_leaf(self, kind: Any, value: Any, path: KeyPath) -> Any:
+        try:
+            if hasattr(kind, "from_yaml"):
+                return kind.from_yaml(value)
+            return msgspec.convert(value, kind, strict=False)
+        except ValueError as error:  # msgspec.ValidationError is one
+            if typing.get_origin(kind) is typing.Literal:
+                raise self.error(path, f"expected one of: {', '.join(typing.get_args(kind))}; got {value!r}") from None
+            said = (
+                str(error).replace("`int`", "a whole number").replace("`float`", "a number").replace(", got `str`", "")
+            )
+            raise self.error(
+                path, said if repr(value) in said else f"{said[:1].lower()}{said[1:]}, got {value!r}"
+            ) from None
+
+
+def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str]) -> Any:
+    """The node's plain value; the line of each key is noted in `origins` on the way."""
+    origins.setdefault(path, f"{name}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, where = str(key_node.value), f"{name}:{key_node.start_mark.line + 1}"
+            if key in mapping:
+                raise ConfigError(f"{where}: {dotted((*path, key))}: this key is said twice")
+            origins[(*path, key)] = where
+            mapping[key] = _plain(value_node, (*path, key), name, origins)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, (*path, index), name, origins) for index, item in enumerate(node.value)]
+    return str(node.value)
