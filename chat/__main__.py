@@ -1,0 +1,72 @@
+"""`python -m chat serve|connect …`, the same as `chat-server …` and `chat-client …`."""
+
+import argparse
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import sys
+
+from chat.errors import ChatError
+from chat.loop import Loop
+from chat.server import ChatServer
+
+
+def serve() -> None:
+    """The command `chat-server`."""
+    parser = argparse.ArgumentParser(prog="chat-server", description="Serve a chat.")
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="0 lets the system choose (default: %(default)s)")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    _raise_descriptor_limit()
+    loop = Loop()
+    try:
+        server = ChatServer(loop, options.host, options.port)
+    except ChatError as error:
+        sys.exit(_complain("chat-server", error))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
+    print("listening on {}:{}".format(*server.address), file=sys.stderr, flush=True)
+    # What exists now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    loop.run()
+    server.close("The server is shutting down.")
+    while not server.idle:
+        loop.run_once()
+    loop.close()
+
+
+def connect() -> None:
+    """The command `chat-client`."""
+    from chat.console import main  # prompt_toolkit takes a third of a second that the server need not spend
+
+    sys.exit(main())
+
+
+def main() -> None:
+    """Dispatch on the first argument."""
+    commands = {"serve": serve, "connect": connect}
+    command = commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if command is None:
+        sys.exit("usage: python -m chat serve|connect [options]; each has --help")
+    del sys.argv[1]
+    command()
+
+
+def _complain(program: str, error: ChatError) -> int:
+    print(f"{program}: {error}", file=sys.stderr)
+    return 2
+
+
+def _raise_descriptor_limit() -> None:
+    """Every connection is a descriptor, and the usual soft limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()

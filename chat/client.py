@@ -1,0 +1,268 @@
+"""ChatClient: one nickname over one or two connections. It never blocks, except to look up a host name in `connect`.
+
+Modes:
+
+- `single`: one connection.
+- `standby`: a second connection is open and idle, and takes over when the first one breaks.
+- `redundant`: every message goes out on both, everything comes in on both, the first copy wins.
+
+The two rules that make losing one of two connections lose no message: a path that *carries* has been given every
+pending message (all of them again when it begins to), and the server accepts each id once.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Literal
+
+from chat import messages
+from chat.errors import NotRegistered
+from chat.loop import Loop, Timer
+from chat.path import Path
+from chat.session import ClientSession, Closed, Event, PathDown, PathName, PathUp, Registered
+from chat.tcpinfo import TcpInfo
+from chat.transport import Address, Arrival
+from chat.wire import encode
+
+Mode = Literal["single", "standby", "redundant"]
+
+#: How long the server may take to close the connections after a `bye`.
+LEAVE_S = 3.0
+
+
+class ChatClient:
+    """Calls `on_event` from the loop; the last event is always :class:`chat.session.Closed`, exactly once.
+
+    Args:
+        loop: runs everything; the caller runs the loop.
+        nick: the nickname to ask for.
+        primary: where the first connection goes.
+        secondary: where the second one goes; to the same place if not given.
+        mode: see the module.
+        on_event: called with each event, never from within a method of this class other than :meth:`close`.
+        congestion: TCP congestion control of both connections; the system's own if not given.
+        randomness: varies the pauses before new attempts to connect.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        nick: str,
+        primary: Address,
+        secondary: Address | None = None,
+        *,
+        mode: Mode = "single",
+        on_event: Callable[[Event], None],
+        congestion: str | None = None,
+        randomness: random.Random | None = None,
+    ) -> None:
+        self.mode: Mode = mode
+        self.closed = False
+        self._loop = loop
+        self._on_event = on_event
+        self._session = ClientSession(nick)
+        #: Why the session is over, once it is; its connections may still be closing.
+        self._end_reason: str | None = None
+        self._end_timer: Timer | None = None
+        randomness = randomness or random.Random()
+        addresses: list[tuple[PathName, Address]] = [("primary", primary)]
+        if mode != "single":
+            addresses.append(("secondary", secondary or primary))
+        self._paths = [
+            Path(loop, name, address, self, congestion=congestion, randomness=randomness) for name, address in addresses
+        ]
+        #: Where `hello` can still be tried.
+        self._untried = [*self._paths]
+
+    def __repr__(self) -> str:
+        return f"<ChatClient {self.mode}, {self._session!r}, {', '.join(map(repr, self._paths))}>"
+
+    @property
+    def nick(self) -> str:
+        """As asked for; once registered, as the server writes it."""
+        return self._session.nick
+
+    @property
+    def registered(self) -> bool:
+        """Whether messages can be sent."""
+        return self._session.registered and self._end_reason is None
+
+    @property
+    def pending(self) -> int:
+        """How many messages were sent and neither echoed nor refused."""
+        return self._session.pending
+
+    @property
+    def duplicates(self) -> int:
+        """How many lines came a second time, over the other connection, and were dropped."""
+        return self._session.duplicates
+
+    # What the program asks for.
+
+    def connect(self) -> None:
+        """Begin to connect and register; events follow. Over the second path if the first cannot be used."""
+        self._untried.pop(0).open()
+
+    def say(self, text: str, *, intended_ns: int | None = None) -> int:
+        """Send a message to everyone and return its id.
+
+        Args:
+            text: what to say.
+            intended_ns: when it was meant to be sent (CLOCK_MONOTONIC); now, if not given.
+
+        Raises:
+            NotRegistered: there is no session.
+        """
+        now_ns = self._speak()
+        number, line = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns)
+        self._write(line)
+        return number
+
+    def tell(self, nick: str, text: str, *, intended_ns: int | None = None) -> int:
+        """Send a message to one nickname; otherwise like :meth:`say`."""
+        now_ns = self._speak()
+        number, line = self._session.tell(nick, text, now_ns if intended_ns is None else intended_ns, now_ns)
+        self._write(line)
+        return number
+
+    def who(self) -> None:
+        """Ask who is present; a :class:`chat.session.Present` event answers.
+
+        Raises:
+            NotRegistered: there is no session.
+        """
+        self._speak()
+        # On one path only: an answer that comes from no log cannot be recognised as a second copy.
+        next(path for path in self._paths if path.up).write(encode(messages.Who()))
+
+    def leave(self) -> None:
+        """Say bye on every connection; the end comes when the server has closed them, or does not in time."""
+        if self._end_reason is None:
+            for path in self._paths:
+                if path.up:
+                    path.write(encode(messages.Bye()))
+                else:
+                    path.close()
+            self._end_when_closed("left")
+
+    def close(self) -> None:
+        """Free everything now, without a word to the server; its connections just break."""
+        self._end_reason = self._end_reason or "closed"
+        self._end()
+
+    def tcp_info(self) -> dict[str, TcpInfo]:
+        """What the kernel knows about each connection that is in use now, by the name of its path."""
+        found: dict[str, TcpInfo] = {}
+        for path in self._paths:
+            if path.up and path.transport is not None and (info := TcpInfo.of(path.transport.sock)) is not None:
+                found[path.name] = info
+        return found
+
+    # What the paths tell us.
+
+    def path_open(self, path: Path) -> None:
+        """Connected: `hello` on the first path, `attach` on the other."""
+        if self._session.registered:
+            self._attach(path, follow=self.mode == "redundant" or not self._carried())
+        else:
+            path.write(self._session.hello())
+
+    def path_message(self, path: Path, message: messages.Down, arrival: Arrival, exact: bool) -> None:
+        """One message came in on this path."""
+        match message:
+            case messages.Welcome():
+                self._welcome(path, message)
+            case messages.Attached():
+                self._attached(path)
+            case messages.Bye(reason):
+                if self._end_reason is None:
+                    self._end_when_closed(reason)
+            case _:
+                for event in self._session.receive(message, path.name, arrival.received_ns, arrival.seen_ns, exact):
+                    self._on_event(event)
+                if isinstance(message, messages.Refused) and not path.up:
+                    # Not let in: the nickname is taken, or the session that the token was for is over.
+                    self._end_reason = self._end_reason or message.reason
+                    self._end()
+
+    def path_down(self, path: Path, reason: str) -> None:
+        """The connection is gone; go on over the other one if there is one."""
+        if self._end_reason is not None:
+            if not self._open_paths():
+                self._end()
+        elif not self._session.registered and self._untried:
+            self._untried.pop(0).open()
+        elif not self._open_paths():
+            self._end_reason = reason
+            self._end()
+        else:
+            self._go_on_without(path, reason)
+
+    # How paths come into use.
+
+    def _welcome(self, path: Path, message: messages.Welcome) -> None:
+        self._session.welcome(message)
+        path.accepted()
+        path.follows = path.carries = True
+        self._on_event(Registered(message.nick))
+        self._on_event(PathUp(path.name))
+        for other in self._paths:
+            if other is not path and self._end_reason is None:
+                other.open()
+
+    def _attach(self, path: Path, *, follow: bool) -> None:
+        path.follows = follow
+        path.write(self._session.attach(follow))
+
+    def _attached(self, path: Path) -> None:
+        is_new = not path.up
+        path.accepted()
+        if path.follows:
+            path.carries = True
+            path.write(self._session.unanswered())
+        elif not self._carried():
+            # The path that this one was to stand by for broke while this one was being let in.
+            self._attach(path, follow=True)
+        if is_new:
+            self._on_event(PathUp(path.name))
+
+    def _go_on_without(self, path: Path, reason: str) -> None:
+        path.open_later()
+        for other in self._paths:
+            if other.up and not other.follows:
+                self._attach(other, follow=True)
+        if not path.reported_down:
+            path.reported_down = True
+            self._on_event(PathDown(path.name, reason))
+
+    def _carried(self) -> bool:
+        """Whether some path carries messages, or is about to."""
+        return any(path.follows for path in self._paths)
+
+    def _open_paths(self) -> list[Path]:
+        return [path for path in self._paths if path.transport is not None]
+
+    # How messages go out, and how it ends.
+
+    def _speak(self) -> int:
+        if not self.registered:
+            raise NotRegistered("There is no session: not welcomed yet, or over.")
+        return self._loop.now_ns()
+
+    def _write(self, line: bytes) -> None:
+        for path in self._paths:
+            if path.carries:
+                path.write(line)
+
+    def _end_when_closed(self, reason: str) -> None:
+        self._end_reason = reason
+        self._end_timer = self._loop.call_later(LEAVE_S if self._open_paths() else 0, self._end)
+
+    def _end(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        for path in self._paths:
+            path.close()
+        self._on_event(Closed(self._end_reason or "", self._session.lost))

@@ -1,0 +1,318 @@
+"""Hub: who is here under which nickname, and where each message goes.
+
+It knows no sockets: the server gives it decoded messages and takes lines from each connection's outbox. A *session* is
+a nickname; it may have several connections, and ends with its last one or with `bye`.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable
+
+from chat.errors import Refusal
+from chat.log import Log
+from chat.messages import (
+    Attach,
+    Attached,
+    Bye,
+    Cursors,
+    Hello,
+    Joined,
+    Left,
+    Limits,
+    Message,
+    Ping,
+    Pong,
+    Present,
+    Refused,
+    Said,
+    Say,
+    Tell,
+    Told,
+    Up,
+    Welcome,
+    Who,
+)
+from chat.outbox import Outbox
+from chat.wire import encode
+
+LOBBY = "lobby"
+INBOX = "inbox"
+#: How far a message id may lie behind the highest of its session and still be judged new or known.
+ID_WINDOW = 4096
+
+
+def clean_nick(nick: str, max_chars: int) -> str:
+    """The nickname as it will be shown.
+
+    Raises:
+        Refusal: it is empty, too long, or has spaces or characters that do not print.
+    """
+    nick = unicodedata.normalize("NFC", nick)
+    if not 1 <= len(nick) <= max_chars or not nick.isprintable() or " " in nick:
+        raise Refusal("bad_nick", f"A nickname has 1 to {max_chars} printable characters and no spaces.")
+    return nick
+
+
+def fold(nick: str) -> str:
+    """What two nicknames have in common if they count as the same one: case, width and composition do not matter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", nick).casefold())
+
+
+class IdWindow:
+    """Accepts each message id once: the highest so far, and one bit for each of the ids below it.
+
+    The scheme of IPsec's anti-replay window (RFC 4303, 3.4.3): constant memory, any order within the window.
+    """
+
+    __slots__ = ("_highest", "_seen")
+
+    def __init__(self) -> None:
+        self._highest = 0
+        self._seen = 0
+
+    def accept(self, number: int) -> bool:
+        """Whether this is the first time.
+
+        Raises:
+            Refusal: the id lies too far back to tell.
+        """
+        ahead = number - self._highest
+        if ahead > 0:
+            self._seen = (self._seen << ahead | 1) & (1 << ID_WINDOW) - 1 if ahead < ID_WINDOW else 1
+            self._highest = number
+            return True
+        if -ahead >= ID_WINDOW:
+            raise Refusal("stale_id", f"Message ids must rise; {number} is more than {ID_WINDOW} behind.")
+        bit = 1 << -ahead
+        if self._seen & bit:
+            return False
+        self._seen |= bit
+        return True
+
+
+class Session:
+    """A nickname with its private log and its connections."""
+
+    def __init__(self, nick: str, token: str, inbox: Log) -> None:
+        self.nick = nick
+        self.token = token
+        self.inbox = inbox
+        self.ids = IdWindow()
+        self.connections: dict[Connection, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Session {self.nick} with {len(self.connections)} connection(s)>"
+
+
+class Connection:
+    """One way into a session, or still a stranger."""
+
+    __slots__ = ("closing", "outbox", "session")
+
+    def __init__(self) -> None:
+        self.outbox = Outbox()
+        self.session: Session | None = None
+        #: Nothing more is read from it; once its outbox is empty it is to be closed.
+        self.closing = False
+
+    def __repr__(self) -> str:
+        return f"<Connection of {self.session.nick if self.session else 'a stranger'}, {self.outbox!r}>"
+
+
+class Hub:
+    """All sessions and the lobby.
+
+    After any call, :meth:`take_ready` names the connections that have something to be sent or are to be closed.
+    """
+
+    def __init__(
+        self,
+        new_token: Callable[[], str],
+        *,
+        limits: Limits | None = None,
+        lobby_lines: int = 65_536,
+        lobby_bytes: int = 8 << 20,
+        inbox_lines: int = 1_024,
+        inbox_bytes: int = 128 << 10,
+    ) -> None:
+        self.limits = limits or Limits()
+        #: Second copies of messages that had already come over another connection.
+        self.duplicates = 0
+        self._new_token = new_token
+        self._lobby = Log(LOBBY, max_lines=lobby_lines, max_bytes=lobby_bytes)
+        self._inbox_lines = inbox_lines
+        self._inbox_bytes = inbox_bytes
+        self._by_nick: dict[str, Session] = {}
+        self._by_token: dict[str, Session] = {}
+        self._followers: dict[Log, dict[Connection, None]] = {self._lobby: {}}
+        self._grown: dict[Log, None] = {}
+        self._told: dict[Connection, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Hub {len(self._by_nick)} session(s), {self.duplicates} duplicate(s), {self._lobby!r}>"
+
+    @property
+    def nicks(self) -> list[str]:
+        """The nicknames present, in order of arrival."""
+        return [session.nick for session in self._by_nick.values()]
+
+    def take_ready(self) -> Iterable[Connection]:
+        """The connections with something new since the last call."""
+        ready = self._told
+        for log in self._grown:
+            ready |= self._followers.get(log, {})
+        self._told, self._grown = {}, {}
+        return ready
+
+    # What the server tells us.
+
+    def receive(self, connection: Connection, message: Up) -> None:
+        """A message came in on this connection."""
+        try:
+            if connection.session is None:
+                self._receive_from_stranger(connection, message)
+            else:
+                self._receive_in_session(connection, connection.session, message)
+        except Refusal as refusal:
+            self._refuse(connection, message, refusal)
+
+    def disconnect(self, connection: Connection, reason: str) -> None:
+        """The connection is gone, or will be as soon as its outbox is empty."""
+        session = connection.session
+        if session is None:
+            connection.closing = True
+        elif len(session.connections) > 1:
+            self._release(connection)
+        else:
+            # The session's last connection. A time of grace for it to come back would begin here.
+            self._end(session, reason)
+        self._told[connection] = None
+
+    def close(self, reason: str) -> None:
+        """End every session without telling the others, who are all told the same."""
+        for session in self._by_nick.values():
+            for connection in [*session.connections]:
+                self._release(connection, encode(Bye(reason)))
+        self._by_nick.clear()
+        self._by_token.clear()
+
+    def tell(self, connection: Connection, message: Message) -> None:
+        """Queue a message for one connection alone."""
+        connection.outbox.tell(encode(message))
+        self._told[connection] = None
+
+    # What messages do.
+
+    def _receive_from_stranger(self, connection: Connection, message: Up) -> None:
+        match message:
+            case Hello(nick):
+                self._hello(connection, nick)
+            case Attach(token, cursors, follow):
+                session = self._by_token.get(token)
+                if session is None:
+                    raise Refusal("bad_token", "No session has this token; it may have ended.")
+                self._attach(connection, session, cursors, follow)
+            case Ping(n):
+                self.tell(connection, Pong(n))
+            case Bye():
+                connection.outbox.finish(encode(Bye("You said bye.")))
+                self.disconnect(connection, "")
+            case _:
+                raise Refusal("not_registered", "Say hello first.")
+
+    def _receive_in_session(self, connection: Connection, session: Session, message: Up) -> None:
+        match message:
+            case Say() | Tell():
+                self._deliver(session, message)
+            case Ping(n):
+                self.tell(connection, Pong(n))
+            case Who():
+                self.tell(connection, Present(self.nicks))
+            case Bye():
+                self._end(session, "said bye", encode(Bye("You said bye.")))
+            case Attach(token, cursors, follow) if token == session.token:
+                self._attach(connection, session, cursors, follow)
+            case _:
+                raise Refusal("already_registered", f"This connection already belongs to {session.nick}.")
+
+    def _hello(self, connection: Connection, nick: str) -> None:
+        nick = clean_nick(nick, self.limits.nick_chars)
+        if (holder := self._by_nick.get(fold(nick))) is not None:
+            raise Refusal("nick_in_use", f"Somebody here is already called {holder.nick}.")
+        inbox = Log(INBOX, max_lines=self._inbox_lines, max_bytes=self._inbox_bytes)
+        session = Session(nick, self._new_token(), inbox)
+        self._by_nick[fold(nick)] = self._by_token[session.token] = session
+        self._followers[inbox] = {}
+        # Announced before the newcomer follows: its cursor begins after its own arrival.
+        self._append(self._lobby, Joined(LOBBY, self._lobby.last_seq + 1, nick))
+        cursors = self._follow(connection, session, {})
+        self.tell(connection, Welcome(nick, session.token, cursors, self.limits))
+
+    def _attach(self, connection: Connection, session: Session, cursors: Cursors, follow: bool) -> None:
+        if follow:
+            cursors = self._follow(connection, session, cursors)
+        else:
+            session.connections[connection] = None
+            connection.session = session
+        self.tell(connection, Attached(session.nick, cursors))
+
+    def _follow(self, connection: Connection, session: Session, cursors: Cursors) -> Cursors:
+        """Let the connection follow the session's logs from these cursors, or from now; return where it starts."""
+        session.connections[connection] = None
+        connection.session = session
+        starts = {}
+        for log in (session.inbox, self._lobby):
+            starts[log.name] = start = min(cursors.get(log.name, log.last_seq), log.last_seq)
+            connection.outbox.follow(log, start)
+            self._followers[log][connection] = None
+        return starts
+
+    def _deliver(self, session: Session, message: Say | Tell) -> None:
+        # Marked before it is judged: the second copy must not succeed where the first was refused.
+        if message.id is not None and not session.ids.accept(message.id):
+            self.duplicates += 1
+            return
+        text, number = message.text, message.id
+        if not text:
+            raise Refusal("empty_text", "The text is empty.")
+        if len(text) * 4 > self.limits.text_bytes and len(text.encode()) > self.limits.text_bytes:
+            raise Refusal("text_too_long", f"The text is longer than {self.limits.text_bytes} bytes.")
+        if isinstance(message, Say):
+            self._append(self._lobby, Said(LOBBY, self._lobby.last_seq + 1, session.nick, text, number))
+            return
+        recipient = self._by_nick.get(fold(message.to))
+        if recipient is None:
+            raise Refusal("no_such_nick", f"Nobody here is called {message.to}.")
+        for inbox in {recipient.inbox: None, session.inbox: None}:
+            self._append(inbox, Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number))
+
+    def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
+        session, number = connection.session, message.id if isinstance(message, Say | Tell) else None
+        if session is None:
+            self.tell(connection, Refused(refusal.code, refusal.reason, number))
+        else:
+            inbox = session.inbox
+            self._append(inbox, Refused(refusal.code, refusal.reason, number, INBOX, inbox.last_seq + 1))
+
+    def _append(self, log: Log, message: Message) -> None:
+        log.append(encode(message))
+        self._grown[log] = None
+
+    # How sessions and connections end.
+
+    def _end(self, session: Session, reason: str, last_line: bytes = b"") -> None:
+        for connection in [*session.connections]:
+            self._release(connection, last_line)
+        del self._by_nick[fold(session.nick)], self._by_token[session.token], self._followers[session.inbox]
+        self._append(self._lobby, Left(LOBBY, self._lobby.last_seq + 1, session.nick, reason))
+
+    def _release(self, connection: Connection, last_line: bytes = b"") -> None:
+        """Take the connection out of its session; it closes after what it has been told so far."""
+        session = connection.session
+        assert session is not None
+        connection.outbox.finish(last_line)
+        connection.session = None
+        connection.closing = True
+        del session.connections[connection]
+        for log in (session.inbox, self._lobby):
+            self._followers[log].pop(connection, None)
+        self._told[connection] = None

@@ -1,0 +1,81 @@
+"""Log: a bounded sequence of lines, each encoded once and numbered from 1.
+
+Whoever follows a log holds a *cursor*, the number of the last line it was given, and nothing else: no queue of its own.
+Followers with the same cursor are handed the very same bytes object.
+"""
+
+from typing import NamedTuple
+
+#: How many different batches are remembered between two appends. Followers that keep up share one or two; those far
+#: behind, each elsewhere, must not make us remember a batch for each of them.
+MAX_BATCHES = 16
+
+
+class Batch(NamedTuple):
+    """Some consecutive lines of a log, joined."""
+
+    data: bytes
+    #: The cursor of one who has been given them.
+    cursor: int
+
+
+class Log:
+    """Lines `first_seq … last_seq`; older ones are dropped when there are too many or they are too big."""
+
+    def __init__(self, name: str, *, max_lines: int, max_bytes: int) -> None:
+        self.name = name
+        self.first_seq = 1
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._lines: list[bytes] = []
+        #: Lines at the front of the list that are no longer in the log; cut off when they are half of it, so that
+        #: dropping a line costs amortised O(1).
+        self._dropped = 0
+        self._batches: dict[tuple[int, int], Batch] = {}
+
+    def __repr__(self) -> str:
+        return f"<Log {self.name} {self.first_seq}…{self.last_seq} {self._bytes} B>"
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest line; 0 before the first."""
+        return self.first_seq + len(self._lines) - self._dropped - 1
+
+    def append(self, line: bytes) -> None:
+        """Add a line that was encoded with number `last_seq + 1`."""
+        self._batches.clear()
+        self._lines.append(line)
+        self._bytes += len(line)
+        while self._bytes > self._max_bytes or self.last_seq - self.first_seq >= self._max_lines:
+            self._bytes -= len(self._lines[self._dropped])
+            self._dropped += 1
+            self.first_seq += 1
+        if self._dropped * 2 > len(self._lines):
+            del self._lines[: self._dropped]
+            self._dropped = 0
+
+    def missed(self, cursor: int) -> int:
+        """How many lines after this cursor are already gone."""
+        return max(0, self.first_seq - 1 - cursor)
+
+    def read(self, cursor: int, max_bytes: int) -> Batch:
+        """The lines after the cursor, oldest first: at least one if there is any, and more only within `max_bytes`.
+
+        Lines that are gone are skipped; ask :meth:`missed` first.
+        """
+        key = (cursor, max_bytes)
+        batch = self._batches.get(key)
+        if batch is None:
+            if len(self._batches) == MAX_BATCHES:
+                self._batches.clear()
+            batch = self._batches[key] = self._join(cursor + self.missed(cursor), max_bytes)
+        return batch
+
+    def _join(self, cursor: int, max_bytes: int) -> Batch:
+        start = end = cursor - self.first_seq + 1 + self._dropped
+        size = 0
+        while end < len(self._lines) and (end == start or size + len(self._lines[end]) <= max_bytes):
+            size += len(self._lines[end])
+            end += 1
+        return Batch(b"".join(self._lines[start:end]), cursor + end - start)

@@ -1,0 +1,161 @@
+"""Path: one of a client's two ways to the server. It connects, keeps what the kernel does not take yet, and comes back.
+
+Two paths are two TCP connections, so that what delays one does not hold up the other.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from chat.errors import AddressError
+from chat.loop import Loop, Timer
+from chat.messages import Down
+from chat.session import PathName
+from chat.transport import Address, Arrival, Transport
+from chat.wire import DOWN, BadLine, LineReader
+
+#: Longest line a server may send: a list of tens of thousands of nicknames is one.
+MAX_LINE_BYTES = 4 << 20
+#: How long connecting and being let in may take.
+OPEN_S = 10.0
+#: Pause before a new attempt, doubling up to the longest, each varied by half so that clients do not come in step.
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+
+class PathOwner(Protocol):
+    """Whom a path tells what happens on it."""
+
+    def path_open(self, path: "Path") -> None:
+        """Connected: say who we are."""
+
+    def path_message(self, path: "Path", message: Down, arrival: Arrival, exact: bool) -> None:
+        """A message came. `exact`: the arrival's time is that of this very line."""
+
+    def path_down(self, path: "Path", reason: str) -> None:
+        """The connection, or the attempt at one, is over."""
+
+
+class Path:
+    """At most one connection at a time, to one address.
+
+    Attributes:
+        up: the server has accepted this connection into the session.
+        follows: it was asked to send the session's logs here.
+        carries: every message that we send goes out here.
+        reported_down: the program knows that it is down; further failures are no news.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        name: PathName,
+        address: Address,
+        owner: PathOwner,
+        *,
+        congestion: str | None,
+        randomness: random.Random,
+    ) -> None:
+        self.name: PathName = name
+        self.up = self.follows = self.carries = self.reported_down = False
+        self.transport: Transport | None = None
+        self._loop = loop
+        self._address = address
+        self._owner = owner
+        self._congestion = congestion
+        self._random = randomness
+        self._reader = LineReader(DOWN, MAX_LINE_BYTES)
+        self._unsent = bytearray()
+        self._pause_s = FIRST_PAUSE_S
+        self._timer: Timer | None = None
+        self._connected = False
+
+    def __repr__(self) -> str:
+        state = "up" if self.up else "opening" if self.transport else "down"
+        return f"<Path {self.name} {state}, {len(self._unsent)} B unsent>"
+
+    def open(self) -> None:
+        """Begin to connect; the owner hears of it."""
+        self._reader = LineReader(DOWN, MAX_LINE_BYTES)
+        self._set_timer(OPEN_S, lambda: self._down("no answer"))
+        try:
+            self.transport = Transport.connect(
+                self._loop,
+                self._address,
+                on_data=self._data,
+                on_room=self._room,
+                on_lost=self._down,
+                congestion=self._congestion,
+            )
+        except AddressError as error:
+            reason = str(error)
+            self._set_timer(0, lambda: self._down(reason))
+
+    def open_later(self) -> None:
+        """Connect after a pause that grows with each failure."""
+        pause_s = self._pause_s * self._random.uniform(0.5, 1.5)
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+        self._set_timer(pause_s, self.open)
+
+    def accepted(self) -> None:
+        """The server has let this connection into the session."""
+        self.up = True
+        self.reported_down = False
+        self._pause_s = FIRST_PAUSE_S
+        self._cancel_timer()
+
+    def write(self, data: bytes) -> None:
+        """Send now what the kernel takes, and the rest as soon as it takes more."""
+        if self.transport is None:
+            return
+        if not self._unsent:
+            sent = self.transport.send(data)
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._unsent += data
+        self.transport.want_room()
+
+    def close(self) -> None:
+        """Free everything now. The owner is not told."""
+        self._cancel_timer()
+        if self.transport is not None:
+            self.transport.close()
+            self.transport = None
+        self._unsent.clear()
+        self.up = self.follows = self.carries = self._connected = False
+
+    def _room(self) -> None:
+        """The first time: connected. Later: the kernel takes bytes again."""
+        if not self._connected:
+            self._connected = True
+            self._owner.path_open(self)
+        elif self.transport is not None:
+            del self._unsent[: self.transport.send(self._unsent)]
+            if self._unsent:
+                self.transport.want_room()
+
+    def _data(self, data: bytes, arrival: Arrival) -> None:
+        messages = self._reader.feed(data)
+        # The stamp is that of the last segment, which belongs to the last line if nothing comes after it.
+        exact_index = len(messages) - 1 if arrival.stamped and data.endswith(b"\n") else -1
+        for index, message in enumerate(messages):
+            if self.transport is None:
+                return  # closed by what an earlier message led to
+            if isinstance(message, BadLine):
+                self._down(f"unreadable: {message.reason}")
+                return
+            self._owner.path_message(self, message, arrival, index == exact_index)
+
+    def _down(self, reason: str) -> None:
+        self.close()
+        self._owner.path_down(self, reason)
+
+    def _set_timer(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(delay_s, callback)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,229 @@
+"""Transport: one nonblocking TCP connection on a Loop.
+
+It keeps no queue: :meth:`Transport.send` says how much the kernel took, and the owner decides what to do with the rest.
+This is the only place that sees the errors of a socket; its owner sees a connection that was lost, and why.
+"""
+
+import contextlib
+import os
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from chat.errors import AddressError
+from chat.loop import Loop, Timer
+
+Address = tuple[str, int]
+
+#: SO_TIMESTAMPNS and its control message on Linux; Python has no names for them.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@ll")
+_READ_BYTES = 65_536
+
+
+class Arrival(NamedTuple):
+    """When bytes came, CLOCK_MONOTONIC in ns."""
+
+    #: The kernel's receive time of the last segment among them; the read's own time if the kernel gave none.
+    received_ns: int
+    #: When this process read them.
+    seen_ns: int
+    #: Whether `received_ns` is the kernel's.
+    stamped: bool
+
+
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, Address]:
+    """The family and first numeric address of a host name or address. A name may block for as long as DNS takes.
+
+    Raises:
+        AddressError: nobody knows this host.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise AddressError(f"Cannot find the host {host}: {reason_of(error)}.") from error
+    return family, (str(address[0]), int(address[1]))
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's own words, without the number and in lower case."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+class Transport:
+    """Calls back with data, with room to write after :meth:`want_room`, and once when the connection is lost.
+
+    No callback comes from within a method of this class, nor after :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        *,
+        on_data: Callable[[bytes, Arrival], None],
+        on_room: Callable[[], None],
+        on_lost: Callable[[str], None],
+        connected: bool = True,
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._on_data = on_data
+        self._on_room = on_room
+        self._on_lost = on_lost
+        self._connected = connected
+        self._reading = True
+        self.wants_room = not connected
+        self._failure: Timer | None = None
+        self.closed = False
+        sock.setblocking(False)
+        # Nagle's algorithm and delayed acknowledgements together hold small messages back for 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._events = self._wanted_events()
+        loop.add(sock, self._events, self._ready)
+
+    @classmethod
+    def connect(
+        cls,
+        loop: Loop,
+        address: Address,
+        *,
+        on_data: Callable[[bytes, Arrival], None],
+        on_room: Callable[[], None],
+        on_lost: Callable[[str], None],
+        congestion: str | None = None,
+    ) -> "Transport":
+        """Begin to connect; the first :attr:`on_room` says that it has worked, `on_lost` that it has not.
+
+        Args:
+            congestion: name of the TCP congestion control to use.
+
+        Raises:
+            AddressError: the host is unknown, or the system refuses at once.
+        """
+        family, numeric = resolve(*address)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if congestion is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(numeric)
+            return cls(loop, sock, on_data=on_data, on_room=on_room, on_lost=on_lost, connected=False)
+        except OSError as error:
+            sock.close()
+            raise AddressError(f"Cannot connect to {address[0]} port {address[1]}: {reason_of(error)}.") from error
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open" if self._connected else "connecting"
+        return f"<Transport {state}, fd {self._sock.fileno()}>"
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, to ask it questions."""
+        return self._sock
+
+    def send(self, data: bytes | bytearray) -> int:
+        """Hand bytes to the kernel and return how many it took; none if it is full or there is no connection."""
+        if self.closed or self._failure is not None or not self._connected:
+            return 0
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            # Told from the loop, not from here: the caller is in the middle of something.
+            reason = reason_of(error)
+            self._failure = self._loop.call_later(0, lambda: self._lose(reason))
+            return 0
+
+    def want_room(self, wanted: bool = True) -> None:
+        """Whether to call back when the kernel takes bytes again."""
+        self.wants_room = wanted
+        self._watch()
+
+    def read_on(self, reading: bool) -> None:
+        """Whether to read. What the peer sends in the meantime waits in the kernel, and then with the peer."""
+        self._reading = reading
+        self._watch()
+
+    def finish(self) -> None:
+        """Say that nothing more will be sent. What the peer still sends is read, so that it gets our last bytes."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Free everything now; safe to repeat."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._failure is not None:
+            self._failure.cancel()
+        if self._events:
+            self._loop.remove(self._sock)
+        self._sock.close()
+
+    def _wanted_events(self) -> int:
+        return selectors.EVENT_READ * self._reading | selectors.EVENT_WRITE * self.wants_room
+
+    def _watch(self) -> None:
+        events = self._wanted_events()
+        if self.closed or events == self._events:
+            return
+        if not events:
+            self._loop.remove(self._sock)
+        elif not self._events:
+            self._loop.add(self._sock, events, self._ready)
+        else:
+            self._loop.modify(self._sock, events, self._ready)
+        self._events = events
+
+    def _ready(self, events: int) -> None:
+        # Another callback of this turn may have closed us, or changed what we wait for.
+        if events & selectors.EVENT_WRITE and self.wants_room and not self.closed:
+            self._room()
+        if events & selectors.EVENT_READ and self._reading and self._connected and not self.closed:
+            self._read()
+
+    def _room(self) -> None:
+        if not self._connected:
+            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._lose(os.strerror(error).lower())
+                return
+            self._connected = True
+        self.want_room(False)
+        self._on_room()
+
+    def _read(self) -> None:
+        try:
+            data, control, _, _ = self._sock.recvmsg(_READ_BYTES, 64)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(reason_of(error))
+            return
+        if data:
+            self._on_data(data, _arrival(control))
+        else:
+            self._lose("closed by the other end")
+
+    def _lose(self, reason: str) -> None:
+        self.close()
+        self._on_lost(reason)
+
+
+def _arrival(control: list[tuple[int, int, bytes]]) -> Arrival:
+    """The kernel stamps with CLOCK_REALTIME; mapped at once, a later step of that clock does no harm."""
+    seen_ns = time.monotonic_ns()
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            age_ns = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
+            return Arrival(min(seen_ns, seen_ns - age_ns), seen_ns, True)
+    return Arrival(seen_ns, seen_ns, False)
