@@ -23,6 +23,8 @@ from chat.tcpinfo import TcpInfo
 from chat.transport import Address, Arrival
 from chat.wire import encode
 
+__all__ = ["Address", "ChatClient", "Mode"]
+
 Mode = Literal["single", "standby", "redundant"]
 
 #: How long the server may take to close the connections after a `bye`.

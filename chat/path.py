@@ -61,6 +61,7 @@ class Path:
         self.transport: Transport | None = None
         self._loop = loop
         self._address = address
+        self._where = f"{address[0]} port {address[1]}"
         self._owner = owner
         self._congestion = congestion
         self._random = randomness
@@ -77,14 +78,14 @@ class Path:
     def open(self) -> None:
         """Begin to connect; the owner hears of it."""
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
-        self._set_timer(OPEN_S, lambda: self._down("no answer"))
+        self._set_timer(OPEN_S, lambda: self._down(f"No answer from {self._where}."))
         try:
             self.transport = Transport.connect(
                 self._loop,
                 self._address,
                 on_data=self._data,
                 on_room=self._room,
-                on_lost=self._down,
+                on_lost=self._lost,
                 congestion=self._congestion,
             )
         except AddressError as error:
@@ -143,9 +144,13 @@ class Path:
             if self.transport is None:
                 return  # closed by what an earlier message led to
             if isinstance(message, BadLine):
-                self._down(f"unreadable: {message.reason}")
+                self._down(f"The server cannot be understood: {message.reason}")
                 return
             self._owner.path_message(self, message, arrival, index == exact_index)
+
+    def _lost(self, reason: str) -> None:
+        what = "The connection broke" if self._connected else f"Cannot connect to {self._where}"
+        self._down(f"{what}: {reason}.")
 
     def _down(self, reason: str) -> None:
         self.close()

@@ -118,7 +118,7 @@ class ChatServer:
     def close(self, reason: str) -> None:
         """Accept nobody more and tell everybody `bye`.
 
-        Connections close as they drain, in the loop's next turns and within `LINGER_S`; then :attr:`idle` is true.
+        Connections close as they drain, in the loop's turns of the next `LINGER_S`; then :attr:`idle` is true.
         """
         self._stop_accepting()
         self._listener.close()
@@ -127,6 +127,7 @@ class ChatServer:
             if not peer.connection.closing:
                 self.hub.tell(peer.connection, Bye(reason))
                 self.hub.disconnect(peer.connection, reason)
+        self._flush()
         self._unhook_if_done()
 
     # What the peers' transports tell us.
@@ -203,15 +204,13 @@ class ChatServer:
                 return
             if isinstance(message, BadLine):
                 self._complain(peer, message)
-            elif connection.session is None:
-                self.hub.receive(connection, message)
-                if connection.session is not None:
-                    peer.set_timer(None)
-                    log.info("%s at %s: %s", peer.nick, peer.address, type(message).__name__.lower())
             else:
                 if isinstance(message, Bye):
-                    log.info("%s at %s: bye", peer.nick, peer.address)
+                    log.info("%s says bye from %s", peer.nick, peer.address)
                 self.hub.receive(connection, message)
+                if connection.session is not None and peer.timer is not None:
+                    peer.set_timer(None)
+                    log.info("%s is here from %s", peer.nick, peer.address)
             if connection.outbox.full:
                 peer.transport.read_on(False)
                 return

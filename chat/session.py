@@ -118,12 +118,14 @@ class PathDown(_Event, frozen=True):
     """This connection broke; the session goes on over the other one."""
 
     path: PathName
+    #: A sentence.
     reason: str
 
 
 class Closed(_Event, frozen=True):
     """The end, always the last event: everything is freed."""
 
+    #: A sentence; or `left` after :meth:`chat.client.ChatClient.leave`, `closed` after `close`.
     reason: str
     #: Messages that were neither echoed nor refused, in the order they were sent.
     lost: tuple[int, ...]
