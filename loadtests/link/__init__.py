@@ -1,1 +1,1 @@
-"""Impaired links: profiles, the two backends that make them real, and their calibration."""
+"""The link laboratory: private network namespaces joined by links that are slow, lossy and measured."""

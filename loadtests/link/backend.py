@@ -1,0 +1,42 @@
+"""What every way of making a link real has in common."""
+
+from typing import Protocol
+
+import msgspec
+
+
+class LinkStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What one direction of one path carried so far."""
+
+    path: str
+    #: `up` (client → server) or `down`.
+    direction: str
+    delivered_packets: int
+    #: Bytes of IP packets.
+    delivered_bytes: int
+    #: Packets lost on purpose (loss, full queue) or because the machine could not keep up.
+    dropped_packets: int
+    #: 99 % of the packets left the emulator at most this long after their time; None if it is the kernel that waits.
+    lateness_p99_us: float | None = None
+
+
+class Backend(Protocol):
+    """Impaired paths between the client's and the server's namespace."""
+
+    name: str
+
+    def open(self) -> None:
+        """Build the paths; raises LinkError: this machine cannot, or what was built is not what was asked for."""
+        ...
+
+    def check(self) -> None:
+        """Raises LinkError: the link does not work any more."""
+        ...
+
+    def stats(self) -> list[LinkStats]:
+        """What was carried so far, per path and direction."""
+        ...
+
+    def close(self) -> None:
+        """Undo `open`, however far it got."""
+        ...

@@ -1,0 +1,186 @@
+"""The emulator's process: carries packets between TUN devices, each when its pipeline says (`python -m …link.ferry`).
+
+It reads an :class:`Order` as one line of JSON from its standard input and answers `ready`, or a sentence about what
+went wrong. Then each line it reads is answered by a line of JSON, the :class:`LinkStats` of every crossing so far; at
+end of input it ends, and its devices vanish with it.
+"""
+
+import contextlib
+import fcntl
+import gc
+import heapq
+import os
+import select
+import struct
+import sys
+import time
+
+import msgspec
+
+from loadtests.link import syscalls
+from loadtests.link.backend import LinkStats
+from loadtests.link.namespaces import Namespace
+from loadtests.link.pipeline import Pipeline, build_pipeline
+from loadtests.link.profile import LinkProfile
+from loadtests.link.topology import CLIENT, SERVER
+
+_TUN = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+
+#: Larger than any packet of the devices' MTU.
+_READ_BYTES = 65536
+#: So many packets are read in a row at most, lest those that are due wait for a flood.
+_BATCH_PACKETS = 32
+#: Lateness is counted in buckets of this width; the last bucket holds all the rest.
+_BUCKET_NS, _BUCKETS = 10_000, 1000
+
+
+class Order(msgspec.Struct):
+    """What to build: the link of each path, and the seed of everything random."""
+
+    links: dict[str, LinkProfile]
+    seed: int
+
+
+class Crossing:
+    """One direction of one path: where packets come from, what happens to them, where they go."""
+
+    def __init__(self, path: str, direction: str, source: int, target: int, pipeline: Pipeline) -> None:
+        self.path = path
+        self.direction = direction
+        self.source = source
+        self.target = target
+        self.pipeline = pipeline
+        self.delivered_packets = 0
+        self.delivered_bytes = 0
+        self.refused_packets = 0
+        self.lateness = [0] * _BUCKETS
+
+    def stats(self) -> LinkStats:
+        return LinkStats(
+            path=self.path,
+            direction=self.direction,
+            delivered_packets=self.delivered_packets,
+            delivered_bytes=self.delivered_bytes,
+            dropped_packets=self.pipeline.dropped_packets + self.refused_packets,
+            lateness_p99_us=self._lateness_p99_us(),
+        )
+
+    def _lateness_p99_us(self) -> float:
+        left = sum(self.lateness) * 0.01
+        for bucket in reversed(range(_BUCKETS)):
+            left -= self.lateness[bucket]
+            if left < 0:
+                return (bucket + 1) * _BUCKET_NS / 1e3
+        return 0.0
+
+
+class Ferry:
+    """Carries packets over all crossings until the control channel is closed."""
+
+    def __init__(self, crossings: list[Crossing], control: int) -> None:
+        self._crossings = {crossing.source: crossing for crossing in crossings}
+        self._control = control
+        #: (when it is due in ns, sequence number, crossing, packet): a heap.
+        self._waiting: list[tuple[int, int, Crossing, bytes]] = []
+        self._sequence = 0
+
+    def run(self) -> None:
+        """Serve until the end of the control channel."""
+        files = [self._control, *self._crossings]
+        while True:
+            timeout_s = max(0, self._waiting[0][0] - time.monotonic_ns()) / 1e9 if self._waiting else None
+            readable, _, _ = select.select(files, (), (), timeout_s)
+            for file in readable:
+                if file != self._control:
+                    self._collect(self._crossings[file])
+                elif not self._answer():
+                    return
+            self._deliver()
+
+    def _collect(self, crossing: Crossing) -> None:
+        """Read what has arrived and decide when each packet leaves."""
+        source, leaves_ns, waiting, clock_ns = (
+            crossing.source,
+            crossing.pipeline.leaves_ns,
+            self._waiting,
+            time.monotonic_ns,
+        )
+        for _ in range(_BATCH_PACKETS):
+            try:
+                packet = os.read(source, _READ_BYTES)
+            except BlockingIOError:
+                return
+            due_ns = leaves_ns(clock_ns(), len(packet))
+            if due_ns is not None:
+                self._sequence += 1
+                heapq.heappush(waiting, (due_ns, self._sequence, crossing, packet))
+
+    def _deliver(self) -> None:
+        """Write every packet whose time has come."""
+        waiting, clock_ns = self._waiting, time.monotonic_ns
+        now_ns = clock_ns()
+        while waiting and waiting[0][0] <= now_ns:
+            due_ns, _, crossing, packet = heapq.heappop(waiting)
+            try:
+                os.write(crossing.target, packet)
+            except OSError:  # the device is down, or the kernel has no memory for the packet
+                crossing.refused_packets += 1
+                continue
+            crossing.delivered_packets += 1
+            crossing.delivered_bytes += len(packet)
+            now_ns = clock_ns()
+            crossing.lateness[min((now_ns - due_ns) // _BUCKET_NS, _BUCKETS - 1)] += 1
+
+    def _answer(self) -> bool:
+        if not os.read(self._control, 4096):
+            return False
+        _say(msgspec.json.encode([crossing.stats() for crossing in self._crossings.values()]))
+        return True
+
+
+def open_tun(namespace: Namespace, name: str) -> int:
+    """A TUN device in `namespace`, nonblocking; it exists as long as the file descriptor returned."""
+    with namespace.entered():
+        tun = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    return tun
+
+
+def build_crossings(order: Order) -> list[Crossing]:
+    """Open the devices of every path, and join them in both directions."""
+    crossings = []
+    for path, link in order.links.items():
+        client, server = (open_tun(Namespace(name), path) for name in (CLIENT, SERVER))
+        for direction, way, source, target in (("up", link.up, client, server), ("down", link.down, server, client)):
+            pipeline = build_pipeline(way, f"{order.seed}/{path}/{direction}")
+            crossings.append(Crossing(path, direction, source, target, pipeline))
+    return crossings
+
+
+def main() -> int:
+    """Raises nothing that a user could have caused: the sentence goes to the other end of the pipe."""
+    control = sys.stdin.fileno()
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    try:
+        crossings = build_crossings(order)
+    except OSError as error:
+        _say(f"{_TUN}: {error.strerror}".encode())
+        return 1
+    syscalls.prctl(syscalls.PR_SET_TIMERSLACK, 1)  # timeouts end to the nanosecond, not up to 50 µs later
+    with contextlib.suppress(PermissionError):  # an ordinary user may not; a loaded machine then shows as lateness
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    gc.disable()  # packets make no cycles, and a collection would make them late
+    _say(b"ready")
+    Ferry(crossings, control).run()
+    return 0
+
+
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The laboratory's network: a client and a server joined by impaired paths, for the length of a `with` block."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from loadtests.link.backend import Backend, LinkStats
+from loadtests.link.calibrate import LinkRow, calibrate
+from loadtests.link.emulator import EmulatorBackend
+from loadtests.link.namespaces import Namespace
+from loadtests.link.netem import NetemBackend, kernel_has_netem
+from loadtests.link.profile import LinkProfile
+from loadtests.link.topology import CLIENT, SERVER, server_address
+
+BackendName = Literal["auto", "emulator", "netem"]
+
+BACKENDS: dict[str, Callable[[dict[str, LinkProfile], int], Backend]] = {
+    "emulator": EmulatorBackend,
+    "netem": NetemBackend,
+}
+
+
+class Lab:
+    """Two hosts and the links between them."""
+
+    def __init__(self, links: Mapping[str, LinkProfile], backend: Backend) -> None:
+        self.links = dict(links)
+        #: Where the load comes from.
+        self.client = Namespace(CLIENT)
+        #: Where the chat server runs.
+        self.server = Namespace(SERVER)
+        #: The server's address on each path.
+        self.addresses = {path: server_address(path) for path in self.links}
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        links = "; ".join(f"{path}: {link}" for path, link in self.links.items())
+        return f"<Lab {self.backend}, {links}>"
+
+    @property
+    def backend(self) -> str:
+        """What makes the links: `emulator` or `netem`."""
+        return self._backend.name
+
+    def calibrate(self) -> list[LinkRow]:
+        """Measure what the links really do, in both directions; takes a few seconds and expects no other traffic."""
+        return calibrate(self.links)
+
+    def stats(self) -> list[LinkStats]:
+        """What each path carried so far in each direction."""
+        return self._backend.stats()
+
+    def check(self) -> None:
+        """Raises LinkError: a link does not work any more."""
+        self._backend.check()
+
+
+@contextlib.contextmanager
+def open_lab(links: Mapping[str, LinkProfile], backend: BackendName = "auto", seed: int = 1) -> Iterator[Lab]:
+    """Build the network inside `run_in_lab`, and undo it at the end, so that another can follow.
+
+    Args:
+        links: the link of each path, `primary` and perhaps `secondary`.
+        backend: who makes the links; `auto` takes netem if the kernel has it.
+        seed: of everything random in the emulator (netem draws its own).
+
+    Raises:
+        LinkError: the links cannot be built here, or do not read back as requested.
+    """
+    chosen = ("netem" if kernel_has_netem() else "emulator") if backend == "auto" else backend
+    built = BACKENDS[chosen](dict(links), seed)
+    with contextlib.ExitStack() as undo:
+        for name in (CLIENT, SERVER):
+            namespace = Namespace(name)
+            namespace.create()
+            undo.callback(namespace.delete)
+        undo.callback(built.close)
+        built.open()
+        yield Lab(links, built)

@@ -1,0 +1,123 @@
+"""The backend that uses the kernel: `tc netem` on a router between client and server.
+
+::
+
+    client ─ veth ─ router ─ veth ─ server
+
+The impairments sit where the router sends: up on its veth to the server, down on its veth to the client. On the
+sender's own veth TCP's limit on queued packets (TCP small queues) would see the delay line and hold the sender back.
+Neighbours are fixed, so no ARP crosses the link; `gso_max_segs 1` keeps packets at most MTU long, so that loss is per
+packet.
+"""
+
+import json
+from typing import Any
+
+from loadtests.errors import LinkError
+from loadtests.link.backend import LinkStats
+from loadtests.link.namespaces import Namespace, run_tool
+from loadtests.link.profile import ETHERNET_HEADER_BYTES, PATHS, LinkProfile
+from loadtests.link.qdisc import netem_tree
+from loadtests.link.topology import CLIENT, ROUTER, SERVER, client_address, server_address
+
+
+def kernel_has_netem() -> bool:
+    """Whether this kernel has netem, found out by using it on the laboratory's own loopback."""
+    try:
+        run_tool(["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"])
+    except LinkError:
+        return False
+    run_tool(["tc", "qdisc", "delete", "dev", "lo", "root"])
+    return True
+
+
+def router_device(end: str, path: str) -> str:
+    """The router's veth on `path` towards the client or the server."""
+    return f"{end[0]}-{path}"
+
+
+def mac_address(host: str, end: str, path: str) -> str:
+    """The MAC address that the host at one side (`end` or the router) of a veth pair has."""
+    return f"02:00:00:{PATHS.index(path):02x}:{(CLIENT, SERVER).index(end):02x}:{int(host == ROUTER):02x}"
+
+
+def end_commands(end: str, path: str) -> list[str]:
+    """The `ip` commands in the namespace `end` that join it to the router."""
+    own, peer = client_address(path), server_address(path)
+    if end == SERVER:
+        own, peer = peer, own
+    router = router_device(end, path)
+    return [
+        f"link add name {path} address {mac_address(end, end, path)} type veth"
+        f" peer name {router} address {mac_address(ROUTER, end, path)} netns {ROUTER}",
+        f"link set {path} mtu 1500 gso_max_segs 1 up",
+        f"address add {own}/24 dev {path}",
+        f"neighbour add {peer} lladdr {mac_address(ROUTER, end, path)} dev {path} nud permanent",
+    ]
+
+
+def router_commands(end: str, path: str) -> list[str]:
+    """The `ip` commands in the router that send on to `end` what is for its address."""
+    address = client_address(path) if end == CLIENT else server_address(path)
+    device = router_device(end, path)
+    return [
+        f"link set {device} mtu 1500 gso_max_segs 1 up",
+        f"route add {address}/32 dev {device}",
+        f"neighbour add {address} lladdr {mac_address(end, end, path)} dev {device} nud permanent",
+    ]
+
+
+class NetemBackend:
+    """Builds the router and its qdiscs, and reads back what the kernel made of them."""
+
+    name = "netem"
+
+    def __init__(self, links: dict[str, LinkProfile], seed: int) -> None:
+        """`seed` changes nothing: netem draws its own randomness, and most versions of `tc` cannot seed it."""
+        #: (path, direction) → the router's device that sends that way, and what it does.
+        self._ways = {
+            (path, direction): (router_device(end, path), netem_tree(getattr(link, direction)))
+            for path, link in links.items()
+            for direction, end in (("up", SERVER), ("down", CLIENT))
+        }
+        self._paths = list(links)
+        self._router = Namespace(ROUTER)
+
+    def open(self) -> None:
+        self._router.create()
+        self._router.sysctl("net/ipv4/ip_forward", "1")
+        for path in self._paths:
+            for end in (CLIENT, SERVER):
+                Namespace(end).ip(end_commands(end, path))
+                self._router.ip(router_commands(end, path))
+        self._router.tc([qdisc.command(device) for device, tree in self._ways.values() for qdisc in tree])
+        self.check()
+
+    def check(self) -> None:
+        for device, tree in self._ways.values():
+            made = {qdisc["handle"]: qdisc["options"] for qdisc in self._read_back(device)}
+            for wanted in tree:
+                problem = wanted.difference(made.get(wanted.handle))
+                if problem:
+                    raise LinkError(f"netem on {device} is not what was asked for: {problem}")
+
+    def stats(self) -> list[LinkStats]:
+        return [self._way_stats(path, direction) for path, direction in self._ways]
+
+    def close(self) -> None:
+        self._router.delete()
+
+    def _way_stats(self, path: str, direction: str) -> LinkStats:
+        root = self._read_back(self._ways[path, direction][0])[0]
+        return LinkStats(
+            path=path,
+            direction=direction,
+            delivered_packets=root["packets"],
+            delivered_bytes=root["bytes"] - root["packets"] * ETHERNET_HEADER_BYTES,
+            dropped_packets=root["drops"],
+        )
+
+    def _read_back(self, device: str) -> list[dict[str, Any]]:
+        """The qdiscs of one of the router's devices as `tc` sees them, the root first."""
+        shown = json.loads(run_tool(["tc", "-n", ROUTER, "-json", "-statistics", "qdisc", "show", "dev", device]))
+        return sorted((qdisc for qdisc in shown if qdisc["kind"] == "netem"), key=lambda qdisc: "root" not in qdisc)

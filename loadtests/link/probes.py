@@ -1,0 +1,86 @@
+"""Small UDP packets sent across every path in both directions at a steady pace, and when each arrived.
+
+One process holds a socket in each namespace, and both read the same clock, so one-way delays are true ones.
+"""
+
+import contextlib
+import heapq
+import select
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+
+from loadtests.link.namespaces import Namespace
+from loadtests.link.topology import CLIENT, SERVER, client_address, server_address
+
+_PORT = 9  # discard
+_PAYLOAD = struct.Struct("!IQ")  # sequence number, time of sending in ns
+#: Size of a probe as an IP packet: IPv4 and UDP headers and the payload.
+PROBE_BYTES = 20 + 8 + _PAYLOAD.size
+#: How long after the slowest link's delay a probe still counts as late rather than lost.
+_GRACE_S = 0.3
+
+
+@dataclass
+class ProbeStream:
+    """The probes of one direction of one path: how they are sent, and what became of them."""
+
+    path: str
+    #: `up` (client → server) or `down`.
+    direction: str
+    count: int
+    interval_s: float
+    #: How long one can take to arrive.
+    longest_s: float
+    #: In order of arrival: (sequence number, one-way delay in ns).
+    arrivals: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def duration_s(self) -> float:
+        """From the first sending to when the last can be given up."""
+        return self.count * self.interval_s + self.longest_s + _GRACE_S
+
+
+def run_probes(streams: list[ProbeStream]) -> None:
+    """Send all probes of all streams at once, and note the arrivals in each."""
+    with contextlib.ExitStack() as open_sockets:
+        ends = {path: _open_sockets(path, open_sockets) for path in {stream.path for stream in streams}}
+        receivers = {}
+        start_s = time.monotonic()
+        due: list[tuple[float, int, int]] = []  # when, which stream, which probe
+        for index, stream in enumerate(streams):
+            receivers[ends[stream.path][stream.direction == "up"]] = stream
+            heapq.heappush(due, (start_s, index, 0))
+        end_s = start_s + max(stream.duration_s for stream in streams)
+        while (now_s := time.monotonic()) < end_s and any(len(stream.arrivals) < stream.count for stream in streams):
+            readable, _, _ = select.select(receivers, (), (), max(0, (due[0][0] if due else end_s) - now_s))
+            for receiver in readable:
+                _receive(receiver, receivers[receiver])
+            while due and due[0][0] <= time.monotonic():
+                when_s, index, sequence = heapq.heappop(due)
+                stream = streams[index]
+                ends[stream.path][stream.direction == "down"].send(_PAYLOAD.pack(sequence, time.monotonic_ns()))
+                if sequence + 1 < stream.count:
+                    heapq.heappush(due, (when_s + stream.interval_s, index, sequence + 1))
+
+
+def _open_sockets(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """The client's and the server's socket on `path`, connected to each other."""
+    sockets = []
+    addresses = (client_address(path), server_address(path))
+    for name, own, peer in ((CLIENT, *addresses), (SERVER, *reversed(addresses))):
+        with Namespace(name).entered():
+            end = open_sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        end.setblocking(False)
+        end.bind((own, _PORT))
+        end.connect((peer, _PORT))
+        sockets.append(end)
+    return sockets[0], sockets[1]
+
+
+def _receive(receiver: socket.socket, stream: ProbeStream) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sequence, sent_ns = _PAYLOAD.unpack(receiver.recv(_PAYLOAD.size))
+            stream.arrivals.append((sequence, time.monotonic_ns() - sent_ns))
