@@ -152,7 +152,7 @@ class Terminal:
         changed.clear()
         over = asyncio.create_task(changed.wait())
         # What was typed disappears on Enter, and appears again as a message once the server has it.
-        session: PromptSession[str] = PromptSession(erase_when_done=True)
+        session: PromptSession[str] = PromptSession(erase_when_done=True, interrupt_exception=EOFError)
         while console.client.registered:
             typing = asyncio.create_task(session.prompt_async("> "))
             await asyncio.wait([typing, over], return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +160,7 @@ class Terminal:
                 typing.cancel()
             try:
                 console.line(await typing)
-            except (EOFError, KeyboardInterrupt):
+            except EOFError:
                 console.leave()
             except asyncio.CancelledError:
                 break

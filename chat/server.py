@@ -212,7 +212,9 @@ class ChatServer:
                     peer.set_timer(None)
                     log.info("%s is here from %s", peer.nick, peer.address)
             if connection.outbox.full:
+                # Go on in :meth:`peer_room`, once its answers are on their way.
                 peer.transport.read_on(False)
+                peer.transport.want_room()
                 return
 
     def _complain(self, peer: _Peer, line: BadLine) -> None:

@@ -1,0 +1,188 @@
+"""What the chat tests share: a real server process, a client of raw JSON lines, a loop that waits for conditions."""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from chat.client import ChatClient
+from chat.loop import Loop
+from chat.session import Event
+from chat.transport import Address, Transport
+
+#: Unit of all deadlines; raise it on a slow machine.
+SECOND = float(os.environ.get("CHAT_TEST_SECOND", "1"))
+
+
+class ServerProcess:
+    """`chat-server` on a free port."""
+
+    def __init__(self, host: str = "127.0.0.1", *options: str) -> None:
+        command = [sys.executable, "-m", "chat", "serve", "--host", host, "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert line.startswith("listening on "), line
+        self.address: Address = (host, int(line.rsplit(":", 1)[1]))
+
+    def stop(self) -> tuple[int, str]:
+        """SIGTERM; exit code and the rest of its log."""
+        self.process.terminate()
+        _, log = self.process.communicate(timeout=10 * SECOND)
+        return self.process.returncode, log
+
+
+@contextlib.contextmanager
+def server_process(host: str = "127.0.0.1") -> Iterator[ServerProcess]:
+    server = ServerProcess(host)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+class RawClient:
+    """Speaks lines over a blocking socket: what `nc` and other people's programs do."""
+
+    def __init__(self, address: Address, nick: str | None = None) -> None:
+        self.sock = socket.create_connection(address, timeout=5 * SECOND)
+        self._file = self.sock.makefile("rb")
+        self._pings = 0
+        self.welcome = {} if nick is None else self.ask("welcome", type="hello", nick=nick)
+
+    def __enter__(self) -> "RawClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+        self.sock.close()
+
+    def send(self, **message: Any) -> None:
+        self.send_line(json.dumps(message).encode())
+
+    def send_line(self, line: bytes) -> None:
+        self.sock.sendall(line + b"\n")
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next line; None at the end of the stream."""
+        line = self._file.readline()
+        return json.loads(line) if line else None
+
+    def until(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Skip to the next message of this type with these fields."""
+        while (message := self.receive()) is not None:
+            if message["type"] == kind and all(message.get(key) == value for key, value in fields.items()):
+                return message
+        raise AssertionError(f"the connection ended before {kind} {fields} came")
+
+    def ask(self, answer: str, **message: Any) -> dict[str, Any]:
+        self.send(**message)
+        return self.until(answer)
+
+    def sync(self) -> list[dict[str, Any]]:
+        """Everything that the server had for us before now.
+
+        Answers overtake log lines within a send, so the first pong may come before what was logged before it; the
+        second cannot.
+        """
+        found = []
+        for _ in range(2):
+            self._pings += 1
+            self.send(type="ping", n=self._pings)
+            while (message := self.receive()) != {"type": "pong", "n": self._pings}:
+                assert message is not None, "the connection ended"
+                found.append(message)
+        return found
+
+
+class Clients:
+    """ChatClients on one loop, with everything they reported."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.clients: list[ChatClient] = []
+        self.events: dict[ChatClient, list[Event]] = {}
+
+    def __enter__(self) -> "Clients":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.close()
+        self.loop.close()
+
+    def add(self, nick: str, *addresses: Address, **options: Any) -> ChatClient:
+        """A client that is on its way."""
+        events: list[Event] = []
+        client = ChatClient(self.loop, nick, *addresses, on_event=events.append, **options)
+        self.clients.append(client)
+        self.events[client] = events
+        client.connect()
+        return client
+
+    def join(self, nick: str, *addresses: Address, **options: Any) -> ChatClient:
+        """A client with all its connections up."""
+        client = self.add(nick, *addresses, **options)
+        wanted = 1 if client.mode == "single" else 2
+        self.until(lambda: len(client.tcp_info()) == wanted)
+        return client
+
+    def of(self, client: ChatClient, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events[client] if isinstance(event, kind)]
+
+    def until(self, condition: Callable[[], object], seconds: float = 10) -> None:
+        deadline_ns = self.loop.now_ns() + int(seconds * SECOND * 1e9)
+        while not condition():
+            assert self.loop.now_ns() < deadline_ns, f"not in time: {self.events}"
+            self.loop.run_once(0.05)
+
+
+class Relay:
+    """A TCP relay on the clients' loop, whose connections can be cut: a path that breaks."""
+
+    def __init__(self, loop: Loop, target: Address) -> None:
+        self._loop = loop
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self._pairs: list[tuple[Transport, Transport]] = []
+        self.address: Address = self._listener.getsockname()
+        loop.add(self._listener, selectors.EVENT_READ, self._accept)
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for pair in self._pairs:
+            for transport in pair:
+                transport.close()
+        self._pairs.clear()
+
+    def close(self) -> None:
+        self.cut()
+        self._loop.remove(self._listener)
+        self._listener.close()
+
+    def _accept(self, _events: int) -> None:
+        near, _ = self._listener.accept()
+        far = socket.create_connection(self._target)
+        ends: list[Transport] = []
+        for index, sock in enumerate((near, far)):
+            ends.append(
+                Transport(
+                    self._loop,
+                    sock,
+                    # Test traffic is far smaller than socket buffers: what is relayed is always taken whole.
+                    on_data=lambda data, _, index=index: ends[1 - index].send(data),  # type: ignore[misc]
+                    on_room=lambda: None,
+                    on_lost=lambda _, index=index: ends[1 - index].close(),  # type: ignore[misc]
+                )
+            )
+        self._pairs.append((ends[0], ends[1]))

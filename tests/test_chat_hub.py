@@ -1,0 +1,278 @@
+"""Hub: nicknames, sessions with several connections, routing, and each id once. No sockets."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from chat.errors import Refusal
+from chat.hub import ID_WINDOW, Connection, Hub, IdWindow, clean_nick, fold
+from chat.messages import Attach, Bye, Hello, Limits, Ping, Say, Tell, Up, Who
+
+
+class Hall:
+    """A hub and what each of its connections was sent."""
+
+    def __init__(self, **options: Any) -> None:
+        tokens = itertools.count(1)
+        self.hub = Hub(lambda: f"token{next(tokens)}", **options)
+
+    def connect(self, *messages: Up) -> Connection:
+        connection = Connection()
+        for message in messages:
+            self.hub.receive(connection, message)
+        return connection
+
+    def join(self, nick: str) -> Connection:
+        connection = self.connect(Hello(nick))
+        assert self.take(connection)[0]["type"] == "welcome"
+        return connection
+
+    def take(self, connection: Connection) -> list[dict[str, Any]]:
+        self.hub.take_ready()
+        data = connection.outbox.take()
+        connection.outbox.sent(len(data))
+        return [json.loads(line) for line in data.splitlines()]
+
+    def kinds(self, connection: Connection) -> list[str]:
+        return [message["type"] for message in self.take(connection)]
+
+
+@pytest.fixture
+def hall() -> Hall:
+    return Hall()
+
+
+def test_welcome_and_joined(hall: Hall) -> None:
+    ana = hall.connect(Hello("Ana"))
+    (welcome,) = hall.take(ana)
+    assert welcome == {
+        "type": "welcome",
+        "nick": "Ana",
+        "token": "token1",
+        "cursors": {"inbox": 0, "lobby": 1},
+        "limits": {"line_bytes": 65536, "text_bytes": 8192, "nick_chars": 32},
+    }
+    ben = hall.join("ben")
+    assert hall.take(ana) == [{"type": "joined", "log": "lobby", "seq": 2, "nick": "ben"}]
+    assert hall.take(ben) == []
+    assert hall.hub.nicks == ["Ana", "ben"]
+
+
+@pytest.mark.parametrize(
+    "nick", ["", " ", "a b", "a\n", "a\x00", "x" * 33, "a\u202eb", "a\u00a0b", "\u200b", "\ud800", "a\u2028"]
+)
+def test_bad_nicks(nick: str, hall: Hall) -> None:
+    assert hall.take(hall.connect(Hello(nick)))[0]["code"] == "bad_nick"
+
+
+def test_nicks_are_composed_before_they_are_counted_and_compared() -> None:
+    assert clean_nick("e\u0301" * 32, 32) == "é" * 32
+    assert fold("STRASSE") == fold("straße")
+    assert fold("Ａna") == fold("ana")
+    assert fold("É") == fold("e\u0301")
+
+
+def test_nick_in_use(hall: Hall) -> None:
+    hall.join("Straße")
+    late = hall.connect(Hello("STRASSE"))
+    assert hall.take(late) == [
+        {"type": "refused", "code": "nick_in_use", "reason": "Somebody here is already called Straße."}
+    ]
+    hall.hub.receive(late, Hello("other"))
+    assert hall.kinds(late) == ["welcome"]
+
+
+def test_strangers_may_only_ask_in(hall: Hall) -> None:
+    stranger = hall.connect(Say("x", 3), Who(), Attach("guess"), Ping(5))
+    assert [(m.get("code"), m.get("id"), m.get("n")) for m in hall.take(stranger)] == [
+        ("not_registered", 3, None),
+        ("not_registered", None, None),
+        ("bad_token", None, None),
+        (None, None, 5),
+    ]
+    hall.hub.receive(stranger, Bye())
+    assert stranger.closing
+    assert hall.kinds(stranger) == ["bye"]
+
+
+def test_say_comes_back_to_its_sender(hall: Hall) -> None:
+    ana, ben = hall.join("ana"), hall.join("ben")
+    hall.hub.receive(ben, Say("hi", 1))
+    said = {"type": "said", "log": "lobby", "seq": 3, "from": "ben", "text": "hi", "id": 1}
+    assert said in hall.take(ana)
+    assert hall.take(ben) == [said]
+
+
+def test_followers_share_the_bytes(hall: Hall) -> None:
+    ana, ben = hall.join("ana"), hall.join("ben")
+    hall.take(ana)
+    hall.hub.receive(ben, Say("hi"))
+    assert set(hall.hub.take_ready()) == {ana, ben}
+    assert ana.outbox.take() is ben.outbox.take()
+    assert not hall.hub.take_ready()
+
+
+def test_tell_goes_to_both_inboxes_and_nowhere_else(hall: Hall) -> None:
+    ana, ben, eve = hall.join("ana"), hall.join("ben"), hall.join("eve")
+    for connection in (ana, ben, eve):
+        hall.take(connection)
+    hall.hub.receive(ana, Tell("BEN", "psst", 9))
+    told = {"type": "told", "log": "inbox", "seq": 1, "from": "ana", "to": "ben", "text": "psst", "id": 9}
+    assert hall.take(ana) == hall.take(ben) == [told]
+    assert hall.take(eve) == []
+    hall.hub.receive(ana, Tell("ana", "note"))
+    assert [message["seq"] for message in hall.take(ana)] == [2]
+
+
+def test_refusals_in_a_session_come_from_the_inbox(hall: Hall) -> None:
+    ana = hall.join("ana")
+    long, short = "é" * 4097, "é" * 4096
+    for message in (Tell("zoe", "x", 1), Say("", 2), Say(long, 3), Say(short, 4), Hello("bea"), Attach("token9")):
+        hall.hub.receive(ana, message)
+    found = hall.take(ana)
+    assert [(m["log"], m["seq"], m.get("id"), m.get("code")) for m in found] == [
+        ("inbox", 1, 1, "no_such_nick"),
+        ("inbox", 2, 2, "empty_text"),
+        ("inbox", 3, 3, "text_too_long"),
+        ("inbox", 4, None, "already_registered"),
+        ("inbox", 5, None, "already_registered"),
+        ("lobby", 2, 4, None),
+    ]
+
+
+def test_the_second_copy_is_dropped_even_where_the_first_was_refused(hall: Hall) -> None:
+    ana = hall.join("ana")
+    for message in (Tell("ben", "x", 1), Say("y", 2)):
+        hall.hub.receive(ana, message)
+    ben = hall.join("ben")
+    for message in (Tell("ben", "x", 1), Say("y", 2), Say("no id"), Say("no id")):
+        hall.hub.receive(ana, message)
+    assert hall.hub.duplicates == 2
+    assert [message["text"] for message in hall.take(ben)] == ["no id"] * 2
+
+
+def test_id_window() -> None:
+    window = IdWindow()
+    assert window.accept(5)
+    assert window.accept(3)
+    assert not window.accept(5)
+    assert not window.accept(3)
+    assert window.accept(4 + ID_WINDOW)
+    assert not window.accept(5)
+    with pytest.raises(Refusal, match="4 is more than 4096 behind"):
+        window.accept(4)
+    assert window.accept(2**53 - 1)
+    assert not window.accept(2**53 - 1)
+    assert window.accept(2**53 - 2)
+
+
+def test_who_and_ping(hall: Hall) -> None:
+    ana, _ = hall.join("ana"), hall.join("ben")
+    hall.take(ana)
+    for message in (Who(), Ping(), Ping(3)):
+        hall.hub.receive(ana, message)
+    assert hall.take(ana) == [
+        {"type": "present", "nicks": ["ana", "ben"]},
+        {"type": "pong"},
+        {"type": "pong", "n": 3},
+    ]
+
+
+def test_attach_replays_from_the_cursors(hall: Hall) -> None:
+    ana = hall.join("ana")
+    hall.hub.receive(ana, Say("one"))
+    hall.hub.receive(ana, Say("two"))
+    second = hall.connect(Attach("token1", {"lobby": 2, "no such log": 4}))
+    assert hall.take(second) == [
+        {"type": "attached", "nick": "ana", "cursors": {"inbox": 0, "lobby": 2}},
+        {"type": "said", "log": "lobby", "seq": 3, "from": "ana", "text": "two"},
+    ]
+    third = hall.connect(Attach("token1", {"lobby": 99}))
+    assert hall.take(third)[0]["cursors"] == {"inbox": 0, "lobby": 3}
+
+
+def test_attach_announces_what_fell_out_of_the_log() -> None:
+    hall = Hall(lobby_lines=2)
+    ana = hall.join("ana")
+    for text in "abcd":
+        hall.hub.receive(ana, Say(text))
+    second = hall.connect(Attach("token1", {"lobby": 1}))
+    assert hall.take(second)[1:] == [
+        {"type": "gap", "log": "lobby", "missed": 2},
+        {"type": "said", "log": "lobby", "seq": 4, "from": "ana", "text": "c"},
+        {"type": "said", "log": "lobby", "seq": 5, "from": "ana", "text": "d"},
+    ]
+
+
+def test_standby_follows_nothing_until_it_takes_over(hall: Hall) -> None:
+    ana = hall.join("ana")
+    standby = hall.connect(Attach("token1", {"lobby": 1}, follow=False))
+    hall.hub.receive(ana, Say("one"))
+    assert hall.kinds(standby) == ["attached"]
+    hall.hub.receive(standby, Attach("token1", {"lobby": 1}))
+    assert hall.kinds(standby) == ["attached", "said"]
+
+
+def test_a_session_outlives_a_connection_but_not_the_last(hall: Hall) -> None:
+    ana, ben = hall.join("ana"), hall.join("ben")
+    second = hall.connect(Attach("token1"))
+    hall.take(ben)
+    hall.hub.disconnect(ana, "reset")
+    assert ana.closing
+    assert hall.kinds(ben) == []
+    hall.hub.disconnect(second, "reset")
+    assert hall.take(ben) == [{"type": "left", "log": "lobby", "seq": 3, "nick": "ana", "reason": "reset"}]
+    assert hall.kinds(second) == ["attached"]
+    assert hall.take(hall.connect(Attach("token1")))[0]["code"] == "bad_token"
+    hall.hub.disconnect(second, "again")
+    assert hall.kinds(ben) == []
+    hall.join("ana")
+
+
+def test_bye_ends_all_connections_of_the_session(hall: Hall) -> None:
+    ana, ben = hall.join("ana"), hall.join("ben")
+    second = hall.connect(Attach("token1", {}, follow=False))
+    hall.take(ana)
+    hall.take(second)
+    hall.hub.receive(ana, Say("last words", 1))
+    hall.hub.receive(ana, Bye())
+    assert ana.closing
+    assert second.closing
+    assert hall.kinds(ana) == ["said", "bye"]
+    assert hall.kinds(second) == ["bye"]
+    assert hall.kinds(ben) == ["said", "left"]
+
+
+def test_the_inbox_goes_with_its_session(hall: Hall) -> None:
+    ana = hall.join("ana")
+    hall.hub.receive(ana, Tell("ana", "note"))
+    hall.hub.receive(ana, Bye())
+    assert set(hall.hub.take_ready()) == {ana}
+
+
+def test_close_says_bye_to_everybody_and_tells_of_nobody(hall: Hall) -> None:
+    ana, ben = hall.join("ana"), hall.join("ben")
+    hall.take(ana)
+    hall.hub.close("closing time")
+    for connection in (ana, ben):
+        assert hall.take(connection) == [{"type": "bye", "reason": "closing time"}]
+        assert connection.closing
+    assert hall.hub.nicks == []
+
+
+def test_limits_are_the_hubs() -> None:
+    hall = Hall(limits=Limits(text_bytes=3, nick_chars=2))
+    assert hall.take(hall.connect(Hello("abc")))[0]["code"] == "bad_nick"
+    ana = hall.join("ab")
+    hall.hub.receive(ana, Say("abcd"))
+    assert hall.take(ana)[0]["code"] == "text_too_long"
+
+
+def test_repr(hall: Hall) -> None:
+    ana = hall.join("ana")
+    assert repr(hall.hub) == "<Hub 1 session(s), 0 duplicate(s), <Log lobby 1…1 53 B>>"
+    assert repr(ana.session) == "<Session ana with 1 connection(s)>"
+    assert repr(ana) == "<Connection of ana, <Outbox 0 B direct, inbox 0/0, lobby 1/1>>"
+    assert repr(Connection()) == "<Connection of a stranger, <Outbox 0 B direct>>"

@@ -1,0 +1,130 @@
+"""ClientSession: first copy wins, echoes are matched, gaps are counted. No sockets, no clock."""
+
+import pytest
+
+from chat import messages
+from chat.errors import NotRegistered
+from chat.messages import Down
+from chat.session import (
+    ClientSession,
+    Echoed,
+    Event,
+    Gap,
+    PathName,
+    PeerJoined,
+    PeerLeft,
+    Present,
+    Received,
+    Refused,
+)
+
+
+@pytest.fixture
+def session() -> ClientSession:
+    session = ClientSession("ana")
+    session.welcome(messages.Welcome("Ana", "secret", {"lobby": 4, "inbox": 0}, messages.Limits()))
+    return session
+
+
+def receive(session: ClientSession, message: Down, path: PathName = "primary") -> list[Event]:
+    return session.receive(message, path, 2_000, 2_500, True)
+
+
+def said(seq: int, nick: str = "ben", number: int | None = None) -> messages.Said:
+    return messages.Said("lobby", seq, nick, "hé", number)
+
+
+def test_nothing_can_be_said_before_the_welcome() -> None:
+    session = ClientSession("ana")
+    assert session.hello() == b'{"type":"hello","nick":"ana"}\n'
+    with pytest.raises(NotRegistered):
+        session.say("x", 0, 0)
+
+
+def test_the_server_has_the_last_word_on_the_nick(session: ClientSession) -> None:
+    assert session.nick == "Ana"
+    assert session.attach(False) == (
+        b'{"type":"attach","token":"secret","cursors":{"lobby":4,"inbox":0},"follow":false}\n'
+    )
+
+
+def test_echo(session: ClientSession) -> None:
+    number, line = session.say("hé", 1_000, 1_200)
+    assert line == '{"type":"say","text":"hé","id":1}\n'.encode()
+    (echo,) = receive(session, said(5, "Ana", number))
+    assert echo == Echoed(1, "say", 3, 1_000, 1_200, 2_000, 2_500, True, "primary", None, "hé", "lobby", 5)
+    assert isinstance(echo, Echoed)
+    assert (echo.response_time_ns, echo.service_time_ns) == (1_000, 800)
+    assert session.pending == 0
+
+
+def test_private_echo(session: ClientSession) -> None:
+    number, line = session.tell("ben", "psst", 1, 1)
+    assert line == b'{"type":"tell","to":"ben","text":"psst","id":1}\n'
+    (echo,) = receive(session, messages.Told("inbox", 1, "Ana", "ben", "psst", number))
+    assert isinstance(echo, Echoed)
+    assert (echo.kind, echo.to) == ("tell", "ben")
+
+
+def test_first_copy_wins_on_either_path(session: ClientSession) -> None:
+    session.say("a", 0, 0)
+    (echo,) = receive(session, said(5, "Ana", 1), "secondary")
+    assert isinstance(echo, Echoed)
+    assert echo.path == "secondary"
+    assert receive(session, said(5, "Ana", 1)) == []
+    assert session.duplicates == 1
+
+
+def test_others_messages(session: ClientSession) -> None:
+    assert receive(session, said(5, "ben", 1)) == [
+        Received("say", "ben", None, "hé", 1, "lobby", 5, 2_000, 2_500, True, "primary")
+    ]
+    assert receive(session, messages.Told("inbox", 1, "ben", "Ana", "psst")) == [
+        Received("tell", "ben", "Ana", "psst", None, "inbox", 1, 2_000, 2_500, True, "primary")
+    ]
+
+
+def test_own_message_that_is_not_awaited_is_just_a_message(session: ClientSession) -> None:
+    (event,) = receive(session, said(5, "Ana", 77))
+    assert isinstance(event, Received)
+
+
+def test_coming_and_going(session: ClientSession) -> None:
+    assert receive(session, messages.Joined("lobby", 5, "ben")) == [PeerJoined("ben")]
+    assert receive(session, messages.Left("lobby", 6, "ben", "reset")) == [PeerLeft("ben", "reset")]
+
+
+def test_refused(session: ClientSession) -> None:
+    number, _ = session.say("", 0, 0)
+    line = messages.Refused("empty_text", "The text is empty.", number, "inbox", 1)
+    assert receive(session, line) == [Refused(number, "empty_text", "The text is empty.")]
+    assert receive(session, line, "secondary") == []
+    assert session.pending == 0
+    assert receive(session, messages.Refused("bad_token", "No.")) == [Refused(None, "bad_token", "No.")]
+    assert receive(session, messages.Refused("x", "No.", None, "inbox", 2)) == [Refused(None, "x", "No.")]
+
+
+def test_gaps_show_in_the_numbers(session: ClientSession) -> None:
+    assert receive(session, messages.Gap("lobby", 3)) == []
+    assert receive(session, said(8))[0] == Gap("lobby", 3)
+    assert receive(session, said(9))[0] != Gap("lobby", 0)
+    (event,) = receive(session, messages.Said("new room", 40, "ben", "x"))
+    assert isinstance(event, Received)
+
+
+def test_what_comes_from_no_log(session: ClientSession) -> None:
+    assert receive(session, messages.Present(["Ana"])) == [Present(["Ana"])]
+    assert receive(session, messages.Error("malformed", "What?")) == [Refused(None, "malformed", "What?")]
+    assert receive(session, messages.Pong(1)) == []
+
+
+def test_unanswered_messages_can_be_sent_again(session: ClientSession) -> None:
+    lines = [session.say("a", 0, 0)[1], session.say("b", 0, 0)[1], session.tell("ben", "c", 0, 0)[1]]
+    receive(session, said(5, "Ana", 2))
+    assert session.unanswered() == lines[0] + lines[2]
+    assert session.lost == (1, 3)
+
+
+def test_repr(session: ClientSession) -> None:
+    assert repr(ClientSession("x")) == "<ClientSession x not registered, 0 pending, 0 duplicate(s)>"
+    assert repr(session) == "<ClientSession Ana registered, 0 pending, 0 duplicate(s)>"
