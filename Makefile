@@ -1,8 +1,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check bench notebooks clean
+.PHONY: demo test check notebooks clean
 
+# A real scenario through real bad links, and its report.
 demo: .venv/ready
 	$(BIN)/chatlab run scenarios/demo.yaml
 
@@ -20,9 +21,21 @@ notebooks: .venv/ready
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
+# $(call need,TEST,PACKAGE): install the Debian package when the test fails; without root or apt-get, say so.
+define need
+{ PATH="$$PATH:/usr/sbin:/sbin"; $(1); } >/dev/null 2>&1 || \
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
+else \
+	echo "chatlab needs the package $(2); on Debian or Ubuntu: sudo apt-get install $(2)" >&2; exit 2; \
+fi
+endef
+
 .venv/ready: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "chatlab needs Python 3.11 or newer; make PYTHON=/path/to/python3.11"; exit 2; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv is missing; on Debian: apt-get install python3-venv"; exit 2; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "chatlab needs Python 3.11 or newer; say which: make PYTHON=python3.11" >&2; exit 2; }
+	@$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
+	@$(call need,command -v ip,iproute2)
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

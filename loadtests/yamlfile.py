@@ -20,6 +20,9 @@ from loadtests.errors import ConfigError
 T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
 
+#: msgspec's words → ours.
+_PLAIN_WORDS = {"Expected": "expected", "`int`": "a whole number", "`float`": "a number", ", got `str`": ""}
+
 
 def dotted(path: KeyPath) -> str:
     """`('messages', 'rate')` as a user writes it: `messages.rate`."""
@@ -157,12 +160,10 @@ class Document:
         except ValueError as error:  # msgspec.ValidationError is one
             if typing.get_origin(kind) is typing.Literal:
                 raise self.error(path, f"expected one of: {', '.join(typing.get_args(kind))}; got {value!r}") from None
-            said = (
-                str(error).replace("`int`", "a whole number").replace("`float`", "a number").replace(", got `str`", "")
-            )
-            raise self.error(
-                path, said if repr(value) in said else f"{said[:1].lower()}{said[1:]}, got {value!r}"
-            ) from None
+            said = str(error)
+            for technical, plain in _PLAIN_WORDS.items():
+                said = said.replace(technical, plain)
+            raise self.error(path, said if repr(value) in said else f"{said}, got {value!r}") from None
 
 
 def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str]) -> Any:

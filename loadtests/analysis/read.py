@@ -1,0 +1,71 @@
+"""A run directory → tidy frames: one row per observation, one column per variable, the variant beside each row."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished, or partly finished, run."""
+
+    path: Path
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says: scenario, versions, trials, verdict."""
+        info: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return info
+
+    @property
+    def conditions(self) -> list[str]:
+        """The keys that the scenario varied, in its order; `variant` when it varied none."""
+        return list(self.info["scenario"].get("vary", {})) or ["variant"]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial: `trial`, `repetition`, `variant`, and one column for each varied key.
+
+        The varied columns are ordered categories, so that tables and figures keep the scenario's order.
+        """
+        rows = [
+            {"trial": trial["number"], "repetition": trial["repetition"], "variant": trial["name"], **trial["variant"]}
+            for trial in self.info["trials"]
+        ]
+        frame = pd.DataFrame(rows)
+        for key, labels in self.info["labels"].items():
+            frame[key] = pd.Categorical(frame[key], categories=labels, ordered=True)
+        return frame
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table `name` (`messages`, `deliveries`, `tcp`, `link`, …) with the variant of each row's trial."""
+        return pd.read_csv(self.path / f"{name}.csv").merge(self.trials, on="trial")
+
+    @cached_property
+    def messages(self) -> pd.DataFrame:
+        """`messages.csv` without the warm-up."""
+        messages = self.table("messages")
+        return messages[messages["warmup"] == 0]
+
+
+def open_run(path: str | Path | None = None) -> Run:
+    """The run at `path`; without one, that of the environment variable CHATLAB_RUN, or the newest in `results/`.
+
+    Raises FileNotFoundError: there is no run there.
+    """
+    chosen = path or os.environ.get("CHATLAB_RUN")
+    if chosen is None:
+        runs = sorted(RESULTS.glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+        if not runs:
+            raise FileNotFoundError(f"{RESULTS}: no run yet; `make demo` makes one")
+        chosen = runs[-1].parent
+    if not (Path(chosen) / "run.json").exists():
+        raise FileNotFoundError(f"{chosen}: not a run directory: it has no run.json")
+    return Run(Path(chosen))

@@ -1,0 +1,107 @@
+"""Numbers out of a run's tables."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from loadtests.analysis.read import Run
+
+
+def rfc3550_jitter_ms(one_way_delays_ms: npt.ArrayLike) -> float:
+    """Interarrival jitter of packets in order of arrival: J += (|D| − J) / 16 (RFC 3550, section 6.4.1).
+
+    D is the difference of consecutive transit times. Fewer than two packets have no jitter: NaN.
+    """
+    differences = np.abs(np.diff(np.asarray(one_way_delays_ms, dtype=float)))
+    if differences.size == 0:
+        return float("nan")
+    jitter = 0.0
+    for difference in differences:
+        jitter += (difference - jitter) / 16
+    return jitter
+
+
+def summarise(run: Run) -> pd.DataFrame:
+    """One row per variant, over all its repetitions, warm-up left out; columns as in `summary.csv`.
+
+    Lost messages have no response time: they are counted in `lost`, not hidden in a maximum.
+    """
+    messages, deliveries = run.messages, run.table("deliveries")
+    keys = run.conditions
+
+    def by_variant(rows: pd.DataFrame) -> Any:
+        return rows.groupby(keys, observed=True)
+
+    times = by_variant(messages)["response_time_ms"]
+    repeated = deliveries[deliveries.duplicated(["trial", "receiver", "sender", "id"])]
+    summary = pd.DataFrame(
+        {
+            "count": by_variant(messages).size(),
+            "average_ms": times.mean(),
+            "minimum_ms": times.min(),
+            "maximum_ms": times.max(),
+            "stddev_ms": times.std(),
+            "p50_ms": times.quantile(0.50),
+            "p95_ms": times.quantile(0.95),
+            "p99_ms": times.quantile(0.99),
+            "jitter_ms": _jitter(deliveries, keys),
+            "lost": by_variant(messages[messages["outcome"] == "lost"]).size(),
+            "refused": by_variant(messages[messages["outcome"] == "refused"]).size(),
+            "duplicated": by_variant(repeated).size(),
+            "copies_dropped": by_variant(run.table("clients"))["copies_dropped"].sum(),
+            "retransmissions": by_variant(retransmissions(run))["retransmissions"].sum(),
+        }
+    )
+    counts = ["count", "lost", "refused", "duplicated", "copies_dropped", "retransmissions"]
+    summary[counts] = summary[counts].fillna(0).astype(int)
+    summary = summary.reset_index()
+    if "variant" not in summary:
+        names = [" ".join(map(str, labels)) for labels in summary[keys].itertuples(index=False)]
+        summary.insert(0, "variant", names)
+    return summary
+
+
+def retransmissions(run: Run) -> pd.DataFrame:
+    """The last count of each connection's end: one row per trial, side, user and path."""
+    tcp = run.table("tcp").sort_values("time_s")
+    return tcp.groupby(["trial", "side", "user", "path"]).tail(1)
+
+
+def second_connection(run: Run) -> pd.DataFrame:
+    """Response times of the other modes as ratios to `single`, on the same link: below 1 the second connection helped.
+
+    Empty when the run did not vary `connections`, or has no `single`.
+    """
+    summary = summarise(run)
+    if "connections" not in summary or "single" not in set(summary["connections"]):
+        return pd.DataFrame()
+    others = [key for key in run.conditions if key != "connections"]
+    columns = ["p50_ms", "p95_ms", "p99_ms", "maximum_ms"]
+    table = summary.set_index([*others, "connections"])[columns]
+    single = table.xs("single", level="connections")
+    modes = [mode for mode in summary["connections"].unique() if mode != "single"]
+    ratios = pd.concat([table.xs(mode, level="connections") / single for mode in modes], keys=modes)
+    ratios.columns = [f"{column.removesuffix('_ms')} ratio" for column in columns]
+    return ratios.rename_axis(["connections", *others]).reset_index()
+
+
+def link_report(run: Run) -> pd.DataFrame:
+    """What each link was asked for beside what probes measured, a row for each link, path and direction.
+
+    Cells say `requested → measured` (means over trials); a `!` marks a figure that was out of its window.
+    """
+    rows = run.table("link")
+    keys = [*(key for key in run.conditions if key.startswith("link")), "path", "direction"]
+    groups = rows.groupby([*keys, "metric"], observed=True)
+    figures = groups.agg(requested=("requested", "mean"), measured=("measured", "mean"), within=("within", "min"))
+    figures["cell"] = [
+        f"{row.requested:.4g} → {row.measured:.4g}{'' if row.within else ' !'}" for row in figures.itertuples()
+    ]
+    return figures["cell"].unstack("metric", fill_value="").reset_index().rename_axis(columns=None)
+
+
+def _jitter(deliveries: pd.DataFrame, keys: list[str]) -> "pd.Series[float]":
+    per_receiver = deliveries.dropna(subset="one_way_delay_ms").groupby([*keys, "trial", "receiver"], observed=True)
+    return per_receiver["one_way_delay_ms"].agg(rfc3550_jitter_ms).groupby(keys, observed=True).mean()

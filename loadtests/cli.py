@@ -1,0 +1,137 @@
+"""The command `chatlab`: run, check, link, report."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtests.errors import ExitCode, HarnessError
+from loadtests.link import command as link_command
+from loadtests.matrix import plan
+from loadtests.scenario import read_document
+from loadtests.yamlfile import Document
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code (see `loadtests.errors.ExitCode`)."""
+    arguments = _parser().parse_args(argv)
+    action: Callable[[argparse.Namespace], int] = arguments.action
+    try:
+        return action(arguments)
+    except HarnessError as error:
+        print(f"chatlab: {error}", file=sys.stderr)
+        return ExitCode.ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chatlab",
+        description="A chat whose network you can break on purpose, and a harness that tells what that cost.",
+        epilog="Exit codes: 0 passed, 1 threshold missed, 2 usage or harness error, 3 not trustworthy.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a scenario, write its results and its report")
+    _add_scenario(run)
+    run.add_argument("--backend", choices=["auto", "netem", "emulator"], default="auto", help="what impairs the links")
+    run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
+    run.set_defaults(action=_run)
+
+    check = commands.add_parser("check", help="say what a scenario would run, and start nothing")
+    _add_scenario(check)
+    check.set_defaults(action=_check)
+
+    link = commands.add_parser("link", help="run any command behind an impaired link")
+    link_command.add_arguments(link)
+    link.set_defaults(action=link_command.main)
+
+    report = commands.add_parser("report", help="write report.html and summary.csv of a run anew")
+    report.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    report.set_defaults(action=_report)
+    return parser
+
+
+def _add_scenario(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", metavar="SCENARIO", help="a file, or a name in scenarios/")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, as in messages.rate=5/s",
+    )
+
+
+def _document(arguments: argparse.Namespace) -> Document:
+    """The scenario's document with the overrides of the command line."""
+    document = read_document(arguments.scenario)
+    for setting in arguments.settings:
+        key, equals, value = setting.partition("=")
+        origin = f"--set {setting}"
+        if not key or not equals:
+            raise HarnessError(f"{origin}: expected KEY=VALUE, as in messages.rate=5/s")
+        document = document.replaced(key, Document.parse(value, origin).data, origin)
+    return document
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported here, since pandas takes a second to load, which `check` and `link` need not wait for.
+    from loadtests.link.laboratory import run_in_lab
+    from loadtests.run import RunDirectory, run_trials
+
+    document = _document(arguments)
+    trials = plan(document)
+    directory = RunDirectory(arguments.results, document, trials, arguments.backend)
+
+    def inside() -> int:
+        run_trials(directory, trials, arguments.backend)
+        return ExitCode.PASSED
+
+    needs_lab = any(trial.links for trial in trials)
+    try:
+        code = run_in_lab(inside) if needs_lab else inside()
+    finally:
+        print(f"results: {directory.path}")
+    return code or _finish(directory.path)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    document = _document(arguments)
+    trials = plan(document)
+    for trial in trials:
+        print(f"trial {trial.number}: {trial.name}")
+        for path, profile in trial.links.items():
+            print(f"  {path}: {profile}")
+    load_s = sum(trial.scenario.duration_s for trial in trials)
+    print(f"{document.name}: {len(trials)} trials, {load_s:g} s of load")
+    return ExitCode.PASSED
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    return _finish(arguments.run)
+
+
+def _finish(run_directory: Path) -> int:
+    """Summary table, `summary.csv` and `report.html`."""
+    from loadtests.analysis.read import open_run
+    from loadtests.analysis.stats import summarise
+    from loadtests.report import write_report
+
+    try:
+        run = open_run(run_directory)
+    except FileNotFoundError as error:
+        raise HarnessError(str(error)) from None
+    summary = summarise(run)
+    summary.to_csv(run.path / "summary.csv", index=False)
+    print(
+        summary.drop(columns=[key for key in run.conditions if key != "variant"]).to_string(
+            index=False, float_format="%.1f"
+        )
+    )
+    print(f"report:  {write_report(run.path)}")
+    return ExitCode.PASSED

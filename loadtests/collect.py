@@ -1,0 +1,108 @@
+"""Binary records of the load processes → rows of the CSV tables (see `loadtests.samples` for both)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from loadtests.samples import DELIVERED, ECHOED, KINDS, LEFT, PATHS, REFUSED, SENT, TABLES, TCP, Record
+
+_NUMPY = {"B": "u1", "I": "<u4", "q": "<i8", "Q": "<u8"}
+
+
+def read_records(folder: Path, record: Record) -> pd.DataFrame:
+    """All records of one type that any process wrote; a last one cut short by a kill is left out."""
+    dtype = np.dtype([(name, _NUMPY[code]) for name, code in record.fields.items()])
+    parts = [np.empty(0, dtype)]
+    for file in sorted(folder.glob(f"*.{record.name}")):
+        data = file.read_bytes()
+        parts.append(np.frombuffer(data, dtype, count=len(data) // dtype.itemsize))
+    return pd.DataFrame(np.concatenate(parts))
+
+
+def started(folder: Path) -> dict[str, int]:
+    """When the load began: `monotonic_ns` and `epoch_ns`; empty when it never did."""
+    starts = [json.loads(file.read_text()) for file in folder.glob("*.start")]
+    return min(starts, key=lambda start: start["monotonic_ns"]) if starts else {}
+
+
+def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """The tables of one trial, columns as in `TABLES`.
+
+    Args:
+        folder: where the processes of this trial wrote their records.
+        warmup_s: messages intended earlier are marked.
+        paths: server address → path, for the server's side of `tcp`.
+    """
+    start_ns = started(folder).get("monotonic_ns", 0)
+    sent = read_records(folder, SENT)
+    frames = {
+        "messages": _messages(folder, sent, start_ns, warmup_s),
+        "deliveries": _deliveries(folder, sent, start_ns),
+        "tcp": _tcp(folder, start_ns, paths),
+        "clients": read_records(folder, LEFT),
+    }
+    return {name: frame.assign(trial=trial)[list(TABLES[name])] for name, frame in frames.items()}
+
+
+def _messages(folder: Path, sent: pd.DataFrame, start_ns: int, warmup_s: float) -> pd.DataFrame:
+    echoed = read_records(folder, ECHOED).drop(columns="intended_ns")
+    refused = read_records(folder, REFUSED).assign(refused=True)
+    rows = sent.merge(echoed, on=["user", "id"], how="left").merge(refused, on=["user", "id"], how="left")
+    answered = rows["received_ns"].notna()
+    rows["outcome"] = np.where(answered, "echoed", np.where(rows["refused"].notna(), "refused", "lost"))
+    rows["kind"] = _names(rows["kind"], KINDS)
+    rows["path"] = _names(rows["path"], PATHS)
+    for column, source in (("intended_s", "intended_ns"), ("sent_s", "sent_ns"), ("echoed_s", "received_ns")):
+        rows[column] = (rows[source] - start_ns) / 1e9
+    rows["response_time_ms"] = (rows["received_ns"] - rows["intended_ns"]) / 1e6
+    rows["service_time_ms"] = (rows["received_ns"] - rows["sent_ns"]) / 1e6
+    rows["send_lag_ms"] = (rows["sent_ns"] - rows["intended_ns"]) / 1e6
+    rows["seen_lag_ms"] = (rows["seen_ns"] - rows["received_ns"]) / 1e6
+    rows["exact"] = rows["exact"].astype("Int64")
+    rows["warmup"] = (rows["intended_s"] < warmup_s).astype(int)
+    return rows.sort_values("intended_ns")
+
+
+def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame:
+    rows = read_records(folder, DELIVERED)
+    rows = rows.merge(sent[["user", "id", "sent_ns"]], left_on=["sender", "id"], right_on=["user", "id"], how="left")
+    rows["kind"] = _names(rows["kind"], KINDS)
+    rows["path"] = _names(rows["path"], PATHS)
+    rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
+    rows["one_way_delay_ms"] = (rows["received_ns"] - rows["sent_ns"]) / 1e6
+    return rows.sort_values("received_ns")
+
+
+def _tcp(folder: Path, start_ns: int, paths: dict[str, str]) -> pd.DataFrame:
+    clients = read_records(folder, TCP)
+    clients["path"] = _names(clients["path"], PATHS)
+    clients["side"] = "client"
+    sides = [clients]
+    server_file = folder / "server-tcp.csv"
+    if server_file.exists():
+        server = pd.read_csv(server_file)
+        server["path"] = server["local_address"].map(paths)
+        server["user"] = pd.to_numeric(server["nick"].str.rpartition("-")[2], errors="coerce").astype("Int64")
+        server["side"] = "server"
+        sides.append(server)
+    rows = pd.concat(sides, ignore_index=True)
+    rows["time_s"] = (rows["at_ns"] - start_ns) / 1e9
+    for column, source in (("rtt_ms", "rtt_us"), ("rttvar_ms", "rttvar_us"), ("min_rtt_ms", "min_rtt_us")):
+        rows[column] = rows[source] / 1e3
+    rows["delivery_rate_bps"] = rows["delivery_rate_Bps"] * 8
+    return rows.rename(
+        columns={
+            "total_retrans": "retransmissions",
+            "bytes_retrans": "retransmitted_bytes",
+            "bytes_sent": "sent_bytes",
+            "segs_out": "segments_out",
+            "lost": "lost_segments",
+            "snd_cwnd": "cwnd_segments",
+        }
+    ).sort_values("time_s")
+
+
+def _names(codes: "pd.Series[int]", names: tuple[str, ...]) -> "pd.Series[str]":
+    return codes.map(dict(enumerate(names)))

@@ -1,0 +1,272 @@
+"""The load engine: one chat Loop for all clients of a Locust process, driven by gevent's hub.
+
+One real epoll for all clients, whose file descriptor the hub watches, costs half of a cooperative selector per
+client. Timers go through a timerfd in that epoll, since gevent's own sleep is a millisecond coarse.
+"""
+
+import contextlib
+import ctypes
+import os
+import random
+import selectors
+import struct
+from collections.abc import Callable
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+
+from chat.client import ChatClient
+from chat.loop import Loop, Timer
+from chat.session import Closed, Echoed, PathDown, Received, Refused, Registered
+from chat.session import Event as ChatEvent
+from chat.transport import Address
+from loadtests.recorder import Recorder
+from loadtests.samples import DELIVERED, ECHOED, KINDS, LEFT, PATHS, REFUSED, SENT, TCP
+from loadtests.scenario import Scenario
+
+#: How long a leaving user waits for messages that are still on their way.
+DRAIN_S = 10.0
+#: How long a new user waits for its registration.
+JOIN_S = 15.0
+_TCP_INTERVAL_S = 1.0
+
+_KIND = {name: code for code, name in enumerate(KINDS)}
+_PATH = {name: code for code, name in enumerate(PATHS)}
+_TCP_FIELDS = tuple(TCP.fields)[3:]
+
+#: Called for each answered message: kind, response time in ms, size in bytes, and the error of a refused one.
+Report = Callable[[str, float, int, Exception | None], None]
+
+
+class TimerFd:
+    """A kernel timer with a file descriptor (timerfd_create(2)): wakes an epoll with µs precision."""
+
+    _MONOTONIC, _NONBLOCK_CLOEXEC, _ABSOLUTE = 1, 0o2004000, 1
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.timerfd_create(self._MONOTONIC, self._NONBLOCK_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+
+    def fileno(self) -> int:
+        return int(self._fd)
+
+    def arm(self, when_ns: int) -> None:
+        """Become readable at `when_ns` (CLOCK_MONOTONIC); a time in the past means at once."""
+        when_ns = max(when_ns, 1)  # 0 would disarm it
+        spec = struct.pack("qqqq", 0, 0, *divmod(when_ns, 1_000_000_000))
+        self._libc.timerfd_settime(self._fd, self._ABSOLUTE, spec, None)
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, 8)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class HubLoop(Loop):
+    """A chat Loop that runs in a greenlet of its own, woken by gevent's hub."""
+
+    def __init__(self) -> None:
+        super().__init__(selector=monkey.get_original("selectors", "EpollSelector")())
+        self._timerfd = TimerFd()
+        self._armed_ns: int | None = None
+        self.add(self._timerfd, selectors.EVENT_READ, self._on_timer)
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        timer = super().call_at(when_ns, callback)
+        self._arm()
+        return timer
+
+    def serve(self) -> None:
+        """Run until killed; an exception of a callback ends it (it would be a bug)."""
+        hub = gevent.get_hub()
+        watcher = hub.loop.io(self.fileno(), 1)
+        while True:
+            self.run_once(0)
+            self._arm()
+            hub.wait(watcher)
+
+    def sleep_until(self, when_ns: int) -> None:
+        """Suspend the calling greenlet until `when_ns`; returns at once when that is past."""
+        if when_ns <= self.now_ns():
+            return
+        woken = Event()
+        timer = self.call_at(when_ns, woken.set)
+        try:
+            woken.wait()
+        finally:
+            timer.cancel()
+
+    def _arm(self) -> None:
+        deadline_ns = self.next_deadline_ns()
+        if deadline_ns is not None and (self._armed_ns is None or deadline_ns < self._armed_ns):
+            self._timerfd.arm(deadline_ns)
+            self._armed_ns = deadline_ns
+
+    def _on_timer(self, _events: int) -> None:
+        self._timerfd.clear()
+        self._armed_ns = None
+
+
+class Engine:
+    """Everything the users of one Locust process share."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        addresses: Callable[[], tuple[Address, Address | None]],
+        recorder: Recorder,
+        report: Report,
+    ) -> None:
+        self.scenario = scenario
+        self.addresses = addresses
+        self.recorder = recorder
+        self.report = report
+        self.loop = HubLoop()
+        self.participants: dict[int, Participant] = {}
+        self._joined = 0
+        # Two loads on one server must not fight for nicknames.
+        self._nick_prefix = os.urandom(2).hex()
+        self._sampler = self.loop.call_later(_TCP_INTERVAL_S, self._sample)
+
+    def join(self) -> "Participant":
+        """A new participant, registered with the server; raises ConnectionError when that fails or takes too long."""
+        number, self._joined = self._joined, self._joined + 1
+        participant = Participant(self, number)
+        participant.join()
+        return participant
+
+    def nick(self, number: int) -> str:
+        return f"{self._nick_prefix}-{number}"
+
+    def number(self, nick: str) -> int | None:
+        """The number of one of our own participants; None for anybody else in the room."""
+        prefix, _, number = nick.partition("-")
+        return int(number) if prefix == self._nick_prefix and number.isdigit() else None
+
+    def peer_of(self, number: int, rng: random.Random) -> str:
+        """Somebody to talk to in private: any other participant, or oneself when alone."""
+        others = [other for other in self.participants if other != number]
+        return self.nick(rng.choice(others) if others else number)
+
+    def _sample(self) -> None:
+        for participant in self.participants.values():
+            participant.sample_tcp()
+        self.recorder.flush()
+        self._sampler = self.loop.call_later(_TCP_INTERVAL_S, self._sample)
+
+
+class Participant:
+    """One user of the load: its client, and what is recorded of it."""
+
+    def __init__(self, engine: Engine, number: int) -> None:
+        self.engine = engine
+        self.number = number
+        self.rng = random.Random(f"{engine.scenario.seed}/{number}")
+        primary, secondary = engine.addresses()
+        self.client = ChatClient(
+            engine.loop,
+            engine.nick(number),
+            primary,
+            secondary,
+            mode=engine.scenario.connections,
+            on_event=self._on_event,
+        )
+        self._settled = Event()
+        self._leaving = False
+        self._closed_reason: str | None = None
+        self._path_failures = 0
+
+    def join(self) -> None:
+        """Connect and register; raises ConnectionError."""
+        self.client.connect()
+        self._settled.wait(JOIN_S)
+        if not self.client.registered:
+            self.client.close()
+            raise ConnectionError(self._closed_reason or f"no answer to the registration within {JOIN_S:g} s")
+        self.engine.participants[self.number] = self
+
+    def say(self, text: str, intended_ns: int) -> None:
+        sent_ns = self.engine.loop.now_ns()
+        message_id = self.client.say(text, intended_ns=intended_ns)
+        self._record_sent("say", message_id, text, intended_ns, sent_ns)
+
+    def tell(self, nick: str, text: str, intended_ns: int) -> None:
+        sent_ns = self.engine.loop.now_ns()
+        message_id = self.client.tell(nick, text, intended_ns=intended_ns)
+        self._record_sent("tell", message_id, text, intended_ns, sent_ns)
+
+    def leave(self) -> None:
+        """Wait for what is still on its way, then leave gracefully and free everything."""
+        self._leaving = True
+        self._settled.clear()
+        if self.client.pending:
+            self._settled.wait(DRAIN_S)
+        self.sample_tcp()
+        self._settled.clear()
+        if self._closed_reason is None:
+            self.client.leave()
+            self._settled.wait(JOIN_S)
+        self.client.close()
+        self.engine.participants.pop(self.number, None)
+        self.engine.recorder.add(LEFT, self.number, self.client.duplicates, self._path_failures)
+
+    def sample_tcp(self) -> None:
+        now_ns = self.engine.loop.now_ns()
+        for path, info in self.client.tcp_info().items():
+            values = (getattr(info, field) or 0 for field in _TCP_FIELDS)
+            self.engine.recorder.add(TCP, self.number, _PATH[path], now_ns, *values)
+
+    def _record_sent(self, kind: str, message_id: int, text: str, intended_ns: int, sent_ns: int) -> None:
+        self.engine.recorder.add(SENT, self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
+
+    def _on_event(self, event: ChatEvent) -> None:
+        match event:
+            case Echoed():
+                self.engine.recorder.add(
+                    ECHOED,
+                    self.number,
+                    event.id,
+                    _PATH[event.path],
+                    event.exact,
+                    event.intended_ns,
+                    event.received_ns,
+                    event.seen_ns,
+                )
+                response_ms = (event.received_ns - event.intended_ns) / 1e6
+                self.engine.report(event.kind, response_ms, event.text_bytes, None)
+            case Received():
+                self._record_delivery(event)
+            case Refused(id=int(message_id)):
+                self.engine.recorder.add(REFUSED, self.number, message_id)
+                self.engine.report("refused", 0.0, 0, ConnectionError(f"{event.code}: {event.reason}"))
+            case Refused():
+                self._closed_reason = event.reason
+            case Registered():
+                self._settled.set()
+            case PathDown():
+                self._path_failures += 1
+            case Closed():
+                self._closed_reason = self._closed_reason or event.reason or "closed"
+                self._settled.set()
+        if self._leaving and not self.client.pending:
+            self._settled.set()
+
+    def _record_delivery(self, event: Received) -> None:
+        sender = self.engine.number(event.sender)
+        if sender is not None and event.id is not None:
+            self.engine.recorder.add(
+                DELIVERED,
+                self.number,
+                sender,
+                event.id,
+                _KIND[event.kind],
+                _PATH[event.path],
+                event.exact,
+                event.received_ns,
+                event.seen_ns,
+            )

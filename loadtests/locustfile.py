@@ -1,0 +1,99 @@
+"""Plain Locust: `locust -f loadtests/locustfile.py --scenario FILE --host HOST:PORT`, against any running chat-server.
+
+All of Locust's own options and its web UI work. Without `stages` in the scenario, `-u`, `-r` and `-t` (or the form
+of the web UI) say how many users there are.
+"""
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+
+from chat.transport import Address
+from loadtests import shape
+from loadtests.engine import DRAIN_S, JOIN_S, Engine
+from loadtests.errors import ConfigError
+from loadtests.recorder import Recorder
+from loadtests.scenario import HostPort, Scenario, decode, read_document
+from loadtests.users import BroadcastUser, ListeningUser, PrivateUser
+
+__all__ = ["BroadcastUser", "ListeningUser", "PrivateUser"]
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: LocustArgumentParser) -> None:
+    parser.add_argument("--scenario", default="", help="Scenario file (YAML): users, messages, stages")
+    parser.add_argument("--secondary", default="", help="HOST:PORT of the second connections, if not --host")
+    parser.add_argument("--record", default="", help="Folder for the raw records of every message")
+
+
+@events.init.add_listener
+def set_up(environment: Environment, **_: Any) -> None:
+    """Make the engine, and let the scenario choose user classes and load shape."""
+    options = environment.parsed_options
+    try:
+        scenario = decode(read_document(options.scenario))[0] if options.scenario else Scenario()
+        _address(environment.host or "")
+        secondary = _address(options.secondary) if options.secondary else None
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    environment.user_classes[:] = [cls for cls in environment.user_classes if cls.__name__ in scenario.users]
+    for user_class in environment.user_classes:
+        user_class.weight = scenario.users[user_class.__name__]
+    if scenario.stages or (options.headless and options.num_users is None):
+        environment.shape_class = shape.StagesShape(scenario.shape)
+    environment.stop_timeout = DRAIN_S + JOIN_S
+
+    def report(kind: str, response_ms: float, size_bytes: int, error: Exception | None) -> None:
+        environment.events.request.fire(
+            request_type="chat",
+            name=kind,
+            response_time=response_ms,
+            response_length=size_bytes,
+            exception=error,
+            context={},
+        )
+
+    recorder = Recorder(Path(options.record) if options.record else None)
+    # The host may be changed in the web UI until a user starts.
+    environment.engine = Engine(scenario, lambda: (_address(environment.host), secondary), recorder, report)
+    driver = gevent.spawn(environment.engine.loop.serve)
+    driver.link_exception(lambda greenlet: _fail(environment, greenlet.exception))
+
+
+@events.test_start.add_listener
+def start_recording(environment: Environment, **_: Any) -> None:
+    environment.engine.recorder.start()
+
+
+@events.spawning_complete.add_listener
+def spare_the_ramp(**_: Any) -> None:
+    """A full garbage collection would stop the process for 20 ms and more; what the ramp made is here to stay."""
+    gc.collect()
+    gc.freeze()
+
+
+@events.quitting.add_listener
+def write_the_rest(environment: Environment, **_: Any) -> None:
+    environment.engine.recorder.flush()
+
+
+def _address(text: str) -> Address:
+    try:
+        host, _, port = HostPort.from_yaml(text).rpartition(":")
+        return host.strip("[]"), int(port)
+    except ValueError as error:
+        raise ConfigError(f"--host, --secondary: {error}") from None
+
+
+def _fail(environment: Environment, error: BaseException) -> None:
+    """The engine died: an exit code that cannot be mistaken for a slow server."""
+    print(f"the load engine failed: {error!r}", file=sys.stderr)
+    environment.process_exit_code = 2
+    environment.runner.quit()

@@ -1,0 +1,242 @@
+"""A run: its trials in turn, each with links, server and load of its own; every step undone, whatever happens."""
+
+import itertools
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from loadtests import collect
+from loadtests.errors import HarnessError
+from loadtests.link.lab import BackendName, Lab, open_lab
+from loadtests.machine import MachineSampler
+from loadtests.matrix import Trial, label
+from loadtests.progress import Progress
+from loadtests.samples import SCHEMA_VERSION, TABLES
+from loadtests.yamlfile import Document
+
+LOCUSTFILE = Path(__file__).parent / "locustfile.py"
+_PORT = 5000
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 10.0
+
+
+class RunDirectory:
+    """`results/<utc>-<scenario>/`: raw records while a trial runs, tables after it, `run.json` always up to date."""
+
+    def __init__(self, results: Path, document: Document, trials: list[Trial], backend: BackendName) -> None:
+        now = datetime.now(UTC)
+        self.path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
+        self.path.mkdir(parents=True)
+        labels: dict[str, list[str]] = {}
+        for key, values in document.data.get("vary", {}).items():
+            labels[key] = list(dict.fromkeys(map(label, values)))
+        self.info: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "scenario_file": document.name,
+            "scenario": document.data,
+            "started_utc": now.isoformat(timespec="seconds"),
+            "state": "running",
+            "backend": backend,
+            "versions": {name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
+            | {"python": platform.python_version()},
+            "kernel": platform.release(),
+            "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+            "labels": labels,
+            "trials": [],
+        }
+        self.save()
+
+    def raw(self, trial: Trial) -> Path:
+        """Where the processes of a trial write while it runs."""
+        return self.path / f"trial-{trial.number:03}"
+
+    def save(self) -> None:
+        """Write `run.json` whole: a reader never sees half of it."""
+        draft = self.path / "run.json.new"
+        draft.write_text(json.dumps(self.info, indent=2))
+        draft.rename(self.path / "run.json")
+
+    def append(self, name: str, rows: pd.DataFrame) -> None:
+        """Add rows to a table."""
+        file = self.path / f"{name}.csv"
+        rows[list(TABLES[name])].to_csv(file, mode="a", header=not file.exists(), index=False)
+
+    def finish(self, trial: Trial, state: str, notes: dict[str, Any]) -> None:
+        """Turn the raw records of a trial into rows, whatever became of the trial, and note what that was."""
+        raw = self.raw(trial)
+        addresses = {address: path for path, address in notes.get("addresses", {}).items()}
+        for name, rows in collect.tables_of(raw, trial.number, trial.scenario.warmup, addresses).items():
+            self.append(name, rows)
+        entry = {"number": trial.number, "name": trial.name, "repetition": trial.repetition, "variant": trial.variant}
+        entry |= {"seed": trial.seed, "state": state, "start": collect.started(raw)}
+        links = {path: msgspec.to_builtins(profile) for path, profile in trial.links.items()}
+        self.info["trials"].append(entry | {"links": links} | notes)
+        self.save()
+        # The binary records are all in the tables now; what Locust wrote is kept beside them.
+        kept = self.path / "locust" / raw.name
+        kept.mkdir(parents=True)
+        for file in [*raw.glob("locust*"), *raw.glob("server.log")]:
+            shutil.move(file, kept)
+        shutil.rmtree(raw)
+
+
+def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendName) -> None:
+    """All trials in order; partial results are kept and marked.
+
+    Raises:
+        HarnessError: the harness, the server or the link failed.
+        KeyboardInterrupt: the user ended it.
+    """
+    try:
+        with Progress(trials) as progress:
+            for trial in trials:
+                _run_trial(directory, trial, backend, progress)
+        directory.info["state"] = "finished"
+    except KeyboardInterrupt:
+        directory.info["state"] = "interrupted"
+        raise
+    except HarnessError as error:
+        directory.info["state"] = f"failed: {error}"
+        raise
+    finally:
+        directory.save()
+
+
+def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, progress: Progress) -> None:
+    raw = directory.raw(trial)
+    raw.mkdir(parents=True)
+    notes: dict[str, Any] = {}
+    state = "failed"
+    progress.begin(trial)
+    try:
+        with ExitStack() as stack:
+            lab = stack.enter_context(open_lab(trial.links, backend=backend, seed=trial.seed)) if trial.links else None
+            processes: dict[str, subprocess.Popen[bytes]] = {}
+            if lab:
+                rows = pd.DataFrame([msgspec.to_builtins(row) for row in lab.calibrate()]).assign(trial=trial.number)
+                directory.append("link", rows)
+                notes |= {"backend": lab.backend, "addresses": lab.addresses}
+                processes["server"] = stack.enter_context(_server(lab, raw))
+            processes["load"] = stack.enter_context(_load(lab, trial, raw))
+            _watch(directory, trial, lab, processes, progress)
+            if lab:
+                notes["link_counters"] = [msgspec.to_builtins(row) for row in lab.stats()]
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    finally:
+        # Server and load have ended here, so that all they wrote is there.
+        progress.end(trial, raw)
+        directory.finish(trial, state, notes)
+
+
+def _watch(
+    directory: RunDirectory,
+    trial: Trial,
+    lab: Lab | None,
+    processes: dict[str, subprocess.Popen[bytes]],
+    progress: Progress,
+) -> None:
+    """Until the load has ended; raises HarnessError when anything breaks before."""
+    raw = directory.raw(trial)
+    sampler = MachineSampler({name: process.pid for name, process in processes.items()})
+    load = processes["load"]
+    try:
+        while True:
+            try:
+                load.wait(timeout=1.0)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+            sampler.sample()
+            progress.follow(trial, raw)
+            if lab:
+                lab.check()
+                if processes["server"].poll() is not None:
+                    raise HarnessError(f"the chat server ended by itself:\n{_tail(raw / 'server.log')}")
+    finally:
+        start_ns = collect.started(raw).get("monotonic_ns", 0)
+        directory.append("machine", sampler.rows(start_ns).assign(trial=trial.number))
+    if load.returncode not in (0, 1):  # 1: some messages failed, which the tables tell in full
+        raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{_tail(raw / 'locust.log')}")
+
+
+@contextmanager
+def _server(lab: Lab, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A chat server in the server's namespace, listening when this returns."""
+    command = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(_PORT)]
+    # command += ["--tcp-info", str(raw / "server-tcp.csv")]
+    log = raw / "server.log"
+    with log.open("wb") as output:
+        process = lab.server.popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    with _ended(process):
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while b"listening" not in log.read_bytes():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise HarnessError(f"the chat server did not start:\n{_tail(log)}")
+            time.sleep(0.02)
+        yield process
+
+
+@contextmanager
+def _load(lab: Lab | None, trial: Trial, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Locust, in the client's namespace if there is a lab."""
+    scenario = raw / "scenario.json"  # JSON is YAML
+    scenario.write_text(json.dumps(trial.load))
+    hosts = (
+        {path: f"{address}:{_PORT}" for path, address in lab.addresses.items()}
+        if lab
+        else {"primary": str(trial.scenario.server)}
+    )
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    command += ["--scenario", str(scenario), "--record", str(raw), "--csv", str(raw / "locust")]
+    command += ["--host", hosts["primary"]]
+    if "secondary" in hosts:
+        command += ["--secondary", hosts["secondary"]]
+    # Locust options that the user keeps for other projects must not change this run.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}
+    popen = lab.client.popen if lab else subprocess.Popen
+    with (raw / "locust.log").open("wb") as output:
+        process = popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=raw, env=environment)
+    with _ended(process):
+        yield process
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """The process has ended when this is left: asked first, then killed."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _unused(path: Path) -> Path:
+    """The path itself, or the first of `path-2`, `path-3`, … that is free: two runs may start in the same second."""
+    candidates = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,184 @@
+"""What is recorded: the binary records of a load process, and the CSV tables made of them.
+
+A load process only appends facts (a message was sent, its echo came, a copy was delivered); what follows from
+them (response time, lost or not) is derived when the tables are made. So nothing is lost when a process dies.
+"""
+
+import struct
+from typing import NamedTuple
+
+#: Raised whenever a column changes its name or meaning.
+SCHEMA_VERSION = 1
+
+KINDS = ("say", "tell")
+PATHS = ("primary", "secondary")
+
+
+class Record(NamedTuple):
+    """A fixed binary record: field name → struct code. Times are CLOCK_MONOTONIC in ns."""
+
+    name: str
+    fields: dict[str, str]
+
+    @property
+    def packer(self) -> struct.Struct:
+        return struct.Struct("<" + "".join(self.fields.values()))
+
+
+#: A message was handed to the client.
+SENT = Record("sent", {"user": "I", "id": "I", "kind": "B", "size_bytes": "I", "intended_ns": "q", "sent_ns": "q"})
+#: The sender's own message came back: the acknowledgement.
+#: It repeats the intended time, so that response times can be followed live from this file alone.
+ECHOED = Record(
+    "echoed",
+    {"user": "I", "id": "I", "path": "B", "exact": "B", "intended_ns": "q", "received_ns": "q", "seen_ns": "q"},
+)
+#: The server refused a message.
+REFUSED = Record("refused", {"user": "I", "id": "I"})
+#: Somebody else's message arrived.
+DELIVERED = Record(
+    "delivered",
+    {
+        "receiver": "I",
+        "sender": "I",
+        "id": "I",
+        "kind": "B",
+        "path": "B",
+        "exact": "B",
+        "received_ns": "q",
+        "seen_ns": "q",
+    },
+)
+#: TCP_INFO of one of the client's connections.
+TCP = Record(
+    "tcp",
+    {
+        "user": "I",
+        "path": "B",
+        "at_ns": "q",
+        "rtt_us": "I",
+        "rttvar_us": "I",
+        "min_rtt_us": "I",
+        "total_retrans": "I",
+        "bytes_retrans": "Q",
+        "bytes_sent": "Q",
+        "segs_out": "I",
+        "lost": "I",
+        "reordering": "I",
+        "snd_cwnd": "I",
+        "delivery_rate_Bps": "Q",
+    },
+)
+#: What a client counted, written when it leaves.
+LEFT = Record("left", {"user": "I", "copies_dropped": "I", "path_failures": "I"})
+
+RECORDS = (SENT, ECHOED, REFUSED, DELIVERED, TCP, LEFT)
+
+_TRIAL = {"trial": "number of the trial, as in `run.json`"}
+
+#: CSV table → column → meaning. `results/README.md` is made from this.
+TABLES: dict[str, dict[str, str]] = {
+    "messages": _TRIAL
+    | {
+        "user": "number of the sender",
+        "id": "number of the message, rising for each user",
+        "kind": "`say` (to everyone) or `tell` (to one)",
+        "size_bytes": "length of the text",
+        "intended_s": "when the schedule wanted it sent; seconds since the start of the trial's load",
+        "sent_s": "when it was handed to the client; seconds since the start of the trial's load",
+        "echoed_s": "when the kernel received the echo, which is the acknowledgement; empty if none came",
+        "response_time_ms": "`echoed_s − intended_s`: what a user waits, schedule lag included",
+        "service_time_ms": "`echoed_s − sent_s`: client, link and server alone",
+        "send_lag_ms": "`sent_s − intended_s`: how late the load generator was",
+        "seen_lag_ms": "from the kernel's receive time to when the process read it",
+        "exact": "1: the kernel's time stamp is this message's own; 0: that of a later one in the same read",
+        "path": "connection that brought the first copy of the echo",
+        "outcome": "`echoed`, `refused`, or `lost` (no answer until the end of the trial)",
+        "warmup": "1: intended during the warm-up, left out of the statistics",
+    },
+    "deliveries": _TRIAL
+    | {
+        "receiver": "number of the receiving user",
+        "sender": "number of the sending user",
+        "id": "number of the message, as in `messages.csv`",
+        "kind": "`say` or `tell`",
+        "path": "connection that brought the first copy",
+        "received_s": "when the receiver's kernel had it; seconds since the start of the trial's load",
+        "one_way_delay_ms": "from the sender's `sent_s` to `received_s` (one clock, one machine)",
+        "exact": "as in `messages.csv`",
+    },
+    "tcp": _TRIAL
+    | {
+        "side": "`client` or `server`: whose end of the connection",
+        "user": "number of the user",
+        "path": "`primary` or `secondary`",
+        "time_s": "seconds since the start of the trial's load",
+        "rtt_ms": "smoothed round-trip time (RFC 6298)",
+        "rttvar_ms": "its mean deviation (RFC 6298)",
+        "min_rtt_ms": "smallest round-trip time seen",
+        "retransmissions": "segments retransmitted so far",
+        "retransmitted_bytes": "bytes retransmitted so far",
+        "sent_bytes": "bytes sent so far, retransmissions included",
+        "segments_out": "segments sent so far",
+        "lost_segments": "segments believed lost at this moment",
+        "reordering": "reordering distance assumed by the kernel, in segments",
+        "cwnd_segments": "congestion window",
+        "delivery_rate_bps": "most recent goodput measured by the kernel, bits per second",
+    },
+    "clients": _TRIAL
+    | {
+        "user": "number of the user",
+        "copies_dropped": "second copies of messages that the client dropped (the price of `redundant`)",
+        "path_failures": "connections that broke",
+    },
+    "link": _TRIAL
+    | {
+        "path": "`primary` or `secondary`",
+        "direction": "`up` (client → server), `down`, or `both`",
+        "metric": "what was measured, unit in its name",
+        "requested": "what the link profile asks for",
+        "expected": "what a perfect link would show: with the time that a probe occupies a link with a rate",
+        "measured": "what probes found just before the trial",
+        "low": "smallest value within tolerance",
+        "high": "largest value within tolerance",
+        "within": "`True`: `low ≤ measured ≤ high`",
+        "probes": "probes sent, in each direction",
+    },
+    "machine": _TRIAL
+    | {
+        "time_s": "seconds since the start of the trial's load",
+        "process": "`load`, `server`, `link`, or `machine` (all cores together)",
+        "cpu_percent": "CPU used in the last second; 100 is one core",
+        "rss_bytes": "resident memory; empty for `machine`",
+    },
+    "summary": {
+        "variant": "the values that set this variant apart",
+        "count": "messages intended after the warm-up",
+        "average_ms": "mean response time",
+        "minimum_ms": "smallest response time",
+        "maximum_ms": "largest response time",
+        "stddev_ms": "standard deviation of response times",
+        "p50_ms": "median response time",
+        "p95_ms": "95th percentile of response times",
+        "p99_ms": "99th percentile of response times",
+        "jitter_ms": "interarrival jitter (RFC 3550) of deliveries, mean over receivers",
+        "lost": "messages never echoed",
+        "refused": "messages that the server refused",
+        "duplicated": "messages that reached a user twice",
+        "copies_dropped": "second copies that clients dropped (the price of `redundant`)",
+        "retransmissions": "segments retransmitted by both ends, warm-up included",
+    },
+}
+
+
+def columns_markdown() -> str:
+    """The column dictionary of `results/README.md`; `python -m loadtests.samples` prints it."""
+    tables = []
+    for table, columns in TABLES.items():
+        rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in columns.items())
+        tables.append(f"### {table}.csv\n\n| column | meaning |\n| --- | --- |\n{rows}\n")
+    return "\n".join(tables)
+
+
+if __name__ == "__main__":
+    print(columns_markdown(), end="")

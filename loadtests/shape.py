@@ -1,0 +1,21 @@
+"""The stages of a scenario as a Locust load shape."""
+
+from locust import LoadTestShape
+
+from loadtests.scenario import Stage
+
+
+class StagesShape(LoadTestShape):
+    """Holds each stage's number of users for its duration, one stage after the other, then stops the test."""
+
+    def __init__(self, stages: list[Stage]) -> None:
+        super().__init__()
+        self._stages = stages
+
+    def tick(self) -> tuple[int, float] | None:
+        elapsed_s = self.get_run_time()
+        for stage in self._stages:
+            if elapsed_s < stage.duration:
+                return stage.users, stage.spawn_rate
+            elapsed_s -= stage.duration
+        return None

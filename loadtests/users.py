@@ -1,0 +1,85 @@
+"""The Locust user classes. A user of your own is a subclass of :class:`ChatUser` with one-line tasks."""
+
+from typing import Any
+
+from locust import User, constant, task
+from locust.exception import StopUser
+
+from loadtests.engine import Engine, Participant
+from loadtests.schedule import intended_times
+
+
+class ChatUser(User):
+    """A participant whose tasks run at the intended times of its schedule: an open workload.
+
+    Locust asks `wait_time` how long to wait after a task. Here it waits itself, until the next intended time on an
+    absolute schedule; a user that is late goes on at once and skips nothing.
+    """
+
+    abstract = True
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.engine: Engine = environment.engine
+        self.participant: Participant
+        self.intended_ns = 0
+
+    def on_start(self) -> None:
+        try:
+            self.participant = self.engine.join()
+        except OSError as error:
+            self.engine.report("join", 0.0, 0, error)
+            raise StopUser from error
+        messages = self.engine.scenario.messages
+        self._due = intended_times(messages.arrival, messages.rate, self.engine.loop.now_ns(), self.participant.rng)
+        self.wait_time()
+
+    def on_stop(self) -> None:
+        self.participant.leave()
+
+    def wait_time(self) -> float:
+        self.intended_ns = next(self._due)
+        self.engine.loop.sleep_until(self.intended_ns)
+        return 0.0
+
+    def text(self) -> str:
+        """A text of the scenario's message size."""
+        return "x" * int(self.engine.scenario.messages.size)
+
+    def say(self, text: str) -> None:
+        """To everyone."""
+        self.participant.say(text, self.intended_ns)
+
+    def tell(self, nick: str, text: str) -> None:
+        """To one."""
+        self.participant.tell(nick, text, self.intended_ns)
+
+    def peer(self) -> str:
+        """The nickname of a random other user."""
+        return self.engine.peer_of(self.participant.number, self.participant.rng)
+
+
+class BroadcastUser(ChatUser):
+    """Talks to everyone."""
+
+    @task
+    def broadcast(self) -> None:
+        self.say(self.text())
+
+
+class PrivateUser(ChatUser):
+    """Talks to one random user at a time."""
+
+    @task
+    def whisper(self) -> None:
+        self.tell(self.peer(), self.text())
+
+
+class ListeningUser(ChatUser):
+    """Only listens; being there makes every broadcast one delivery dearer."""
+
+    wait_time = constant(1)
+
+    @task
+    def listen(self) -> None:
+        """Nothing to do: deliveries are recorded as they come."""

@@ -1,0 +1,89 @@
+"""Numbers derived from a run's tables, checked against runs made by hand."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from loadtests.analysis.read import Run, open_run
+from loadtests.analysis.stats import rfc3550_jitter_ms, second_connection, summarise
+from loadtests.samples import TABLES
+
+
+def write_run(folder: Path, rows: dict[str, list[dict[str, object]]], variants: list[dict[str, str]]) -> Run:
+    labels: dict[str, list[str]] = {key: list(dict.fromkeys(v[key] for v in variants)) for key in variants[0]}
+    trials = [
+        {"number": number, "repetition": 1, "variant": variant, "name": " ".join(variant.values())}
+        for number, variant in enumerate(variants, 1)
+    ]
+    info = {"scenario": {"vary": {key: labels[key] for key in labels}}, "labels": labels, "trials": trials}
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(info))
+    for table in ("messages", "deliveries", "tcp", "clients"):
+        pd.DataFrame(rows.get(table, []), columns=list(TABLES[table])).to_csv(folder / f"{table}.csv", index=False)
+    return Run(folder)
+
+
+def message(trial: int, response_ms: float | None, *, outcome: str = "echoed", warmup: int = 0) -> dict[str, object]:
+    return {"trial": trial, "response_time_ms": response_ms, "outcome": outcome, "warmup": warmup}
+
+
+def test_summary_counts_what_happened_and_leaves_out_the_warmup(tmp_path: Path) -> None:
+    times = [10.0, 20.0, 30.0, 40.0]
+    messages = [message(1, value) for value in times]
+    messages += [message(1, None, outcome="lost"), message(1, None, outcome="refused"), message(1, 999.0, warmup=1)]
+    delivery = {"trial": 1, "receiver": 2, "sender": 1, "id": 5, "one_way_delay_ms": 7.0, "received_s": 1.0}
+    tcp = [
+        {"trial": 1, "side": "client", "user": 1, "path": "primary", "time_s": when, "retransmissions": count}
+        for when, count in ((1.0, 2), (2.0, 5))
+    ]
+    tcp.append(tcp[-1] | {"side": "server", "retransmissions": 4})
+    rows = {"messages": messages, "deliveries": [delivery, delivery], "tcp": tcp}
+    rows["clients"] = [{"trial": 1, "user": 1, "copies_dropped": 3, "path_failures": 0}]
+    row = summarise(write_run(tmp_path, rows, [{"link": "lan"}])).iloc[0]
+    assert row["count"] == 6
+    assert row[["average_ms", "minimum_ms", "maximum_ms", "p50_ms"]].tolist() == [25, 10, 40, 25]
+    assert row["stddev_ms"] == pytest.approx(pd.Series(times).std())
+    assert row["p99_ms"] == pytest.approx(39.7)
+    assert row[["lost", "refused", "duplicated", "copies_dropped"]].tolist() == [1, 1, 1, 3]
+    assert row["retransmissions"] == 9, "the last count of each end, not the sum of all samples"
+
+
+def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {"messages": [message(1, None, outcome="lost")]}, [{"link": "lan"}])
+    row = summarise(run).iloc[0]
+    assert (row["count"], row["lost"]) == (1, 1)
+    assert pd.isna(row["p50_ms"])
+
+
+def test_jitter_follows_rfc3550() -> None:
+    # |D| = 16 once, then 0: J = 1, and then decays by 1/16 a packet.
+    assert rfc3550_jitter_ms([5.0, 21.0]) == pytest.approx(1.0)
+    assert rfc3550_jitter_ms([5.0, 21.0, 21.0]) == pytest.approx(15 / 16)
+    assert pd.isna(rfc3550_jitter_ms([5.0]))
+
+
+def test_second_connection_is_judged_on_the_same_link(tmp_path: Path) -> None:
+    variants = [{"link": link, "connections": mode} for link in ("lan", "wifi") for mode in ("single", "redundant")]
+    levels = [1.0, 2.0, 100.0, 50.0]
+    messages = [message(trial, level) for trial, level in enumerate(levels, 1) for _ in range(4)]
+    ratios = second_connection(write_run(tmp_path, {"messages": messages}, variants)).set_index("link")
+    assert ratios.loc["lan", "p99 ratio"] == pytest.approx(2.0)
+    assert ratios.loc["wifi", "p99 ratio"] == pytest.approx(0.5)
+
+
+def test_second_connection_without_single_is_empty(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {"messages": [message(1, 1.0)]}, [{"link": "lan"}])
+    assert second_connection(run).empty
+
+
+def test_open_run_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no run\.json"):
+        open_run(tmp_path)
+
+
+def test_open_run_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, {}, [{"link": "lan"}])
+    monkeypatch.setenv("CHATLAB_RUN", str(tmp_path))
+    assert open_run().path == tmp_path
