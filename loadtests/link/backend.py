@@ -24,6 +24,8 @@ class Backend(Protocol):
     """Impaired paths between the client's and the server's namespace."""
 
     name: str
+    #: The namespaces it needs; they exist from before `open` until after `close`.
+    hosts: tuple[str, ...]
 
     def open(self) -> None:
         """Build the paths; raises LinkError: this machine cannot, or what was built is not what was asked for."""

@@ -16,6 +16,9 @@ from loadtests.link.linkfile import load_profile
 from loadtests.link.namespaces import Namespace
 from loadtests.link.profile import PATHS, LinkProfile
 
+#: How often the link is looked at while the command runs.
+_CHECK_S = 1.0
+
 DESCRIPTION = """Run COMMAND behind the link PROFILE, in a private network namespace that is gone afterwards.
 In both commands {server} stands for the server's address, {secondary} for its address on the second path."""
 
@@ -64,9 +67,7 @@ def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
         if arguments.command is None:
             return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
         with _served(lab, arguments.serve):
-            code = _run_in_foreground(lab.client, _with_addresses(arguments.command, lab))
-        lab.check()
-        return code
+            return _run_in_foreground(lab, arguments.command)
 
 
 def table(rows: Sequence[LinkRow]) -> str:
@@ -100,14 +101,21 @@ def _served(lab: Lab, command: Sequence[str] | None) -> Iterator[None]:
             server.wait(timeout=5)
 
 
-def _run_in_foreground(namespace: Namespace, command: Sequence[str]) -> int:
-    """Ctrl-C is for the command: what it makes of it is the result."""
+def _run_in_foreground(lab: Lab, command: Sequence[str]) -> int:
+    """The command's exit code; Ctrl-C is for the command, and what it makes of it is the result.
+
+    Raises LinkError: the link broke meanwhile.
+    """
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        code = _start(namespace, command).wait()
+        running = _start(lab.client, _with_addresses(command, lab))
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = running.wait(timeout=_CHECK_S)
+                return code if code >= 0 else 128 - code
+            lab.check()
     finally:
         signal.signal(signal.SIGINT, before)
-    return code if code >= 0 else 128 - code
 
 
 def _start(namespace: Namespace, command: Sequence[str], **options: int) -> "subprocess.Popen[bytes]":

@@ -37,6 +37,7 @@ class EmulatorBackend:
     """Starts the ferry, asks it for its counters, and notices when it dies."""
 
     name = "emulator"
+    hosts: tuple[str, ...] = (CLIENT, SERVER)
 
     def __init__(self, links: dict[str, LinkProfile], seed: int) -> None:
         self._order = ferry.Order(links, seed)
@@ -93,5 +94,5 @@ class EmulatorBackend:
 def _overflowed(stats: LinkStats) -> int:
     """Packets lost in front of the ferry, because it did not read fast enough."""
     sender = CLIENT if stats.direction == "up" else SERVER
-    (device,) = json.loads(run_tool(["ip", "-n", sender, "-json", "-statistics", "link", "show", stats.path]))
+    (device,) = json.loads(run_tool(["ip", "-n", sender, "-json", "-statistics", "link", "show", "dev", stats.path]))
     return int(device["stats64"]["tx"]["dropped"])

@@ -70,7 +70,7 @@ def open_lab(links: Mapping[str, LinkProfile], backend: BackendName = "auto", se
     chosen = ("netem" if kernel_has_netem() else "emulator") if backend == "auto" else backend
     built = BACKENDS[chosen](dict(links), seed)
     with contextlib.ExitStack() as undo:
-        for name in (CLIENT, SERVER):
+        for name in built.hosts:
             namespace = Namespace(name)
             namespace.create()
             undo.callback(namespace.delete)

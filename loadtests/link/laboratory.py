@@ -38,8 +38,8 @@ def run_in_lab(function: Callable[[], int]) -> int:
     Raises:
         LinkError: this machine does not let us build the laboratory; the sentence says why and what to do.
     """
-    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{_ADMIN_FOLDERS}"
-    _check_tools()
+    search_path = f"{os.environ.get('PATH', os.defpath)}:{_ADMIN_FOLDERS}"
+    _check_tools(search_path)
     sys.stdout.flush()
     sys.stderr.flush()
     problem, report = os.pipe()
@@ -47,20 +47,24 @@ def run_in_lab(function: Callable[[], int]) -> int:
     holder = os.fork()
     if holder == 0:
         os.close(problem)
+        os.environ["PATH"] = search_path
         _exit_with(lambda: _hold(function, caller, report))
     os.close(report)
-    with _passing_signals_to(holder):
-        with open(problem, encoding="utf-8") as pipe:
+    with _passing_signals_to(holder), open(problem, encoding="utf-8") as pipe:
+        try:
             sentence = pipe.read()
-        code = _wait_for(holder)
+            code = _wait_for(holder)
+        except BaseException:  # whatever interrupts the caller ends the laboratory too
+            os.kill(holder, signal.SIGKILL)
+            raise
     if sentence:
         raise LinkError(sentence)
     return code
 
 
-def _check_tools() -> None:
+def _check_tools(search_path: str) -> None:
     for tool in ("ip", "tc"):
-        if shutil.which(tool) is None:
+        if shutil.which(tool, path=search_path) is None:
             raise LinkError(f"the command {tool!r} is missing; on Debian or Ubuntu: apt-get install iproute2")
 
 

@@ -71,6 +71,7 @@ class NetemBackend:
     """Builds the router and its qdiscs, and reads back what the kernel made of them."""
 
     name = "netem"
+    hosts: tuple[str, ...] = (CLIENT, ROUTER, SERVER)
 
     def __init__(self, links: dict[str, LinkProfile], seed: int) -> None:
         """`seed` changes nothing: netem draws its own randomness, and most versions of `tc` cannot seed it."""
@@ -84,7 +85,6 @@ class NetemBackend:
         self._router = Namespace(ROUTER)
 
     def open(self) -> None:
-        self._router.create()
         self._router.sysctl("net/ipv4/ip_forward", "1")
         for path in self._paths:
             for end in (CLIENT, SERVER):
@@ -105,7 +105,7 @@ class NetemBackend:
         return [self._way_stats(path, direction) for path, direction in self._ways]
 
     def close(self) -> None:
-        self._router.delete()
+        """Nothing runs: interfaces and qdiscs go with their namespaces."""
 
     def _way_stats(self, path: str, direction: str) -> LinkStats:
         root = self._read_back(self._ways[path, direction][0])[0]

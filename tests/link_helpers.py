@@ -1,0 +1,77 @@
+"""What the tests of the link laboratory share: running a function inside it, and a kernel that has netem."""
+
+import os
+import pickle
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from loadtests.link.laboratory import run_in_lab
+
+T = TypeVar("T")
+PROJECT = Path(__file__).parents[1]
+UML = Path(__file__).parent / "uml"
+
+
+def in_lab(function: Callable[[], T]) -> T:
+    """What `function` returns inside a laboratory; an exception it raises is raised here."""
+    answer, question = os.pipe()
+
+    def inside() -> int:
+        result: Any
+        try:
+            result = (function(), None)
+        except BaseException as error:
+            result = (None, error)
+        with open(question, "wb") as pipe:
+            pickle.dump(result, pipe)
+        return 0
+
+    with open(answer, "rb") as pipe:
+        try:
+            code = run_in_lab(inside)
+        finally:
+            os.close(question)
+        assert code == 0, "the laboratory was killed"
+        value, error = pickle.load(pipe)
+    if error is not None:
+        raise error
+    return value  # type: ignore[no-any-return]
+
+
+def run_in_uml(command: Sequence[str], folder: Path, timeout_s: float) -> tuple[int, str]:
+    """Exit code and output of `command` under user-mode Linux, as root, in the project's folder.
+
+    Skips the test if user-mode Linux is not installed; in CI that is a failure.
+    """
+    if shutil.which("linux") is None:
+        missing = "user-mode Linux is not installed (apt-get install user-mode-linux)"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    (folder / "command").write_text(f"cd {shlex.quote(str(PROJECT))}\nexec {shlex.join(command)}\n")
+    root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"]
+    kernel = subprocess.run(
+        ["linux", *root, "mem=512M", f"init={UML / 'init'}", f"FOLDER={folder}", "con=null", "con0=null,fd:1"],
+        env=os.environ | _amx_workaround(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+    )
+    output = folder / "output"
+    assert output.exists(), f"user-mode Linux did not start:\n{kernel.stdout}"
+    return int((folder / "exit-code").read_text()), output.read_text()
+
+
+def _amx_workaround(folder: Path) -> dict[str, str]:
+    if "amx_tile" not in Path("/proc/cpuinfo").read_text():
+        return {}
+    library = folder / "ptrace_xstate.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, UML / "ptrace_xstate.c"], check=True)
+    return {"LD_PRELOAD": str(library)}

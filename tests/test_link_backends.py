@@ -1,0 +1,139 @@
+"""The contract of a link backend, run on each: what loadtests/README.md promises, measured with real packets.
+
+netem runs where the kernel has it, and elsewhere inside user-mode Linux (test_link_uml.py runs this file there).
+"""
+
+import contextlib
+import math
+import select
+import socket
+import time
+
+import pytest
+from link_helpers import in_lab
+
+from loadtests.link.lab import BackendName, Lab, open_lab
+from loadtests.link.netem import kernel_has_netem
+from loadtests.link.probes import PROBE_BYTES
+from loadtests.link.profile import Direction, GilbertElliott, LinkProfile
+
+
+@pytest.fixture(params=["emulator", "netem"])
+def backend(request: pytest.FixtureRequest) -> BackendName:
+    name: BackendName = request.param
+    if name == "netem" and not in_lab(kernel_has_netem):
+        pytest.skip("this kernel has no netem")
+    return name
+
+
+def link(up: Direction, down: Direction | None = None) -> LinkProfile:
+    return LinkProfile(name="test", up=up, down=up if down is None else down)
+
+
+LINKS = {
+    "delay": link(Direction(delay_s=0.02)),
+    "jitter and loss": link(Direction(delay_s=0.02, jitter_s=0.004, loss=0.02)),
+    "bursts": link(Direction(delay_s=0.005, loss=GilbertElliott(0.01, 0.25))),
+    "rates": link(
+        Direction(delay_s=0.05, rate_bps=5e5, queue_packets=10),
+        Direction(delay_s=0.01, rate_bps=20e6, queue_packets=50),
+    ),
+    "nothing": link(Direction()),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_the_link_is_what_was_asked_for(name: str, backend: BackendName) -> None:
+    """Calibration of two paths at once finds every figure in its window."""
+
+    def measured() -> list[str]:
+        with open_lab({"primary": LINKS[name], "secondary": LINKS["delay"]}, backend) as lab:
+            return [str(row) for row in lab.calibrate() if not row.within]
+
+    assert in_lab(measured) == []
+
+
+def test_a_full_queue_drops_its_tail(backend: BackendName) -> None:
+    """Of a burst, as many packets arrive as the queue holds, in order, at the rate; the rest is counted as dropped."""
+    queue_packets, sent = 20, 100
+    narrow = Direction(delay_s=0.01, rate_bps=1e6, queue_packets=queue_packets)
+
+    def burst() -> tuple[list[int], float, int]:
+        with open_lab({"primary": link(narrow)}, backend) as lab, contextlib.closing(receiver(lab)) as server:
+            with lab.client.entered():
+                client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            start_s = time.monotonic()
+            with client:
+                for number in range(sent):
+                    client.sendto(number.to_bytes(1, "big") + bytes(999), (lab.addresses["primary"], 7777))
+            sending_s = time.monotonic() - start_s
+            arrived = []
+            while select.select([server], [], [], 0.3)[0]:
+                arrived.append(server.recv(2000)[0])
+            dropped = next(stats.dropped_packets for stats in lab.stats() if stats.direction == "up")
+            return arrived, sending_s, dropped
+
+    arrived, sending_s, dropped = in_lab(burst)
+    sent_meanwhile = math.ceil(sending_s / narrow.transmission_s(1028)) + 1
+    assert queue_packets <= len(arrived) <= queue_packets + sent_meanwhile
+    assert arrived == sorted(arrived)
+    assert dropped == sent - len(arrived)
+
+
+def test_tcp_gets_the_rate(backend: BackendName) -> None:
+    """A bulk transfer reaches between 85 % and 100 % of the rate as goodput."""
+    rate_bps, measured_s = 5e6, 3.0
+    profile = link(Direction(delay_s=0.01, rate_bps=rate_bps, queue_packets=21))
+
+    def goodput_bps() -> float:
+        with open_lab({"primary": profile}, backend) as lab:
+            with lab.server.entered():
+                listener = socket.create_server((lab.addresses["primary"], 7777))
+            with lab.client.entered():
+                client = socket.create_connection((lab.addresses["primary"], 7777), timeout=5)
+            server, _ = listener.accept()
+            with listener, client, server:
+                client.setblocking(False)
+                start_s, received = time.monotonic(), 0
+                while time.monotonic() < start_s + 1 + measured_s:
+                    readable, writable, _ = select.select([server], [client], [], 1)
+                    if writable:
+                        client.send(bytes(65536))
+                    if readable:
+                        data = server.recv(65536)
+                        received += len(data) if time.monotonic() > start_s + 1 else 0  # slow start is over
+                return received * 8 / measured_s
+
+    assert 0.85 * rate_bps < in_lab(goodput_bps) < 1.0 * rate_bps
+
+
+def test_one_lab_after_another(backend: BackendName) -> None:
+    """Closing undoes all: the next links are built with the same names and addresses."""
+
+    def delays_ms() -> list[float]:
+        found = []
+        for delay_s in (0.01, 0.03):
+            with open_lab({"primary": link(Direction(delay_s=delay_s))}, backend) as lab:
+                found += [row.measured for row in lab.calibrate() if row.metric == "rtt_ms"]
+        return found
+
+    assert in_lab(delays_ms) == [pytest.approx(20, abs=2), pytest.approx(60, abs=2)]
+
+
+def receiver(lab: Lab) -> socket.socket:
+    with lab.server.entered():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((lab.addresses["primary"], 7777))
+    return server
+
+
+def test_probes_are_what_calibration_says_they_are(backend: BackendName) -> None:
+    """The size of a probe decides how long it occupies a slow link, so the counters must agree with it."""
+
+    def carried() -> list[tuple[int, int]]:
+        with open_lab({"primary": LINKS["nothing"]}, backend) as lab:
+            probes = lab.calibrate()[0].probes
+            return [(stats.delivered_bytes, probes * PROBE_BYTES) for stats in lab.stats()]
+
+    for delivered_bytes, probe_bytes in in_lab(carried):
+        assert delivered_bytes == probe_bytes
