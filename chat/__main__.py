@@ -10,7 +10,9 @@ import sys
 
 from chat.errors import ChatError
 from chat.loop import Loop
+from chat.monitor import TcpMonitor
 from chat.server import ChatServer
+from chat.transport import reason_of
 
 
 def serve() -> None:
@@ -18,6 +20,7 @@ def serve() -> None:
     parser = argparse.ArgumentParser(prog="chat-server", description="Serve a chat.")
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="0 lets the system choose (default: %(default)s)")
+    parser.add_argument("--tcp-info", metavar="FILE.csv", help="record each connection's TCP_INFO every second")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
@@ -26,6 +29,18 @@ def serve() -> None:
         server = ChatServer(loop, options.host, options.port)
     except ChatError as error:
         sys.exit(_complain("chat-server", error))
+    with contextlib.ExitStack() as files:
+        if options.tcp_info:
+            try:
+                file = files.enter_context(open(options.tcp_info, "w", newline="", encoding="utf-8"))
+            except OSError as error:
+                sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
+            TcpMonitor(loop, server, file)
+        _run(loop, server)
+
+
+def _run(loop: Loop, server: ChatServer) -> None:
+    """Until a signal; then everybody is told, and what is still on its way is sent."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
     print("listening on {}:{}".format(*server.address), file=sys.stderr, flush=True)
@@ -56,7 +71,7 @@ def main() -> None:
     command()
 
 
-def _complain(program: str, error: ChatError) -> int:
+def _complain(program: str, error: object) -> int:
     print(f"{program}: {error}", file=sys.stderr)
     return 2
 

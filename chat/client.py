@@ -101,7 +101,12 @@ class ChatClient:
     # What the program asks for.
 
     def connect(self) -> None:
-        """Begin to connect and register; events follow. Over the second path if the first cannot be used."""
+        """Begin to connect and register; events follow. Over the second path if the first cannot be used.
+
+        Host names are looked up here, once, which may block; numeric addresses are not.
+        """
+        for path in self._paths:
+            path.look_up()
         self._untried.pop(0).open()
 
     def say(self, text: str, *, intended_ns: int | None = None) -> int:

@@ -11,7 +11,7 @@ from chat.errors import AddressError
 from chat.loop import Loop, Timer
 from chat.messages import Down
 from chat.session import PathName
-from chat.transport import Address, Arrival, Transport
+from chat.transport import Address, Arrival, Target, Transport, resolve
 from chat.wire import DOWN, BadLine, LineReader
 
 #: Longest line a server may send: a list of tens of thousands of nicknames is one.
@@ -61,6 +61,7 @@ class Path:
         self.transport: Transport | None = None
         self._loop = loop
         self._address = address
+        self._target: Target | AddressError = AddressError("Not looked up yet.")
         self._where = f"{address[0]} port {address[1]}"
         self._owner = owner
         self._congestion = congestion
@@ -75,19 +76,19 @@ class Path:
         state = "up" if self.up else "opening" if self.transport else "down"
         return f"<Path {self.name} {state}, {len(self._unsent)} B unsent>"
 
+    def look_up(self) -> None:
+        """Find the host's address, once. A name may block for as long as DNS takes; :meth:`open` tells of a failure."""
+        try:
+            self._target = resolve(*self._address)
+        except AddressError as error:
+            self._target = error
+
     def open(self) -> None:
         """Begin to connect; the owner hears of it."""
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
         self._set_timer(OPEN_S, lambda: self._down(f"No answer from {self._where}."))
         try:
-            self.transport = Transport.connect(
-                self._loop,
-                self._address,
-                on_data=self._data,
-                on_room=self._room,
-                on_lost=self._lost,
-                congestion=self._congestion,
-            )
+            self.transport = self._connect()
         except AddressError as error:
             reason = str(error)
             self._set_timer(0, lambda: self._down(reason))
@@ -125,6 +126,18 @@ class Path:
             self.transport = None
         self._unsent.clear()
         self.up = self.follows = self.carries = self._connected = False
+
+    def _connect(self) -> Transport:
+        if not isinstance(self._target, Target):
+            raise self._target
+        return Transport.connect(
+            self._loop,
+            self._target,
+            on_data=self._data,
+            on_room=self._room,
+            on_lost=self._lost,
+            congestion=self._congestion,
+        )
 
     def _room(self) -> None:
         """The first time: connected. Later: the kernel takes bytes again."""

@@ -10,7 +10,7 @@ import logging
 import secrets
 import selectors
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from chat.errors import AddressError
@@ -40,6 +40,8 @@ class _Peer:
     def __init__(self, server: "ChatServer", sock: socket.socket, address: str, limits: Limits) -> None:
         self.address = address
         self.connection = Connection()
+        #: For the log; it outlives the session.
+        self.nick = "stranger"
         #: What was read and not yet handled; not empty only while the peer does not take its answers.
         self.incoming: Iterator[Up | BadLine] = iter(())
         self.reader = LineReader(UP, limits.line_bytes)
@@ -56,11 +58,6 @@ class _Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self.address}, {self.connection!r}>"
-
-    @property
-    def nick(self) -> str:
-        """For the log."""
-        return self.connection.session.nick if self.connection.session else "stranger"
 
     def set_timer(self, timer: Timer | None) -> None:
         if self.timer is not None:
@@ -94,6 +91,8 @@ class ChatServer:
         self.loop = loop
         self.hub = Hub(lambda: secrets.token_urlsafe(16), limits=limits)
         self._registration_s = registration_s
+        #: Called with nickname and transport of each connection just before it is freed.
+        self.on_end: Callable[[str, Transport], None] = lambda _nick, _transport: None
         self._peers: dict[Connection, _Peer] = {}
         self._listener = _listen(host, port)
         self._accepting = False
@@ -114,6 +113,12 @@ class ChatServer:
     def idle(self) -> bool:
         """Whether no connection is open."""
         return not self._peers
+
+    def connections(self) -> Iterator[tuple[str, Transport]]:
+        """The connections of those who are registered, with their nicknames."""
+        for peer in self._peers.values():
+            if peer.connection.session is not None:
+                yield peer.nick, peer.transport
 
     def close(self, reason: str) -> None:
         """Accept nobody more and tell everybody `bye`.
@@ -210,6 +215,7 @@ class ChatServer:
                 self.hub.receive(connection, message)
                 if connection.session is not None and peer.timer is not None:
                     peer.set_timer(None)
+                    peer.nick = connection.session.nick
                     log.info("%s is here from %s", peer.nick, peer.address)
             if connection.outbox.full:
                 # Go on in :meth:`peer_room`, once its answers are on their way.
@@ -255,6 +261,7 @@ class ChatServer:
 
     def _drop(self, peer: _Peer) -> None:
         peer.set_timer(None)
+        self.on_end(peer.nick, peer.transport)
         peer.transport.close()
         self._peers.pop(peer.connection, None)
         self._unhook_if_done()

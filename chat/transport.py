@@ -35,17 +35,29 @@ class Arrival(NamedTuple):
     stamped: bool
 
 
-def resolve(host: str, port: int) -> tuple[socket.AddressFamily, Address]:
-    """The family and first numeric address of a host name or address. A name may block for as long as DNS takes.
+class Target(NamedTuple):
+    """Where to connect to, or listen: a numeric address and the family of sockets that it takes."""
+
+    family: socket.AddressFamily
+    address: Address
+
+
+def resolve(host: str, port: int) -> Target:
+    """The first address of a host. A name may block for as long as DNS takes; a numeric address never does.
 
     Raises:
         AddressError: nobody knows this host.
     """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        # Not left to getaddrinfo: under gevent it waits for a thread, which the hub's own callbacks may not do.
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return Target(family, (host, port))
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise AddressError(f"Cannot find the host {host}: {reason_of(error)}.") from error
-    return family, (str(address[0]), int(address[1]))
+    return Target(family, (str(address[0]), int(address[1])))
 
 
 def reason_of(error: BaseException) -> str:
@@ -91,7 +103,7 @@ class Transport:
     def connect(
         cls,
         loop: Loop,
-        address: Address,
+        target: Target,
         *,
         on_data: Callable[[bytes, Arrival], None],
         on_room: Callable[[], None],
@@ -104,20 +116,20 @@ class Transport:
             congestion: name of the TCP congestion control to use.
 
         Raises:
-            AddressError: the host is unknown, or the system refuses at once.
+            AddressError: the system refuses at once.
         """
-        family, numeric = resolve(*address)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(target.family, socket.SOCK_STREAM)
         try:
             if congestion is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
             sock.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                sock.connect(numeric)
+                sock.connect(target.address)
             return cls(loop, sock, on_data=on_data, on_room=on_room, on_lost=on_lost, connected=False)
         except OSError as error:
             sock.close()
-            raise AddressError(f"Cannot connect to {address[0]} port {address[1]}: {reason_of(error)}.") from error
+            where = "{} port {}".format(*target.address)
+            raise AddressError(f"Cannot connect to {where}: {reason_of(error)}.") from error
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open" if self._connected else "connecting"

@@ -283,4 +283,4 @@ def test_under_gevent(kind: str) -> None:
     """The selector is looked up when the loop is made: imported before gevent's patch, it cooperates after it."""
     command = [sys.executable, "-W", "error", "-c", GEVENT, kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30 * SECOND, check=False)
-    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
