@@ -42,6 +42,14 @@ LINKS = {
 }
 
 
+def test_auto_takes_netem_where_the_kernel_has_it(backend: BackendName) -> None:
+    def chosen() -> tuple[str, bool]:
+        with open_lab({"primary": LINKS["nothing"]}, "auto") as lab:
+            return lab.backend, kernel_has_netem()
+
+    assert in_lab(chosen) in (("netem", True), ("emulator", False))
+
+
 @pytest.mark.parametrize("name", LINKS)
 def test_the_link_is_what_was_asked_for(name: str, backend: BackendName) -> None:
     """Calibration of two paths at once finds every figure in its window."""
@@ -137,3 +145,34 @@ def test_probes_are_what_calibration_says_they_are(backend: BackendName) -> None
 
     for delivered_bytes, probe_bytes in in_lab(carried):
         assert delivered_bytes == probe_bytes
+
+
+def test_the_emulator_repeats_itself() -> None:
+    """The same seed loses the same packets, another seed others: netem cannot promise that."""
+
+    def lost(seed: int) -> list[int]:
+        with open_lab({"primary": link(Direction(loss=0.3))}, "emulator", seed) as lab:
+            server = receiver(lab)
+            with lab.client.entered():
+                client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with client, server:
+                for number in range(100):
+                    client.sendto(bytes([number]), (lab.addresses["primary"], 7777))
+                arrived = []
+                while select.select([server], [], [], 0.2)[0]:
+                    arrived.append(server.recv(10)[0])
+        return arrived
+
+    first, again, other = (in_lab(lambda seed=seed: lost(seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert 50 < len(first) < 90
+
+
+def test_the_emulator_counts_how_late_it_is() -> None:
+    def lateness_us() -> list[float | None]:
+        with open_lab({"primary": LINKS["delay"]}, "emulator") as lab:
+            lab.calibrate()
+            return [stats.lateness_p99_us for stats in lab.stats()]
+
+    assert all(late is not None and 0 < late < 10_000 for late in in_lab(lateness_us))

@@ -70,18 +70,25 @@ class BurstyLoss(msgspec.Struct):
     gilbert_elliott: GilbertElliottBlock
 
 
+class Rate(BitsPerSecond):
+    """A rate that lets something through."""
+
+    @classmethod
+    def from_yaml(cls, value: Any) -> Self:
+        rate = super().from_yaml(value)
+        if not rate:
+            raise ValueError("must be more than 0; leave it out for an unlimited link")
+        return rate
+
+
 class DirectionBlock(msgspec.Struct):
     """The keys of one direction; None where the file is silent."""
 
     delay: Seconds | None = None
     jitter: Seconds | None = None
     loss: Ratio | BurstyLoss | None = None
-    rate: BitsPerSecond | None = None
+    rate: Rate | None = None
     queue: Queue | None = None
-
-    def __post_init__(self) -> None:
-        if self.rate is not None and not self.rate:
-            raise ValueError("rate must be more than 0; leave it out for an unlimited link")
 
 
 class LinkBlock(DirectionBlock):
@@ -92,20 +99,6 @@ class LinkBlock(DirectionBlock):
     rtt: Seconds | None = None
     up: DirectionBlock = msgspec.field(default_factory=DirectionBlock)
     down: DirectionBlock = msgspec.field(default_factory=DirectionBlock)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        blocks = (self, self.up, self.down)
-        if self.rtt is not None and any(block.delay is not None for block in blocks):
-            raise ValueError("rtt and delay exclude each other: rtt is there and back, delay is one way")
-        if any(block.queue for block in blocks) and not any(block.rate for block in blocks):
-            raise ValueError("a queue forms only in front of a rate: say rate too")
-        for way, direction in (("up", self.direction(self.up)), ("down", self.direction(self.down))):
-            if direction.jitter_s > direction.delay_s:
-                raise ValueError(
-                    f"jitter ({direction.jitter_s * 1e3:g} ms) must not exceed the one-way delay "
-                    f"({direction.delay_s * 1e3:g} ms {way})"
-                )
 
     def direction(self, own: DirectionBlock) -> Direction:
         """What a direction does whose own block is `own`."""
@@ -182,21 +175,34 @@ def _at(document: Document, path: KeyPath) -> Any:
 
 
 def _profile(document: Document, path: KeyPath, name: str) -> LinkProfile:
-    _refuse_latency(document, path)
+    """Decode the block at `path`, refusing first what is ambiguous and last what does not fit together."""
+    for place in _said(document, path, "latency"):
+        raise document.error(place, "ambiguous: say rtt (there and back) or delay (one way)")
     block = document.convert(LinkBlock, path)
-    return LinkProfile(
+    if block.rtt is not None:
+        for place in _said(document, path, "delay"):
+            raise document.error(place, "not together with rtt: rtt is there and back, delay is one way")
+    if not _said(document, path, "rate"):
+        for place in _said(document, path, "queue"):
+            raise document.error(place, "a queue forms only in front of a rate: say rate too")
+    link = LinkProfile(
         name=name,
         description=block.description,
         source=block.source,
         up=block.direction(block.up),
         down=block.direction(block.down),
     )
+    for direction in (link.up, link.down):
+        if direction.jitter_s > direction.delay_s:
+            values_ms = f"{direction.jitter_s * 1e3:g} ms is more than {direction.delay_s * 1e3:g} ms"
+            raise document.error(_said(document, path, "jitter")[-1], f"must not exceed the one-way delay: {values_ms}")
+    return link
 
 
-def _refuse_latency(document: Document, path: KeyPath) -> None:
-    """A bare `latency` is refused by name: half of its users mean the round trip, the other half one way."""
+def _said(document: Document, path: KeyPath, key: str) -> list[KeyPath]:
+    """Where the link block at `path` says `key`: for both ways, for up, for down."""
     block = _at(document, path)
-    for place in (path, (*path, "up"), (*path, "down")):
-        inside = block if place == path else block.get(place[-1]) if isinstance(block, dict) else None
-        if isinstance(inside, dict) and "latency" in inside:
-            raise document.error((*place, "latency"), "ambiguous: say rtt (there and back) or delay (one way)")
+    if not isinstance(block, dict):
+        return []
+    inner = [(path, block), *(((*path, way), block.get(way)) for way in ("up", "down"))]
+    return [(*place, key) for place, keys in inner if isinstance(keys, dict) and key in keys]
