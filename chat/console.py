@@ -25,7 +25,7 @@ from chat.loop import Loop
 from chat.recorder import Recorder
 from chat.session import Closed, Echoed, Event, Received, Registered
 from chat.tally import Tally
-from chat.transport import Address
+from chat.transport import Address, reason_of
 
 HELP = """\
 /msg NICK TEXT  say something to one person
@@ -153,24 +153,27 @@ class Terminal:
         over = asyncio.create_task(changed.wait())
         # What was typed disappears on Enter, and appears again as a message once the server has it.
         session: PromptSession[str] = PromptSession(erase_when_done=True, interrupt_exception=EOFError)
-        while console.client.registered:
-            typing = asyncio.create_task(session.prompt_async("> "))
-            await asyncio.wait([typing, over], return_when=asyncio.FIRST_COMPLETED)
-            if not typing.done():
-                typing.cancel()
-            try:
-                console.line(await typing)
-            except EOFError:
-                console.leave()
-            except asyncio.CancelledError:
-                break
-            self._turn()
+        # Between two prompts too: otherwise Ctrl-C and Ctrl-D would mean something else just then.
+        with session.app.input.raw_mode():
+            while console.client.registered and (line := await self._ask(session, over)) is not None:
+                console.line(line)
+                self._turn()
         if not console.client.closed:
             console.leave()
             self._turn()
             await over
         asyncio.get_running_loop().remove_reader(self._loop.fileno())
         self._print()
+
+    async def _ask(self, session: PromptSession[str], over: asyncio.Task[bool]) -> str | None:
+        """The next line; None if the person, or the chat, has come to an end."""
+        typing = asyncio.create_task(session.prompt_async("> "))
+        await asyncio.wait([typing, over], return_when=asyncio.FIRST_COMPLETED)
+        if not typing.done():
+            typing.cancel()
+        with contextlib.suppress(EOFError, asyncio.CancelledError):
+            return await typing
+        return None
 
     def _turn(self) -> None:
         """Let the chat's loop take a turn, and see to it that it gets the next one when its next timer is due."""
@@ -246,7 +249,7 @@ def main() -> int:
             try:
                 recorder = Recorder(stack.enter_context(_open(options.record)))
             except OSError as error:
-                return _complain(f"Cannot write {options.record}: {error.strerror}.")
+                return _complain(f"Cannot write {options.record}: {reason_of(error)}.")
         loop = Loop()
         stack.callback(loop.close)
         driver = Terminal(loop) if sys.stdin.isatty() and sys.stdout.isatty() else Pipe(loop)

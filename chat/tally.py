@@ -51,4 +51,5 @@ class Tally:
     def _connection(self, path: str, info: TcpInfo) -> str:
         rtt = "unknown" if info.rtt_us is None else f"{info.rtt_us / 1000:.1f} ms"
         jitter = f"{self._jitter_ms[path]:.1f} ms" if path in self._jitter_ms else "unknown"
-        return f"{path}: rtt {rtt}, jitter {jitter}, {info.total_retrans} retransmission(s)"
+        retransmissions = "unknown" if info.total_retrans is None else info.total_retrans
+        return f"{path}: rtt {rtt}, jitter {jitter}, retransmissions {retransmissions}"

@@ -226,8 +226,9 @@ class Transport:
             self._lose("closed by the other end")
 
     def _lose(self, reason: str) -> None:
-        self.close()
+        # Closed afterwards, so that the owner can ask the socket for its last TCP_INFO.
         self._on_lost(reason)
+        self.close()
 
 
 def _arrival(control: list[tuple[int, int, bytes]]) -> Arrival:

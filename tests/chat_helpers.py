@@ -43,7 +43,7 @@ def server_process(host: str = "127.0.0.1") -> Iterator[ServerProcess]:
     try:
         yield server
     finally:
-        if server.process.poll() is None:
+        if server.process.returncode is None:
             server.stop()
 
 

@@ -1,0 +1,63 @@
+"""chat/README.md does not lie: its example lines are replayed against a real server, and name every message."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from chat_helpers import RawClient, ServerProcess, server_process
+
+from chat import messages
+
+README = (Path(__file__).parent.parent / "chat" / "README.md").read_text()
+DIALOGUE = re.findall(r"^(\w+)([<>]) (.*)$", README, re.MULTILINE)
+
+
+@pytest.fixture
+def server() -> Iterator[ServerProcess]:
+    with server_process() as server:
+        yield server
+
+
+def test_replay(server: ServerProcess) -> None:
+    """An example of every message."""
+    clients: dict[str, RawClient] = {}
+    tokens: dict[str, str] = {}
+    for who, direction, line in DIALOGUE:
+        if who not in clients:
+            clients[who] = RawClient(server.address)
+        client = clients[who]
+        if direction == ">":
+            for name, token in tokens.items():
+                line = line.replace(f'"{name}"', f'"{token}"')
+            client.send_line(line.encode())
+            continue
+        expected, found = json.loads(line), client.receive()
+        assert found is not None, f"the connection ended before {line}"
+        if "token" in expected:
+            tokens[expected["token"]] = expected["token"] = found["token"]
+        assert found == expected
+    for client in clients.values():
+        client.close()
+
+
+@pytest.mark.parametrize("direction", ["Up", "Down"])
+def test_every_message_has_a_row_and_an_example(direction: str) -> None:
+    section = README.split(f"## {direction}: ")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE))
+    structs: list[Any] = [*get_args(getattr(messages, direction))]
+    assert list(rows) == [struct.__struct_config__.tag for struct in structs]
+    for struct in structs:
+        name = struct.__struct_config__.tag
+        assert f'{{"type":"{name}"' in README, f"no example of {name}"
+        if name != "bye":
+            assert sorted(re.findall(r"`(\w+)`", rows[name])) == sorted(struct.__struct_encode_fields__)
+
+
+def test_every_code_is_listed() -> None:
+    source = "".join(file.read_text() for file in (Path(__file__).parent.parent / "chat").glob("*.py"))
+    codes = set(re.findall(r"(?:Refusal|BadLine|Error)\(\s*\"(\w+)\"", source))
+    listed = set(re.findall(r"`(\w+)`", README.split("Codes of `refused`")[1].split("\n\n")[0])) - {"error"}
+    assert codes == listed
