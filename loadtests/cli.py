@@ -1,6 +1,7 @@
 """The command `chatlab`: run, check, link, report."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +19,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code (see `loadtests.errors.ExitCode`)."""
     arguments = _parser().parse_args(argv)
     action: Callable[[argparse.Namespace], int] = arguments.action
+    return _guarded(lambda: action(arguments))
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """The exit code of `action`; what the user should know of its failure is one sentence."""
     try:
-        return action(arguments)
+        return action()
     except HarnessError as error:
         print(f"chatlab: {error}", file=sys.stderr)
         return ExitCode.ERROR
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,13 +94,12 @@ def _run(arguments: argparse.Namespace) -> int:
     trials = plan(document)
     directory = RunDirectory(arguments.results, document, trials, arguments.backend)
 
-    def inside() -> int:
-        run_trials(directory, trials, arguments.backend)
-        return ExitCode.PASSED
+    def trials_inside() -> int:
+        return _guarded(lambda: run_trials(directory, trials, arguments.backend))
 
     needs_lab = any(trial.links for trial in trials)
     try:
-        code = run_in_lab(inside) if needs_lab else inside()
+        code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
         print(f"results: {directory.path}")
     return code or _finish(directory.path)

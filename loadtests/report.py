@@ -28,7 +28,7 @@ def write_report(run_directory: Path) -> Path:
     try:
         client.execute(env=os.environ | {"CHATLAB_RUN": str(run_directory.resolve())})
     except CellExecutionError as error:
-        raise HarnessError(f"{NOTEBOOK.name} failed on {run_directory}:\n{error}") from None
+        raise HarnessError(f"{NOTEBOOK.name} failed on {run_directory}: {error.ename}: {error.evalue}") from None
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": f"chatlab: {run_directory.name}"}})
     report = run_directory / "report.html"

@@ -20,7 +20,7 @@ import msgspec
 import pandas as pd
 
 from loadtests import collect
-from loadtests.errors import HarnessError
+from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BackendName, Lab, open_lab
 from loadtests.machine import MachineSampler
 from loadtests.matrix import Trial, label
@@ -94,8 +94,8 @@ class RunDirectory:
         shutil.rmtree(raw)
 
 
-def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendName) -> None:
-    """All trials in order; partial results are kept and marked.
+def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendName) -> ExitCode:
+    """All trials in order; partial results are kept and marked. Returns the verdict.
 
     Raises:
         HarnessError: the harness, the server or the link failed.
@@ -106,6 +106,7 @@ def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendNam
             for trial in trials:
                 _run_trial(directory, trial, backend, progress)
         directory.info["state"] = "finished"
+        return ExitCode.PASSED
     except KeyboardInterrupt:
         directory.info["state"] = "interrupted"
         raise
@@ -180,7 +181,7 @@ def _watch(
 def _server(lab: Lab, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A chat server in the server's namespace, listening when this returns."""
     command = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(_PORT)]
-    # command += ["--tcp-info", str(raw / "server-tcp.csv")]
+    command += ["--tcp-info", str(raw / "server-tcp.csv")]
     log = raw / "server.log"
     with log.open("wb") as output:
         process = lab.server.popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

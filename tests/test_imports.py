@@ -18,7 +18,7 @@ FLOORS = {
         {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.path"},
         {"chat.recorder", "chat.tally", "chat.display"},
         {"chat.server", "chat.client"},
-        {"chat.console"},
+        {"chat.console", "chat.monitor"},
         {"chat.__main__"},
     ],
     "loadtests": [

@@ -73,6 +73,12 @@ def test_second_connection_is_judged_on_the_same_link(tmp_path: Path) -> None:
     assert ratios.loc["wifi", "p99 ratio"] == pytest.approx(0.5)
 
 
+def test_second_connection_alone_may_be_varied(tmp_path: Path) -> None:
+    messages = [message(trial, level) for trial, level in ((1, 10.0), (2, 5.0)) for _ in range(4)]
+    run = write_run(tmp_path, {"messages": messages}, [{"connections": "single"}, {"connections": "redundant"}])
+    assert second_connection(run)["p50 ratio"].tolist() == [0.5]
+
+
 def test_second_connection_without_single_is_empty(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 1.0)]}, [{"link": "lan"}])
     assert second_connection(run).empty

@@ -77,14 +77,15 @@ def second_connection(run: Run) -> pd.DataFrame:
     summary = summarise(run)
     if "connections" not in summary or "single" not in set(summary["connections"]):
         return pd.DataFrame()
+    is_single = summary["connections"] == "single"
     others = [key for key in run.conditions if key != "connections"]
-    columns = ["p50_ms", "p95_ms", "p99_ms", "maximum_ms"]
-    table = summary.set_index([*others, "connections"])[columns]
-    single = table.xs("single", level="connections")
-    modes = [mode for mode in summary["connections"].unique() if mode != "single"]
-    ratios = pd.concat([table.xs(mode, level="connections") / single for mode in modes], keys=modes)
-    ratios.columns = [f"{column.removesuffix('_ms')} ratio" for column in columns]
-    return ratios.rename_axis(["connections", *others]).reset_index()
+    pairs = summary[~is_single].merge(
+        summary[is_single], on=others or None, how="inner" if others else "cross", suffixes=("", "_of_single")
+    )
+    measures = ("p50", "p95", "p99", "maximum")
+    for measure in measures:
+        pairs[f"{measure} ratio"] = pairs[f"{measure}_ms"] / pairs[f"{measure}_ms_of_single"]
+    return pairs[["connections", *others, *(f"{measure} ratio" for measure in measures)]]
 
 
 def link_report(run: Run) -> pd.DataFrame:

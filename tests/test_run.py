@@ -1,0 +1,265 @@
+"""Whole runs: real links, a real server, real Locust, the report; and what is left when one is cut short."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from chat_helpers import server_process
+
+from loadtests.samples import SCHEMA_VERSION, TABLES
+
+ROOT = Path(__file__).parent.parent
+LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")]
+
+SHORT = """
+link: {rtt: 60ms, jitter: 2ms, loss: 5%}
+users: {BroadcastUser: 5, PrivateUser: 2, ListeningUser: 1}
+messages: {rate: 5/s}
+stages: [{users: 8, duration: 4s}]
+warmup: 1s
+vary:
+  connections: [single, redundant]
+"""
+LONG = SHORT.replace("4s", "60s")
+
+
+def chatlab(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "loadtests", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=110)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The directory of a finished run, and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    scenario = folder / "short.yaml"
+    scenario.write_text(SHORT)
+    done = chatlab("run", scenario, "--results", folder / "results")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next((folder / "results").iterdir()), done.stdout
+
+
+def test_run_prints_summary_and_where_everything_is(finished: tuple[Path, str]) -> None:
+    directory, printed = finished
+    assert "trial 2 of 2" in printed
+    assert "p99_ms" in printed
+    assert f"results: {directory}" in printed
+    assert f"report:  {directory / 'report.html'}" in printed
+
+
+def test_every_table_has_the_columns_of_the_dictionary(finished: tuple[Path, str]) -> None:
+    for name, columns in TABLES.items():
+        table = pd.read_csv(finished[0] / f"{name}.csv")
+        assert len(table), name
+        varied = ["connections"] if name == "summary" else []
+        assert sorted(table.columns) == sorted([*columns, *varied]), name
+
+
+def test_every_message_is_accounted_for(finished: tuple[Path, str]) -> None:
+    messages = pd.read_csv(finished[0] / "messages.csv")
+    assert set(messages["outcome"]) == {"echoed"}
+    assert not messages.duplicated(["trial", "user", "id"]).any()
+    # 7 talking users at 5/s for 4 s: 140 messages a trial, ± 4 standard deviations of a Poisson count.
+    counts = messages.groupby("trial").size()
+    assert counts.between(140 - 4 * 140**0.5, 140 + 4 * 140**0.5).all(), counts
+    same_schedule = messages.groupby(["trial", "user"])["id"].max().unstack("trial")
+    assert (same_schedule[1] - same_schedule[2]).abs().max() <= 2, "variants of a repetition share their schedule"
+
+
+def test_response_time_is_that_of_the_link(finished: tuple[Path, str]) -> None:
+    summary = pd.read_csv(finished[0] / "summary.csv").set_index("connections")
+    assert 58 <= summary.loc["single", "p50_ms"] <= 60 * 1.15 + 20
+    assert (summary["minimum_ms"] >= 56).all()
+    assert summary.loc["redundant", "copies_dropped"] > 0
+    assert (summary["duplicated"] == 0).all()
+    assert (summary["retransmissions"] > 0).all()
+    deliveries = pd.read_csv(finished[0] / "deliveries.csv")
+    assert deliveries["one_way_delay_ms"].median() == pytest.approx(60, abs=9)
+
+
+def test_both_ends_of_every_connection_are_in_tcp_csv(finished: tuple[Path, str]) -> None:
+    tcp = pd.read_csv(finished[0] / "tcp.csv")
+    ends = tcp.drop_duplicates(["trial", "side", "user", "path"]).groupby(["trial", "side", "path"]).size()
+    assert (ends == 8).all(), ends
+    assert len(ends) == 2 + 4, "one path for single, two for redundant, each with two sides"
+
+
+def test_links_were_as_requested(finished: tuple[Path, str]) -> None:
+    link = pd.read_csv(finished[0] / "link.csv")
+    rtt = link[link["metric"] == "rtt_ms"]
+    assert (rtt["measured"] - 60).abs().max() <= 60 * 0.05 + 1
+    assert link["within"].all(), link[~link["within"]]
+
+
+def test_run_json_says_how_it_came_about(finished: tuple[Path, str]) -> None:
+    info = json.loads((finished[0] / "run.json").read_text())
+    assert info["state"] == "finished"
+    assert info["schema_version"] == SCHEMA_VERSION
+    assert {trial["state"] for trial in info["trials"]} == {"finished"}
+    assert {trial["backend"] for trial in info["trials"]} <= {"emulator", "netem"}
+    for trial in info["trials"]:
+        assert trial["seed"]
+        assert trial["start"]["epoch_ns"]
+
+
+def test_report_holds_the_figures(finished: tuple[Path, str]) -> None:
+    report = (finished[0] / "report.html").read_text()
+    assert report.count('<img alt="') == 4
+    assert "Traceback" not in report
+
+
+def test_report_can_be_made_anew(finished: tuple[Path, str]) -> None:
+    report = finished[0] / "report.html"
+    report.unlink()
+    done = chatlab("report", finished[0])
+    assert done.returncode == 0, done.stderr
+    assert report.exists()
+
+
+def children_named(process: psutil.Process, *words: str) -> list[psutil.Process]:
+    return [child for child in process.children(recursive=True) if all(word in child.cmdline() for word in words)]
+
+
+class StartedRun:
+    """A run in a process of its own that has come as far as its load."""
+
+    def __init__(self, folder: Path) -> None:
+        scenario = folder / "long.yaml"
+        scenario.write_text(LONG)
+        self.results = folder / "results"
+        command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(self.results)]
+        # A session of its own, as a terminal gives it: Ctrl-C reaches every process of the group.
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if "response time" in line:
+                return
+        raise AssertionError(f"the run ended early: {self.process.communicate()}")
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and standard error."""
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+    @property
+    def info(self) -> dict[str, object]:
+        return json.loads((next(self.results.iterdir()) / "run.json").read_text())
+
+
+def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
+    run = StartedRun(tmp_path)
+    os.killpg(run.process.pid, signal.SIGINT)
+    code, errors = run.end()
+    assert code == 130, errors
+    assert "Traceback" not in errors
+    assert run.info["state"] == "interrupted"
+    messages = pd.read_csv(next(run.results.iterdir()) / "messages.csv")
+    assert (messages["outcome"] == "echoed").sum() > 10
+
+
+def test_a_server_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    run = StartedRun(tmp_path)
+    (server,) = children_named(psutil.Process(run.process.pid), "chat", "serve")
+    server.kill()
+    code, errors = run.end()
+    assert code == 2
+    assert "the chat server ended by itself" in errors
+    assert str(run.info["state"]).startswith("failed: the chat server ended")
+    assert (next(run.results.iterdir()) / "messages.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("lnk: lan", [], "s.yaml:1: lnk: unknown key; did you mean 'link'? allowed: "),
+        ("users: {BroadcastUser: ten}", [], "s.yaml:1: users.BroadcastUser: expected a whole number, got 'ten'"),
+        ("link: {rtt: 10mbit}", [], "s.yaml:1: link.rtt: expected a time with a unit"),
+        ("link: moon", [], "s.yaml:1: link: unknown link 'moon'; known: 4g, "),
+        ("link: lan", ["messages.rate=5"], "--set messages.rate=5: messages.rate: expected a rate of events"),
+        ("link: lan", ["rate"], "--set rate: expected KEY=VALUE"),
+        (None, [], "s.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(
+    tmp_path: Path, text: str | None, settings: list[str], message: str
+) -> None:
+    scenario = tmp_path / "s.yaml"
+    if text is not None:
+        scenario.write_text(text)
+    done = chatlab("run", scenario, "--results", tmp_path / "results", *(f"--set={each}" for each in settings))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_check_says_what_would_run() -> None:
+    done = chatlab("check", "demo")
+    assert done.returncode == 0
+    assert "6 trials" in done.stdout
+    assert "satellite redundant" in done.stdout
+
+
+def test_plain_locust_drives_a_running_server(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text("users: {BroadcastUser: 2, ListeningUser: 1}\nmessages: {rate: 5/s}\nwarmup: 0s")
+    with server_process() as server:
+        host = f"127.0.0.1:{server.address[1]}"
+        options = ["--headless", "-u", "3", "-r", "10", "-t", "3s", "--scenario", str(scenario), "--host", host]
+        done = subprocess.run([*LOCUST, *options, "--json"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        _, log = server.stop()
+    (row,) = json.loads(done.stdout)
+    assert row["name"] == "say"
+    assert row["num_requests"] > 10
+    assert log.count("is here from") == log.count("says bye") == 3
+
+
+def wait_for_port(port: int) -> None:
+    """Return when somebody listens on the port."""
+    deadline_s = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline_s, f"nobody listens on port {port}"
+            time.sleep(0.05)
+
+
+def test_locusts_own_web_ui_is_served() -> None:
+    with server_process() as server, socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        free.close()
+        options = ["--host", f"127.0.0.1:{server.address[1]}", "--web-host", "127.0.0.1", "--web-port", str(port)]
+        locust = subprocess.Popen([*LOCUST, *options], stderr=subprocess.PIPE, text=True)
+        try:
+            wait_for_port(port)
+            form = b"user_count=2&spawn_rate=2&host=" + options[1].encode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/swarm", data=form, timeout=10) as answer:
+                assert json.load(answer)["success"]
+        finally:
+            locust.terminate()
+            locust.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--host", "nonsense"], "expected 'embedded' or HOST:PORT"), (["--scenario", "nowhere.yaml"], "no such file")],
+)
+def test_plain_locust_refuses_bad_options_in_one_line(options: list[str], message: str) -> None:
+    done = subprocess.run([*LOCUST, "--headless", *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
