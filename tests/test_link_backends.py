@@ -12,6 +12,7 @@ import time
 import pytest
 from link_helpers import in_lab
 
+from loadtests.errors import LinkError
 from loadtests.link.lab import BackendName, Lab, open_lab
 from loadtests.link.netem import kernel_has_netem
 from loadtests.link.probes import PROBE_BYTES
@@ -32,6 +33,7 @@ def link(up: Direction, down: Direction | None = None) -> LinkProfile:
 
 LINKS = {
     "delay": link(Direction(delay_s=0.02)),
+    "half a millisecond": link(Direction(delay_s=0.0005)),
     "jitter and loss": link(Direction(delay_s=0.02, jitter_s=0.004, loss=0.02)),
     "bursts": link(Direction(delay_s=0.005, loss=GilbertElliott(0.01, 0.25))),
     "rates": link(
@@ -48,6 +50,17 @@ def test_auto_takes_netem_where_the_kernel_has_it(backend: BackendName) -> None:
             return lab.backend, kernel_has_netem()
 
     assert in_lab(chosen) in (("netem", True), ("emulator", False))
+
+
+def test_asking_for_what_the_kernel_lacks_is_refused() -> None:
+    def refused() -> str:
+        if kernel_has_netem():
+            pytest.skip("this kernel has netem")
+        with pytest.raises(LinkError) as caught, open_lab({"primary": LINKS["nothing"]}, "netem"):
+            pass
+        return str(caught.value)
+
+    assert "no netem (CONFIG_NET_SCH_NETEM); use the emulator" in in_lab(refused)
 
 
 @pytest.mark.parametrize("name", LINKS)

@@ -93,6 +93,12 @@ def test_each_difference_is_named(changed: dict[str, Any], problem: str) -> None
     assert wanted.difference(DELAY_AND_LOSS | changed) == problem
 
 
+def test_times_may_be_rounded_down_to_microseconds() -> None:
+    (wanted,) = netem_tree(Direction(delay_s=0.0005))
+    read_back = BURSTS | {"delay": {"delay": 0.000499, "jitter": 0}, "loss-gemodel": {}}
+    assert wanted.difference(read_back) is None
+
+
 def test_a_missing_qdisc_is_named() -> None:
     assert Netem(handle="2:", parent="1:1", limit_packets=1, rate_bps=1e6).difference(None) == "qdisc 2: is missing"
 

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+from loadtests.errors import LinkError
 from loadtests.link.backend import Backend, LinkStats
 from loadtests.link.calibrate import LinkRow, calibrate
 from loadtests.link.emulator import EmulatorBackend
@@ -67,7 +68,12 @@ def open_lab(links: Mapping[str, LinkProfile], backend: BackendName = "auto", se
     Raises:
         LinkError: the links cannot be built here, or do not read back as requested.
     """
-    chosen = ("netem" if kernel_has_netem() else "emulator") if backend == "auto" else backend
+    has_netem = backend != "emulator" and kernel_has_netem()
+    if backend == "netem" and not has_netem:
+        raise LinkError(
+            "this kernel has no netem (CONFIG_NET_SCH_NETEM); use the emulator, or as root: modprobe sch_netem"
+        )
+    chosen = "netem" if has_netem else "emulator"
     built = BACKENDS[chosen](dict(links), seed)
     with contextlib.ExitStack() as undo:
         for name in built.hosts:

@@ -11,6 +11,8 @@ from loadtests.link.profile import Direction, GilbertElliott
 _DELAY_LINE_PACKETS = 1_000_000
 #: netem keeps packets in order only if it has a rate; at this one a full-size packet takes about a microsecond.
 _ORDER_KEEPING_BPS = 10e9
+#: `tc` prints times in whole microseconds, rounded down: they are off by less than two.
+_TIME_PRECISION_S = 2e-6
 
 
 class Netem(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +50,8 @@ class Netem(msgspec.Struct, frozen=True, kw_only=True):
             **{key: gemodel.get(key, 0) for key in ("p", "r", "1-h", "1-k")},
         }
         for key, wanted in self._wanted().items():
-            if not math.isclose(wanted, made[key], rel_tol=1e-3, abs_tol=1e-8):
+            precision = _TIME_PRECISION_S if key in ("delay", "jitter") else 0
+            if not math.isclose(wanted, made[key], rel_tol=1e-3, abs_tol=precision):
                 return f"{key} is {made[key]:g}, not {wanted:g}"
         return None
 
