@@ -20,13 +20,14 @@ def serve() -> None:
     parser = argparse.ArgumentParser(prog="chat-server", description="Serve a chat.")
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="0 lets the system choose (default: %(default)s)")
+    parser.add_argument("--congestion", metavar="NAME", help="TCP congestion control, such as cubic or bbr")
     parser.add_argument("--tcp-info", metavar="FILE.csv", help="record each connection's TCP_INFO every second")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
     loop = Loop()
     try:
-        server = ChatServer(loop, options.host, options.port)
+        server = ChatServer(loop, options.host, options.port, congestion=options.congestion)
     except ChatError as error:
         sys.exit(_complain("chat-server", error))
     with contextlib.ExitStack() as files:

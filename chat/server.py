@@ -17,7 +17,7 @@ from chat.errors import AddressError
 from chat.hub import Connection, Hub
 from chat.loop import Loop, Timer
 from chat.messages import Bye, Error, Limits, Up
-from chat.transport import Address, Arrival, Transport, reason_of, resolve
+from chat.transport import Address, Arrival, Transport, reason_of, resolve, use_congestion_control
 from chat.wire import UP, BadLine, LineReader
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class ChatServer:
         port: 0 lets the system choose; see :attr:`address`.
         limits: what clients may send.
         registration_s: how long a connection may stay without `hello` or `attach`.
+        congestion: name of the TCP congestion control to use; the system's default without.
 
     Raises:
         AddressError: the address cannot be listened on.
@@ -87,6 +88,7 @@ class ChatServer:
         *,
         limits: Limits | None = None,
         registration_s: float = REGISTRATION_S,
+        congestion: str | None = None,
     ) -> None:
         self.loop = loop
         self.hub = Hub(lambda: secrets.token_urlsafe(16), limits=limits)
@@ -94,7 +96,7 @@ class ChatServer:
         #: Called with nickname and transport of each connection just before it is freed.
         self.on_end: Callable[[str, Transport], None] = lambda _nick, _transport: None
         self._peers: dict[Connection, _Peer] = {}
-        self._listener = _listen(host, port)
+        self._listener = _listen(host, port, congestion)
         self._accepting = False
         self._accept_timer: Timer | None = None
         self._accept_again()
@@ -271,12 +273,13 @@ class ChatServer:
             self.loop.not_at_turn_end(self._flush)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, congestion: str | None) -> socket.socket:
     family, address = resolve(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        use_congestion_control(listener, congestion)  # accepted connections inherit it
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -65,6 +65,21 @@ def reason_of(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
+def use_congestion_control(sock: socket.socket, name: str | None) -> None:
+    """Choose TCP's congestion control by the kernel's name for it; None leaves the system's default.
+
+    Raises:
+        AddressError: this system does not offer it, or not to us; the socket is closed.
+    """
+    if name is None:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+    except OSError as error:
+        sock.close()
+        raise AddressError(f"TCP congestion control {name} cannot be used here: {reason_of(error)}.") from error
+
+
 class Transport:
     """Calls back with data, with room to write after :meth:`want_room`, and once when the connection is lost.
 
@@ -120,8 +135,7 @@ class Transport:
         """
         sock = socket.socket(target.family, socket.SOCK_STREAM)
         try:
-            if congestion is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+            use_congestion_control(sock, congestion)
             sock.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 sock.connect(target.address)

@@ -175,6 +175,7 @@ class Participant:
             secondary,
             mode=engine.scenario.connections,
             on_event=self._on_event,
+            congestion=engine.scenario.congestion,
         )
         self._settled = Event()
         self._leaving = False

@@ -54,7 +54,6 @@ class RunDirectory:
             "versions": {name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
             | {"python": platform.python_version()},
             "kernel": platform.release(),
-            "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
             "labels": labels,
             "trials": [],
         }
@@ -126,14 +125,30 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
     try:
         with ExitStack() as stack:
             lab = stack.enter_context(open_lab(trial.links, backend=backend, seed=trial.seed)) if trial.links else None
-            processes: dict[str, subprocess.Popen[bytes]] = {}
             if lab:
+                notes["congestion_control"] = trial.scenario.congestion
                 rows = pd.DataFrame([msgspec.to_builtins(row) for row in lab.calibrate()]).assign(trial=trial.number)
                 directory.append("link", rows)
                 notes |= {"backend": lab.backend, "addresses": lab.addresses}
-                processes["server"] = stack.enter_context(_server(lab, raw))
-            processes["load"] = stack.enter_context(_load(lab, trial, raw))
-            _watch(directory, trial, lab, processes, progress)
+            server = stack.enter_context(_server(lab, trial, raw)) if lab else None
+            load = stack.enter_context(_load(lab, trial, raw))
+            pids = {"load": load.pid}
+            if lab and server:
+                pids |= {"server": server.pid} | ({"link": lab.link_pid} if lab.link_pid else {})
+            sampler = MachineSampler(pids)
+            try:
+                for _ in _seconds_of(load):
+                    sampler.sample()
+                    progress.follow(trial, raw)
+                    if lab:
+                        lab.check()
+                    if server and server.poll() is not None:
+                        raise HarnessError(f"the chat server ended by itself:\n{_tail(raw / 'server.log')}")
+            finally:
+                start_ns = collect.started(raw).get("monotonic_ns", 0)
+                directory.append("machine", sampler.rows(start_ns).assign(trial=trial.number))
+            if load.returncode not in (0, 1):  # 1: some messages failed, which the tables tell in full
+                raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{_tail(raw / 'locust.log')}")
             if lab:
                 notes["link_counters"] = [msgspec.to_builtins(row) for row in lab.stats()]
         state = "finished"
@@ -146,41 +161,21 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
         directory.finish(trial, state, notes)
 
 
-def _watch(
-    directory: RunDirectory,
-    trial: Trial,
-    lab: Lab | None,
-    processes: dict[str, subprocess.Popen[bytes]],
-    progress: Progress,
-) -> None:
-    """Until the load has ended; raises HarnessError when anything breaks before."""
-    raw = directory.raw(trial)
-    sampler = MachineSampler({name: process.pid for name, process in processes.items()})
-    load = processes["load"]
-    try:
-        while True:
-            try:
-                load.wait(timeout=1.0)
-                break
-            except subprocess.TimeoutExpired:
-                pass
-            sampler.sample()
-            progress.follow(trial, raw)
-            if lab:
-                lab.check()
-                if processes["server"].poll() is not None:
-                    raise HarnessError(f"the chat server ended by itself:\n{_tail(raw / 'server.log')}")
-    finally:
-        start_ns = collect.started(raw).get("monotonic_ns", 0)
-        directory.append("machine", sampler.rows(start_ns).assign(trial=trial.number))
-    if load.returncode not in (0, 1):  # 1: some messages failed, which the tables tell in full
-        raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{_tail(raw / 'locust.log')}")
+def _seconds_of(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Once a second while the process runs."""
+    while True:
+        try:
+            process.wait(timeout=1.0)
+            return
+        except subprocess.TimeoutExpired:
+            yield
 
 
 @contextmanager
-def _server(lab: Lab, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _server(lab: Lab, trial: Trial, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A chat server in the server's namespace, listening when this returns."""
     command = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(_PORT)]
+    command += ["--congestion", trial.scenario.congestion]
     command += ["--tcp-info", str(raw / "server-tcp.csv")]
     log = raw / "server.log"
     with log.open("wb") as output:

@@ -72,6 +72,8 @@ class Scenario(msgspec.Struct, frozen=True):
     link: str | dict[str, Any] = DEFAULT_LINK
     #: How each client uses its connections.
     connections: Literal["single", "standby", "redundant"] = "single"
+    #: TCP's congestion control at both ends; machines differ in their default, which would make results differ too.
+    congestion: Literal["cubic", "reno", "bbr"] = "cubic"
     #: User class → number of users of that class.
     users: dict[str, Count] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
     messages: Messages = msgspec.field(default_factory=Messages)
@@ -136,14 +138,11 @@ def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
 
 def _links(document: Document, scenario: Scenario) -> dict[str, LinkProfile]:
     """Path → link, for the paths that the clients use; none before a server that we do not start."""
-    said = "link" in document.data
     if not scenario.server.is_embedded:
-        if said:
-            raise document.error(
-                ("link",), "a link can be put before an embedded server only; leave out link or server"
-            )
+        if "link" in document.data:
+            raise document.error(("link",), "possible with an embedded server only; leave out link, or server")
         return {}
-    if not said:
+    if "link" not in document.data:
         return dict.fromkeys(scenario.paths, load_profile(DEFAULT_LINK))
     if not isinstance(scenario.link, dict) or not set(PATHS) & set(scenario.link):
         return dict.fromkeys(scenario.paths, profile_at(document, ("link",)))

@@ -142,7 +142,7 @@ class Clients:
     def until(self, condition: Callable[[], object], seconds: float = 10) -> None:
         deadline_ns = self.loop.now_ns() + int(seconds * SECOND * 1e9)
         while not condition():
-            assert self.loop.now_ns() < deadline_ns, f"not in time: {self.events}"
+            assert self.loop.now_ns() < deadline_ns, f"not in time: {self.clients}"
             self.loop.run_once(0.05)
 
 

@@ -181,7 +181,11 @@ def test_nobody_listens(clients: Clients, mode: Mode) -> None:
     ("host", "options", "reason"),
     [
         ("no such host", {}, "Cannot find the host no such host: name or service not known."),
-        ("127.0.0.1", {"congestion": "nonsense"}, "Cannot connect to 127.0.0.1 port 9: no such file or directory."),
+        (
+            "127.0.0.1",
+            {"congestion": "nonsense"},
+            "TCP congestion control nonsense cannot be used here: no such file or directory.",
+        ),
     ],
 )
 def test_addresses_that_cannot_be_used(clients: Clients, host: str, options: dict[str, str], reason: str) -> None:

@@ -51,7 +51,7 @@ def test_each_path_may_have_a_link_of_its_own() -> None:
         ("link: {latency: 5ms}", "s.yaml:1: link.latency: ambiguous"),
         ("connections: double", "s.yaml:1: connections: expected one of: single, standby, redundant"),
         ("server: here", "s.yaml:1: server: expected 'embedded' or HOST:PORT"),
-        ("server: a:1\nlink: lan", "s.yaml:2: link: a link can be put before an embedded server only"),
+        ("server: a:1\nlink: lan", "s.yaml:2: link: possible with an embedded server only"),
         ("messages: {rate: 0/s}", "s.yaml:1: messages: rate must be above 0/s"),
         ("stages: [{users: 3, duration: 0.1s}]", "s.yaml:1: stages.0: duration must be at least 1s"),
         ("vary: {messages.rate: [1/s, 2]}", "s.yaml:1: vary.messages.rate: messages.rate: expected a rate of events"),

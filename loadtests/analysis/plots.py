@@ -43,7 +43,7 @@ def distribution(run: Run) -> Figure:
     for panel in grid.axes.flat:
         _plain_log_axis(panel.xaxis)
         panel.axhline(0.99, color="grey", linewidth=0.8, linestyle=":")
-    grid.set_axis_labels(_RESPONSE_TIME, "share of messages answered by then")
+    grid.set_axis_labels(_RESPONSE_TIME, "share answered by then")
     return _titled(grid, condition, "How long does a message take? (dotted: 99 %)")
 
 

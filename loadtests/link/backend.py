@@ -26,6 +26,8 @@ class Backend(Protocol):
     name: str
     #: The namespaces it needs; they exist from before `open` until after `close`.
     hosts: tuple[str, ...]
+    #: The process that carries the packets, once open; None if the kernel does.
+    pid: int | None
 
     def open(self) -> None:
         """Build the paths; raises LinkError: this machine cannot, or what was built is not what was asked for."""

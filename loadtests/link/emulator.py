@@ -42,6 +42,7 @@ class EmulatorBackend:
     def __init__(self, links: dict[str, LinkProfile], seed: int) -> None:
         self._order = ferry.Order(links, seed)
         self._ferry: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
 
     def open(self) -> None:
         self._ferry = subprocess.Popen(
@@ -50,6 +51,7 @@ class EmulatorBackend:
             stdout=subprocess.PIPE,
             process_group=0,  # Ctrl-C is for the work on the link; the link outlives it
         )
+        self.pid = self._ferry.pid
         answer = self._ask(msgspec.json.encode(self._order)).decode().strip()
         if answer != "ready":
             raise LinkError(

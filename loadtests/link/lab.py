@@ -43,6 +43,11 @@ class Lab:
         """What makes the links: `emulator` or `netem`."""
         return self._backend.name
 
+    @property
+    def link_pid(self) -> int | None:
+        """The process that carries the packets; None if the kernel does."""
+        return self._backend.pid
+
     def calibrate(self) -> list[LinkRow]:
         """Measure what the links really do, in both directions; takes a few seconds and expects no other traffic."""
         return calibrate(self.links)

@@ -72,6 +72,7 @@ class NetemBackend:
 
     name = "netem"
     hosts: tuple[str, ...] = (CLIENT, ROUTER, SERVER)
+    pid: int | None = None
 
     def __init__(self, links: dict[str, LinkProfile], seed: int) -> None:
         """`seed` changes nothing: netem draws its own randomness, and most versions of `tc` cannot seed it."""
