@@ -18,7 +18,7 @@ def test_every_connection_is_recorded_at_its_end(tmp_path: Path) -> None:
         ana.send(type="say", text="hi")
         bob.until("said")
     assert server.stop()[0] == 0
-    rows = list(csv.DictReader(file.open()))
+    rows = list(csv.DictReader(file.read_text().splitlines()))
     assert tuple(rows[0]) == COLUMNS
     assert {row["nick"] for row in rows} == {"ana", "bob"}
     assert {row["local_address"] for row in rows} == {"127.0.0.1"}
