@@ -30,12 +30,11 @@ def test_many_clients_see_everything_in_the_same_order(server: ServerProcess) ->
     for number, client in enumerate(clients):
         for turn in range(5):
             client.send(type="say", text=f"{number} {turn}", id=turn + 1)
-    for client in clients:
-        client.send(type="who")
-    seen = [[message for message in client.sync() if message["type"] == "said"] for client in clients]
+    seen = [[client.until("said") for _ in range(150)] for client in clients]
+    assert [client.sync() for client in clients] == [[]] * 30
     for client in clients:
         client.close()
-    assert len(seen[0]) == 150
+    assert len({message["seq"] for message in seen[0]}) == 150
     assert all(each == seen[0] for each in seen)
     with RawClient(server.address, "barrier") as last:
         while any(nick.startswith("many") for nick in last.ask("present", type="who")["nicks"]):
