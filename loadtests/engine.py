@@ -148,6 +148,11 @@ class Engine:
         prefix, _, number = nick.partition("-")
         return int(number) if prefix == self._nick_prefix and number.isdigit() else None
 
+    def participant(self, nick: str) -> "Participant | None":
+        """The one of ours with this nickname who has come and not begun to leave."""
+        number = self.number(nick)
+        return None if number is None else self.participants.get(number)
+
     def peer_of(self, number: int, rng: random.Random) -> str:
         """Somebody to talk to in private: any other participant, or oneself when alone."""
         others = [other for other in self.participants if other != number]
@@ -177,6 +182,10 @@ class Participant:
             on_event=self._on_event,
             congestion=engine.scenario.congestion,
         )
+        #: Id → addressee of each private message that is on its way.
+        self._told: dict[int, Participant] = {}
+        #: Private messages on their way to us; whoever sent them must not be refused because we left.
+        self._expected = 0
         self._settled = Event()
         self._leaving = False
         self._closed_reason: str | None = None
@@ -199,13 +208,18 @@ class Participant:
     def tell(self, nick: str, text: str, intended_ns: int) -> None:
         sent_ns = self.engine.loop.now_ns()
         message_id = self.client.tell(nick, text, intended_ns=intended_ns)
+        addressee = self.engine.participant(nick)
+        if addressee is not None:
+            addressee._expected += 1
+            self._told[message_id] = addressee
         self._record_sent("tell", message_id, text, intended_ns, sent_ns)
 
     def leave(self) -> None:
         """Wait for what is still on its way, then leave gracefully and free everything."""
         self._leaving = True
+        self.engine.participants.pop(self.number, None)
         self._settled.clear()
-        if self.client.pending:
+        if not self._is_quiet:
             self._settled.wait(DRAIN_S)
         self.sample_tcp()
         self._settled.clear()
@@ -213,8 +227,12 @@ class Participant:
             self.client.leave()
             self._settled.wait(JOIN_S)
         self.client.close()
-        self.engine.participants.pop(self.number, None)
         self.engine.recorder.add(LEFT, self.number, self.client.duplicates, self._path_failures)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether nothing that we sent, or that is sent to us alone, is on its way."""
+        return not self.client.pending and not self._expected
 
     def sample_tcp(self) -> None:
         now_ns = self.engine.loop.now_ns()
@@ -228,6 +246,7 @@ class Participant:
     def _on_event(self, event: ChatEvent) -> None:
         match event:
             case Echoed():
+                self._answered(event.id)
                 self.engine.recorder.add(
                     ECHOED,
                     self.number,
@@ -243,6 +262,7 @@ class Participant:
             case Received():
                 self._record_delivery(event)
             case Refused(id=int(message_id)):
+                self._answered(message_id)
                 self.engine.recorder.add(REFUSED, self.number, message_id)
                 self.engine.report("refused", 0.0, 0, ConnectionError(f"{event.code}: {event.reason}"))
             case Refused():
@@ -254,7 +274,16 @@ class Participant:
             case Closed():
                 self._closed_reason = self._closed_reason or event.reason or "closed"
                 self._settled.set()
-        if self._leaving and not self.client.pending:
+        self._settle_if_quiet()
+
+    def _answered(self, message_id: int) -> None:
+        addressee = self._told.pop(message_id, None)
+        if addressee is not None:
+            addressee._expected -= 1
+            addressee._settle_if_quiet()
+
+    def _settle_if_quiet(self) -> None:
+        if self._leaving and self._is_quiet:
             self._settled.set()
 
     def _record_delivery(self, event: Received) -> None:
