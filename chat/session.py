@@ -58,6 +58,14 @@ class Echoed(_Event, frozen=True):
         return self.received_ns - self.sent_ns
 
 
+class EchoedAgain(_Event, frozen=True):
+    """The second copy of an echo came over the other connection: how much later tells what the first was worth."""
+
+    id: int
+    path: PathName
+    received_ns: int
+
+
 class Received(_Event, frozen=True):
     """Somebody else's message."""
 
@@ -131,7 +139,20 @@ class Closed(_Event, frozen=True):
     lost: tuple[int, ...]
 
 
-Event = Registered | Echoed | Received | PeerJoined | PeerLeft | Present | Refused | Gap | PathUp | PathDown | Closed
+Event = (
+    Registered
+    | Echoed
+    | EchoedAgain
+    | Received
+    | PeerJoined
+    | PeerLeft
+    | Present
+    | Refused
+    | Gap
+    | PathUp
+    | PathDown
+    | Closed
+)
 
 #: Messages that come from a log.
 _Logged = messages.Said | messages.Told | messages.Joined | messages.Left | messages.Refused
@@ -246,6 +267,9 @@ class ClientSession:
         cursor = self.cursors.get(message.log, message.seq - 1)
         if message.seq <= cursor:
             self.duplicates += 1
+            match message:
+                case messages.Said(from_=self.nick, id=int(number)) | messages.Told(from_=self.nick, id=int(number)):
+                    return [EchoedAgain(number, path, received_ns)]
             return []
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact)

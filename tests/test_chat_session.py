@@ -8,6 +8,7 @@ from chat.messages import Down
 from chat.session import (
     ClientSession,
     Echoed,
+    EchoedAgain,
     Event,
     Gap,
     PathName,
@@ -71,8 +72,9 @@ def test_first_copy_wins_on_either_path(session: ClientSession) -> None:
     (echo,) = receive(session, said(5, "Ana", 1), "secondary")
     assert isinstance(echo, Echoed)
     assert echo.path == "secondary"
-    assert receive(session, said(5, "Ana", 1)) == []
-    assert session.duplicates == 1
+    assert receive(session, said(5, "Ana", 1)) == [EchoedAgain(1, "primary", 2_000)]
+    assert receive(session, said(5, "ben", 1)) == []
+    assert session.duplicates == 2
 
 
 def test_others_messages(session: ClientSession) -> None:
