@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import os
 import selectors
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -215,12 +216,11 @@ class Pipe:
         except PermissionError:  # a file is always ready, so it cannot be waited for
             while not self._at_end:
                 self._read()
+        # Not a KeyboardInterrupt: raised in the middle of a turn, it would lose what that turn had just read.
+        signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(console.leave))
         while not console.client.closed:
-            try:
-                self._loop.run_once()
-                self._hand_over(console)
-            except KeyboardInterrupt:
-                console.leave()
+            self._loop.run_once()
+            self._hand_over(console)
 
     def _read(self) -> None:
         data = os.read(self._input, 65_536)

@@ -30,6 +30,8 @@ from loadtests.yamlfile import Document
 
 LOCUSTFILE = Path(__file__).parent / "locustfile.py"
 _PORT = 5000
+#: Ctrl-C is for us alone: we end server and load ourselves, in order.
+_APART: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
 
@@ -179,7 +181,7 @@ def _server(lab: Lab, trial: Trial, raw: Path) -> Iterator["subprocess.Popen[byt
     command += ["--tcp-info", str(raw / "server-tcp.csv")]
     log = raw / "server.log"
     with log.open("wb") as output:
-        process = lab.server.popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = lab.server.popen(command, **_APART, stdout=output, stderr=output)
     with _ended(process):
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while b"listening" not in log.read_bytes():
@@ -208,7 +210,7 @@ def _load(lab: Lab | None, trial: Trial, raw: Path) -> Iterator["subprocess.Pope
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}
     popen = lab.client.popen if lab else subprocess.Popen
     with (raw / "locust.log").open("wb") as output:
-        process = popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=raw, env=environment)
+        process = popen(command, **_APART, stdout=output, stderr=output, cwd=raw, env=environment)
     with _ended(process):
         yield process
 
