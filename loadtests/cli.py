@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_scenario(run)
     run.add_argument("--backend", choices=["auto", "netem", "emulator"], default="auto", help="what impairs the links")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
+    run.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
     run.set_defaults(action=_run)
 
     check = commands.add_parser("check", help="say what a scenario would run, and start nothing")
@@ -102,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
         code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
         print(f"results: {directory.path}")
-    return code or _finish(directory.path)
+    return code or _finish(directory.path, arguments.junit)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -121,11 +122,12 @@ def _report(arguments: argparse.Namespace) -> int:
     return _finish(arguments.run)
 
 
-def _finish(run_directory: Path) -> int:
-    """Summary table, `summary.csv` and `report.html`."""
+def _finish(run_directory: Path, junit: Path | None = None) -> int:
+    """Summary, report and verdict."""
     from loadtests.analysis.read import open_run
     from loadtests.analysis.stats import summarise
     from loadtests.report import write_report
+    from loadtests.verdict import judge, write_junit
 
     try:
         run = open_run(run_directory)
@@ -133,10 +135,12 @@ def _finish(run_directory: Path) -> int:
         raise HarnessError(str(error)) from None
     summary = summarise(run)
     summary.to_csv(run.path / "summary.csv", index=False)
-    print(
-        summary.drop(columns=[key for key in run.conditions if key != "variant"]).to_string(
-            index=False, float_format="%.1f"
-        )
-    )
+    shown = summary.drop(columns=[key for key in run.conditions if key != "variant"])
+    print(shown.to_string(index=False, float_format="%.1f"))
     print(f"report:  {write_report(run.path)}")
-    return ExitCode.PASSED
+    verdict = judge(run)
+    if str(verdict):
+        print(verdict)
+    if junit:
+        write_junit(verdict, run.path.name, junit)
+    return verdict.exit_code

@@ -6,7 +6,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from loadtests.samples import DELIVERED, ECHOED, KINDS, LEFT, PATHS, REFUSED, SENT, TABLES, TCP, Record
+from loadtests.samples import (
+    DELIVERED,
+    ECHOED,
+    ECHOED_AGAIN,
+    KINDS,
+    LEFT,
+    PATHS,
+    PAUSE,
+    REFUSED,
+    SENT,
+    TABLES,
+    TCP,
+    Record,
+)
 
 _NUMPY = {"B": "u1", "I": "<u4", "q": "<i8", "Q": "<u8"}
 
@@ -37,19 +50,28 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
     """
     start_ns = started(folder).get("monotonic_ns", 0)
     sent = read_records(folder, SENT)
+    deliveries = _deliveries(folder, sent, start_ns)
     frames = {
-        "messages": _messages(folder, sent, start_ns, warmup_s),
-        "deliveries": _deliveries(folder, sent, start_ns),
+        "messages": _messages(folder, sent, deliveries, start_ns, warmup_s),
+        "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
         "clients": read_records(folder, LEFT),
+        "pauses": _pauses(folder, start_ns),
     }
     return {name: frame.assign(trial=trial)[list(TABLES[name])] for name, frame in frames.items()}
 
 
-def _messages(folder: Path, sent: pd.DataFrame, start_ns: int, warmup_s: float) -> pd.DataFrame:
+def _messages(
+    folder: Path, sent: pd.DataFrame, deliveries: pd.DataFrame, start_ns: int, warmup_s: float
+) -> pd.DataFrame:
     echoed = read_records(folder, ECHOED).drop(columns="intended_ns")
     refused = read_records(folder, REFUSED).assign(refused=True)
-    rows = sent.merge(echoed, on=["user", "id"], how="left").merge(refused, on=["user", "id"], how="left")
+    again = read_records(folder, ECHOED_AGAIN).rename(columns={"received_ns": "again_ns"})
+    delays = deliveries.groupby(["sender", "id"])["one_way_delay_ms"].agg(["min", "max"])
+    fan_out = delays.set_axis(["first_delivery_ms", "last_delivery_ms"], axis=1).rename_axis(["user", "id"])
+    rows = sent
+    for facts in (echoed, again, refused, fan_out.reset_index()):
+        rows = rows.merge(facts, on=["user", "id"], how="left")
     answered = rows["received_ns"].notna()
     rows["outcome"] = np.where(answered, "echoed", np.where(rows["refused"].notna(), "refused", "lost"))
     rows["kind"] = _names(rows["kind"], KINDS)
@@ -59,6 +81,7 @@ def _messages(folder: Path, sent: pd.DataFrame, start_ns: int, warmup_s: float) 
     rows["response_time_ms"] = (rows["received_ns"] - rows["intended_ns"]) / 1e6
     rows["service_time_ms"] = (rows["received_ns"] - rows["sent_ns"]) / 1e6
     rows["send_lag_ms"] = (rows["sent_ns"] - rows["intended_ns"]) / 1e6
+    rows["second_copy_lag_ms"] = (rows["again_ns"] - rows["received_ns"]) / 1e6
     rows["seen_lag_ms"] = (rows["seen_ns"] - rows["received_ns"]) / 1e6
     rows["exact"] = rows["exact"].astype("Int64")
     rows["warmup"] = (rows["intended_s"] < warmup_s).astype(int)
@@ -73,6 +96,11 @@ def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame
     rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
     rows["one_way_delay_ms"] = (rows["received_ns"] - rows["sent_ns"]) / 1e6
     return rows.sort_values("received_ns")
+
+
+def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:
+    rows = read_records(folder, PAUSE)
+    return rows.assign(time_s=(rows["at_ns"] - start_ns) / 1e9, duration_ms=rows["duration_ns"] / 1e6)
 
 
 def _tcp(folder: Path, start_ns: int, paths: dict[str, str]) -> pd.DataFrame:

@@ -18,11 +18,11 @@ from gevent.event import Event
 
 from chat.client import ChatClient
 from chat.loop import Loop, Timer
-from chat.session import Closed, Echoed, PathDown, Received, Refused, Registered
+from chat.session import Closed, Echoed, EchoedAgain, PathDown, Received, Refused, Registered
 from chat.session import Event as ChatEvent
 from chat.transport import Address
 from loadtests.recorder import Recorder
-from loadtests.samples import DELIVERED, ECHOED, KINDS, LEFT, PATHS, REFUSED, SENT, TCP
+from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, KINDS, LEFT, PATHS, REFUSED, SENT, TCP
 from loadtests.scenario import Scenario
 
 #: How long a leaving user waits for messages that are still on their way.
@@ -131,6 +131,7 @@ class Engine:
         self._joined = 0
         # Two loads on one server must not fight for nicknames.
         self._nick_prefix = os.urandom(2).hex()
+        self._sampled_below = int(scenario.messages.delivery_sample * 2**32)
         self._sampler = self.loop.call_later(_TCP_INTERVAL_S, self._sample)
 
     def join(self) -> "Participant":
@@ -147,6 +148,11 @@ class Engine:
         """The number of one of our own participants; None for anybody else in the room."""
         prefix, _, number = nick.partition("-")
         return int(number) if prefix == self._nick_prefix and number.isdigit() else None
+
+    def is_sampled(self, sender: int, message_id: int) -> bool:
+        """Whether the deliveries of this message are recorded: all of them, or none, at every receiver alike."""
+        # Multiplication by the golden ratio spreads neighbours evenly over the 32 bits (Knuth, TAOCP vol. 3, 6.4).
+        return (sender * 40_503 + message_id) * 2_654_435_769 % 2**32 < self._sampled_below
 
     def participant(self, nick: str) -> "Participant | None":
         """The one of ours with this nickname who has come and not begun to leave."""
@@ -187,8 +193,10 @@ class Participant:
         #: Private messages on their way to us; whoever sent them must not be refused because we left.
         self._expected = 0
         self._settled = Event()
+        self._awaiting = False
         self._leaving = False
         self._closed_reason: str | None = None
+        self._deliveries = 0
         self._path_failures = 0
 
     def join(self) -> None:
@@ -214,6 +222,14 @@ class Participant:
             self._told[message_id] = addressee
         self._record_sent("tell", message_id, text, intended_ns, sent_ns)
 
+    def await_answers(self) -> None:
+        """Return when every message so far is answered, or after `DRAIN_S` (for closed workloads)."""
+        if self.client.pending:
+            self._settled.clear()
+            self._awaiting = True
+            self._settled.wait(DRAIN_S)
+            self._awaiting = False
+
     def leave(self) -> None:
         """Wait for what is still on its way, then leave gracefully and free everything."""
         self._leaving = True
@@ -227,7 +243,7 @@ class Participant:
             self.client.leave()
             self._settled.wait(JOIN_S)
         self.client.close()
-        self.engine.recorder.add(LEFT, self.number, self.client.duplicates, self._path_failures)
+        self.engine.recorder.add(LEFT, self.number, self._deliveries, self.client.duplicates, self._path_failures)
 
     @property
     def _is_quiet(self) -> bool:
@@ -259,6 +275,8 @@ class Participant:
                 )
                 response_ms = (event.received_ns - event.intended_ns) / 1e6
                 self.engine.report(event.kind, response_ms, event.text_bytes, None)
+            case EchoedAgain(number, _, received_ns):
+                self.engine.recorder.add(ECHOED_AGAIN, self.number, number, received_ns)
             case Received():
                 self._record_delivery(event)
             case Refused(id=int(message_id)):
@@ -283,12 +301,13 @@ class Participant:
             addressee._settle_if_quiet()
 
     def _settle_if_quiet(self) -> None:
-        if self._leaving and self._is_quiet:
+        if (self._leaving and self._is_quiet) or (self._awaiting and not self.client.pending):
             self._settled.set()
 
     def _record_delivery(self, event: Received) -> None:
+        self._deliveries += 1
         sender = self.engine.number(event.sender)
-        if sender is not None and event.id is not None:
+        if sender is not None and event.id is not None and self.engine.is_sampled(sender, event.id):
             self.engine.recorder.add(
                 DELIVERED,
                 self.number,

@@ -6,6 +6,7 @@ of the web UI) say how many users there are.
 
 import gc
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from loadtests import shape
 from loadtests.engine import DRAIN_S, JOIN_S, Engine
 from loadtests.errors import ConfigError
 from loadtests.recorder import Recorder
+from loadtests.samples import PAUSE
 from loadtests.scenario import HostPort, Scenario, decode, read_document
 from loadtests.users import BroadcastUser, ListeningUser, PrivateUser
 
@@ -70,6 +72,7 @@ def set_up(environment: Environment, **_: Any) -> None:
 @events.test_start.add_listener
 def start_recording(environment: Environment, **_: Any) -> None:
     environment.engine.recorder.start()
+    gc.callbacks.append(PauseWatch(environment.engine.recorder))
 
 
 @events.spawning_complete.add_listener
@@ -77,6 +80,21 @@ def spare_the_ramp(**_: Any) -> None:
     """A full garbage collection would stop the process for 20 ms and more; what the ramp made is here to stay."""
     gc.collect()
     gc.freeze()
+
+
+class PauseWatch:
+    """Records garbage collections of more than a millisecond, which look like delays of the network."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._began_ns = 0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        now_ns = time.monotonic_ns()
+        if phase == "start":
+            self._began_ns = now_ns
+        elif now_ns - self._began_ns > 1_000_000:
+            self._recorder.add(PAUSE, self._began_ns, now_ns - self._began_ns, info["generation"])
 
 
 @events.quitting.add_listener

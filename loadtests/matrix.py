@@ -1,7 +1,6 @@
 """A scenario → the ordered list of trials: variants × repetitions, interleaved, in an order that the seed decides."""
 
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import msgspec
 
 from loadtests.link.profile import LinkProfile
-from loadtests.scenario import Scenario, decode
+from loadtests.scenario import Scenario, decode, label
 from loadtests.yamlfile import Document, dotted
 
 
@@ -51,7 +50,9 @@ def plan(document: Document) -> list[Trial]:
         random.Random(f"{base.seed}/{repetition}").shuffle(block)
         for labels, variant, scenario, links in block:
             seed = scenario.seed * 10_000 + repetition
-            load = {key: value for key, value in variant.data.items() if key not in ("link", "server", "vary")}
+            load = {
+                key: value for key, value in variant.data.items() if key not in ("link", "server", "vary", "thresholds")
+            }
             load["seed"] = str(seed)
             trials.append(Trial(len(trials) + 1, repetition, labels, seed, scenario, links, load))
     return trials
@@ -67,8 +68,3 @@ def _variants(document: Document, vary: dict[str, list[Any]]) -> Iterator[tuple[
             origin = document.origins.get(("vary", key), document.name)
             variant = variant.replaced(key, value, f"{origin}: {dotted(('vary', key))}")
         yield {key: label(value) for key, value in zip(vary, combination, strict=True)}, variant
-
-
-def label(value: Any) -> str:
-    """A varied value as tables and figures show it."""
-    return value if isinstance(value, str) else json.dumps(value).replace('"', "")

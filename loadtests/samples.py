@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 #: Raised whenever a column changes its name or meaning.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 KINDS = ("say", "tell")
 PATHS = ("primary", "secondary")
@@ -33,6 +33,8 @@ ECHOED = Record(
     "echoed",
     {"user": "I", "id": "I", "path": "B", "exact": "B", "intended_ns": "q", "received_ns": "q", "seen_ns": "q"},
 )
+#: The second copy of an echo came over the other connection.
+ECHOED_AGAIN = Record("echoed_again", {"user": "I", "id": "I", "received_ns": "q"})
 #: The server refused a message.
 REFUSED = Record("refused", {"user": "I", "id": "I"})
 #: Somebody else's message arrived.
@@ -70,9 +72,11 @@ TCP = Record(
     },
 )
 #: What a client counted, written when it leaves.
-LEFT = Record("left", {"user": "I", "copies_dropped": "I", "path_failures": "I"})
+LEFT = Record("left", {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I"})
+#: A garbage collection stopped the load process.
+PAUSE = Record("pause", {"at_ns": "q", "duration_ns": "q", "generation": "B"})
 
-RECORDS = (SENT, ECHOED, REFUSED, DELIVERED, TCP, LEFT)
+RECORDS = (SENT, ECHOED, ECHOED_AGAIN, REFUSED, DELIVERED, TCP, LEFT, PAUSE)
 
 _TRIAL = {"trial": "number of the trial, as in `run.json`"}
 
@@ -93,6 +97,9 @@ TABLES: dict[str, dict[str, str]] = {
         "seen_lag_ms": "from the kernel's receive time to when the process read it",
         "exact": "1: the kernel's time stamp is this message's own; 0: that of a later one in the same read",
         "path": "connection that brought the first copy of the echo",
+        "second_copy_lag_ms": "how much later the other connection brought the echo too; empty if it did not",
+        "first_delivery_ms": "from `sent_s` to the first other user who had it (sampled messages)",
+        "last_delivery_ms": "from `sent_s` to the last other user who had it: fan-out complete (sampled messages)",
         "outcome": "`echoed`, `refused`, or `lost` (no answer until the end of the trial)",
         "warmup": "1: intended during the warm-up, left out of the statistics",
     },
@@ -128,8 +135,15 @@ TABLES: dict[str, dict[str, str]] = {
     "clients": _TRIAL
     | {
         "user": "number of the user",
+        "deliveries": "messages of others that arrived, sampled or not",
         "copies_dropped": "second copies of messages that the client dropped (the price of `redundant`)",
         "path_failures": "connections that broke",
+    },
+    "pauses": _TRIAL
+    | {
+        "time_s": "when a garbage collection began; seconds since the start of the trial's load",
+        "duration_ms": "how long it stopped the load process; only pauses above 1 ms are rows",
+        "generation": "of Python's collector: 2 is a full collection",
     },
     "link": _TRIAL
     | {
@@ -162,6 +176,8 @@ TABLES: dict[str, dict[str, str]] = {
         "p95_ms": "95th percentile of response times",
         "p99_ms": "99th percentile of response times",
         "jitter_ms": "interarrival jitter (RFC 3550) of deliveries, mean over receivers",
+        "ipdv_p95_ms": "95th percentile of \\|IPDV\\| (RFC 5481: one-way delay minus that before), mean over receivers",
+        "pdv_p95_ms": "95th percentile of PDV (RFC 5481: one-way delay minus the smallest), mean over receivers",
         "lost": "messages never echoed",
         "refused": "messages that the server refused",
         "duplicated": "messages that reached a user twice",

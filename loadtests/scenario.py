@@ -1,5 +1,6 @@
 """Scenario files: YAML → typed :class:`Scenario`; errors name file, line, key and what is allowed."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -8,7 +9,8 @@ import msgspec
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import load_profile, profile_at
 from loadtests.link.profile import PATHS, LinkProfile
-from loadtests.units import ByteCount, PerSecond, Seconds
+from loadtests.thresholds import Threshold
+from loadtests.units import ByteCount, PerSecond, Ratio, Seconds
 from loadtests.yamlfile import Document
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -18,8 +20,13 @@ UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
+def label(value: Any) -> str:
+    """A varied value as tables, figures and thresholds show it."""
+    return value if isinstance(value, str) else json.dumps(value).replace('"', "")
+
+
 class Messages(msgspec.Struct, frozen=True):
-    """What each user sends; an open workload, so that nobody waits for a reply before the next message."""
+    """What each user sends; an open workload, in which nobody waits for a reply, unless `think_time` is said."""
 
     #: Messages per second and user.
     rate: PerSecond = PerSecond(1)
@@ -27,10 +34,20 @@ class Messages(msgspec.Struct, frozen=True):
     arrival: Literal["poisson", "constant"] = "poisson"
     #: Length of the text of a message.
     size: ByteCount = ByteCount(120)
+    #: Messages in one burst, all due at once; the mean rate stays.
+    burst: Count = 1
+    #: The rate at the end of the load, reached in a straight line; by default the rate stays as it is.
+    ramp_to: PerSecond | None = None
+    #: A closed workload instead: each user waits for the answer, thinks for this long, and sends the next message.
+    think_time: Seconds | None = None
+    #: Share of messages whose deliveries become rows of `deliveries.csv`; all deliveries are counted.
+    delivery_sample: Ratio = Ratio(1)
 
     def __post_init__(self) -> None:
-        if self.rate <= 0:
-            raise ValueError("rate must be above 0/s")
+        if self.rate <= 0 or (self.ramp_to is not None and self.ramp_to <= 0):
+            raise ValueError("rate and ramp_to must be above 0/s")
+        if self.think_time is not None and (self.burst > 1 or self.ramp_to):
+            raise ValueError("think_time makes a closed workload, which has no schedule: leave out burst and ramp_to")
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -87,10 +104,16 @@ class Scenario(msgspec.Struct, frozen=True):
     #: Dotted key → values; each combination is one variant.
     vary: dict[str, list[Any]] = msgspec.field(default_factory=dict)
     server: HostPort = HostPort("embedded")
+    #: What each variant's summary must keep.
+    thresholds: list[Threshold] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.users:
             raise ValueError("users must name at least one user class")
+        for threshold in self.thresholds:
+            for key, wanted in threshold.where.items():
+                if wanted not in [label(value) for value in self.vary.get(key, ())]:
+                    raise ValueError(f"threshold {threshold.text!r}: no variant has {key}={wanted}")
         if self.warmup >= self.duration_s:
             raise ValueError(f"warmup ({self.warmup:g} s) must be shorter than the stages ({self.duration_s:g} s)")
 

@@ -6,14 +6,14 @@ from locust import User, constant, task
 from locust.exception import StopUser
 
 from loadtests.engine import Engine, Participant
-from loadtests.schedule import intended_times
+from loadtests.schedule import Ramp, intended_times
 
 
 class ChatUser(User):
     """A participant whose tasks run at the intended times of its schedule: an open workload.
 
     Locust asks `wait_time` how long to wait after a task. Here it waits itself, until the next intended time on an
-    absolute schedule; a user that is late goes on at once and skips nothing.
+    absolute schedule; a user that is late goes on at once and skips nothing. With `think_time` the workload is closed.
     """
 
     abstract = True
@@ -30,15 +30,23 @@ class ChatUser(User):
         except OSError as error:
             self.engine.report("join", 0.0, 0, error)
             raise StopUser from error
-        messages = self.engine.scenario.messages
-        self._due = intended_times(messages.arrival, messages.rate, self.engine.loop.now_ns(), self.participant.rng)
+        scenario = self.engine.scenario
+        messages = scenario.messages
+        ramp = Ramp(messages.rate, messages.ramp_to or messages.rate, scenario.duration_s)
+        now_ns = self.engine.loop.now_ns()
+        self._due = intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.rng)
         self.wait_time()
 
     def on_stop(self) -> None:
         self.participant.leave()
 
     def wait_time(self) -> float:
-        self.intended_ns = next(self._due)
+        think_time = self.engine.scenario.messages.think_time
+        if think_time is None:
+            self.intended_ns = next(self._due)
+        else:
+            self.participant.await_answers()
+            self.intended_ns = self.engine.loop.now_ns() + int(think_time * 1e9)
         self.engine.loop.sleep_until(self.intended_ns)
         return 0.0
 

@@ -23,10 +23,11 @@ FLOORS = {
     ],
     "loadtests": [
         {"loadtests.errors", "loadtests.units", "loadtests.samples", "loadtests.schedule"},
+        {"loadtests.thresholds"},
         {"loadtests.yamlfile"},
         {"loadtests.link"},
         {"loadtests.scenario", "loadtests.recorder", "loadtests.collect", "loadtests.machine", "loadtests.analysis"},
-        {"loadtests.matrix", "loadtests.engine", "loadtests.report"},
+        {"loadtests.matrix", "loadtests.engine", "loadtests.report", "loadtests.verdict"},
         {"loadtests.users", "loadtests.shape", "loadtests.progress"},
         {"loadtests.locustfile", "loadtests.run"},
         {"loadtests.cli"},

@@ -7,7 +7,7 @@ import pytest
 from loadtests import samples
 from loadtests.collect import read_records, started, tables_of
 from loadtests.recorder import Recorder
-from loadtests.samples import DELIVERED, ECHOED, LEFT, RECORDS, REFUSED, SENT, TABLES, TCP
+from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, LEFT, PAUSE, RECORDS, REFUSED, SENT, TABLES, TCP
 
 MS = 1_000_000
 
@@ -24,7 +24,9 @@ def record_three_messages(folder: Path) -> int:
     recorder.add(REFUSED, 0, 2)
     recorder.add(DELIVERED, 1, 0, 1, 0, 0, True, t0 + 1027 * MS, t0 + 1028 * MS)
     recorder.add(TCP, 0, 0, t0 + 1000 * MS, 50_000, 1000, 49_000, 3, 400, 5000, 40, 0, 3, 10, 1000)
-    recorder.add(LEFT, 0, 7, 1)
+    recorder.add(LEFT, 0, 12, 7, 1)
+    recorder.add(ECHOED_AGAIN, 0, 1, t0 + 1060 * MS)
+    recorder.add(PAUSE, t0 + 500 * MS, 22 * MS, 2)
     recorder.flush()
     return int(t0)
 
@@ -39,6 +41,9 @@ def test_tables_are_derived_from_records(tmp_path: Path) -> None:
     assert messages.loc[1, "send_lag_ms"] == pytest.approx(2)
     assert messages.loc[1, "seen_lag_ms"] == pytest.approx(1)
     assert messages.loc[1, "path"] == "secondary"
+    assert messages.loc[1, "second_copy_lag_ms"] == pytest.approx(8)
+    assert messages.loc[1, ["first_delivery_ms", "last_delivery_ms"]].tolist() == pytest.approx([25, 25])
+    assert tables["pauses"].loc[0, ["time_s", "duration_ms"]].tolist() == pytest.approx([0.5, 22])
     assert messages["response_time_ms"].isna().tolist() == [False, True, True]
     assert messages["warmup"].tolist() == [1, 0, 0]
     assert tables["deliveries"].loc[0, "one_way_delay_ms"] == pytest.approx(25)

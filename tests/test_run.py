@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -30,6 +31,13 @@ vary:
   connections: [single, redundant]
 """
 LONG = SHORT.replace("4s", "60s")
+FROZEN = """
+link: lan
+users: {BroadcastUser: 4}
+messages: {rate: 20/s, arrival: constant}
+stages: [{users: 4, duration: 10s}]
+warmup: 0s
+"""
 
 
 def chatlab(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -59,7 +67,7 @@ def test_run_prints_summary_and_where_everything_is(finished: tuple[Path, str]) 
 def test_every_table_has_the_columns_of_the_dictionary(finished: tuple[Path, str]) -> None:
     for name, columns in TABLES.items():
         table = pd.read_csv(finished[0] / f"{name}.csv")
-        assert len(table), name
+        assert len(table) or name == "pauses", name
         varied = ["connections"] if name == "summary" else []
         assert sorted(table.columns) == sorted([*columns, *varied]), name
 
@@ -80,6 +88,12 @@ def test_response_time_is_that_of_the_link(finished: tuple[Path, str]) -> None:
     assert 58 <= summary.loc["single", "p50_ms"] <= 60 * 1.15 + 20
     assert (summary["minimum_ms"] >= 56).all()
     assert summary.loc["redundant", "copies_dropped"] > 0
+    messages = pd.read_csv(finished[0] / "messages.csv")
+    assert messages.groupby("trial")["second_copy_lag_ms"].count().tolist() == [
+        0,
+        len(messages[messages["trial"] == 2]),
+    ]
+    assert (messages["last_delivery_ms"] >= messages["first_delivery_ms"]).sum() == len(messages)
     assert (summary["duplicated"] == 0).all()
     assert (summary["retransmissions"] > 0).all()
     deliveries = pd.read_csv(finished[0] / "deliveries.csv")
@@ -132,9 +146,9 @@ def children_named(process: psutil.Process, *words: str) -> list[psutil.Process]
 class StartedRun:
     """A run in a process of its own that has come as far as its load."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str = LONG) -> None:
         scenario = folder / "long.yaml"
-        scenario.write_text(LONG)
+        scenario.write_text(text)
         self.results = folder / "results"
         command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(self.results)]
         # A session of its own, as a terminal gives it: Ctrl-C reaches every process of the group.
@@ -153,7 +167,7 @@ class StartedRun:
         return self.process.returncode, errors
 
     @property
-    def info(self) -> dict[str, object]:
+    def info(self) -> dict[str, Any]:
         return json.loads((next(self.results.iterdir()) / "run.json").read_text())
 
 
@@ -166,6 +180,55 @@ def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
     assert run.info["state"] == "interrupted"
     messages = pd.read_csv(next(run.results.iterdir()) / "messages.csv")
     assert (messages["outcome"] == "echoed").sum() > 10
+
+
+def test_a_frozen_server_does_not_thin_the_load(tmp_path: Path) -> None:
+    """Coordinated omission: every message of the schedule is sent, and waits as long as the freeze implies."""
+    freeze_s = 2.0
+    run = StartedRun(tmp_path, FROZEN)
+    (server,) = children_named(psutil.Process(run.process.pid), "chat", "serve")
+    server.suspend()
+    frozen_ns = time.monotonic_ns()
+    time.sleep(freeze_s)  # the freeze itself, not a synchronisation
+    server.resume()
+    thawed_ns = time.monotonic_ns()
+    code, errors = run.end()
+    assert code == 0, errors
+    messages = pd.read_csv(next(run.results.iterdir()) / "messages.csv")
+    assert (messages["outcome"] == "echoed").all()
+    for _, mine in messages.sort_values("id").groupby("user"):
+        assert mine["id"].tolist() == list(range(1, len(mine) + 1))
+        assert mine["intended_s"].diff().dropna().sub(0.05).abs().max() < 1e-6, (
+            "constant arrival: no gap in the schedule"
+        )
+    start_ns = run.info["trials"][0]["start"]["monotonic_ns"]
+    frozen_s, thawed_s = ((moment_ns - start_ns) / 1e9 for moment_ns in (frozen_ns, thawed_ns))
+    during = messages["intended_s"].between(frozen_s, thawed_s)
+    implied_ms = (thawed_s - messages["intended_s"]).where(during, 0) * 1000
+    assert messages["response_time_ms"].quantile(0.99) == pytest.approx(implied_ms.quantile(0.99), rel=0.05)
+
+
+def test_a_missed_threshold_is_exit_code_1(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(FROZEN.replace("10s", "2s") + "thresholds: ['response_time_ms.p50 < 0.001', 'lost == 0']\n")
+    junit = tmp_path / "verdict.xml"
+    done = chatlab("run", scenario, "--results", tmp_path / "results", "--junit", junit)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "MISSED: response_time_ms.p50 < 0.001 (baseline: " in done.stdout
+    assert "passed: lost == 0" in done.stdout
+    assert 'failures="1"' in junit.read_text()
+
+
+def test_a_closed_workload_waits_for_its_answers(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(
+        FROZEN.replace("10s", "3s").replace("rate: 20/s", "think_time: 200ms").replace("lan", "{rtt: 100ms}")
+    )
+    done = chatlab("run", scenario, "--results", tmp_path / "results")
+    assert done.returncode == 0, done.stdout + done.stderr
+    messages = pd.read_csv(next((tmp_path / "results").iterdir()) / "messages.csv")
+    for _, mine in messages.sort_values("id").groupby("user"):
+        assert (mine["intended_s"].diff().dropna() >= 0.3).all(), "answer (100 ms) and think time (200 ms)"
 
 
 def test_a_server_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:

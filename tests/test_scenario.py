@@ -10,7 +10,7 @@ import pytest
 from loadtests.errors import ConfigError
 from loadtests.matrix import plan
 from loadtests.scenario import SCENARIOS, UserClass, decode, read_document
-from loadtests.schedule import intended_times
+from loadtests.schedule import Ramp, intended_times
 from loadtests.yamlfile import Document
 
 
@@ -52,7 +52,7 @@ def test_each_path_may_have_a_link_of_its_own() -> None:
         ("connections: double", "s.yaml:1: connections: expected one of: single, standby, redundant"),
         ("server: here", "s.yaml:1: server: expected 'embedded' or HOST:PORT"),
         ("server: a:1\nlink: lan", "s.yaml:2: link: possible with an embedded server only"),
-        ("messages: {rate: 0/s}", "s.yaml:1: messages: rate must be above 0/s"),
+        ("messages: {rate: 0/s}", "s.yaml:1: messages: rate and ramp_to must be above 0/s"),
         ("stages: [{users: 3, duration: 0.1s}]", "s.yaml:1: stages.0: duration must be at least 1s"),
         ("vary: {messages.rate: [1/s, 2]}", "s.yaml:1: vary.messages.rate: messages.rate: expected a rate of events"),
         ("vary: {link: []}", "s.yaml:1: vary.link: expected a list with at least one value"),
@@ -102,7 +102,7 @@ def test_variants_may_sweep_any_field() -> None:
 
 @pytest.mark.parametrize("arrival", ["constant", "poisson"])
 def test_schedule_is_absolute_and_has_the_rate(arrival: str) -> None:
-    due = list(itertools.islice(intended_times(arrival, 50.0, 10**9, random.Random(1)), 5000))
+    due = list(itertools.islice(intended_times(arrival, Ramp(50, 50, 10), 1, 10**9, random.Random(1)), 5000))
     assert due == sorted(due)
     assert due[0] >= 10**9
     assert (due[-1] - due[0]) / 4999 == pytest.approx(20e6, rel=0.05)
@@ -111,14 +111,39 @@ def test_schedule_is_absolute_and_has_the_rate(arrival: str) -> None:
 def test_poisson_gaps_are_exponential_and_constant_gaps_are_equal() -> None:
     gaps = {}
     for arrival in ("constant", "poisson"):
-        due = list(itertools.islice(intended_times(arrival, 50.0, 0, random.Random(1)), 5000))
+        due = list(itertools.islice(intended_times(arrival, Ramp(50, 50, 10), 1, 0, random.Random(1)), 5000))
         gaps[arrival] = [later - earlier for earlier, later in itertools.pairwise(due)]
-    assert max(gaps["constant"]) - min(gaps["constant"]) <= 1
+    assert max(gaps["constant"]) - min(gaps["constant"]) <= 2
     mean = sum(gaps["poisson"]) / len(gaps["poisson"])
     variance = sum((gap - mean) ** 2 for gap in gaps["poisson"]) / len(gaps["poisson"])
     assert variance**0.5 / mean == pytest.approx(1.0, rel=0.05)
 
 
 def test_constant_users_are_not_in_step() -> None:
-    firsts = {next(intended_times("constant", 1.0, 0, random.Random(f"1/{user}"))) for user in range(20)}
+    firsts = {next(intended_times("constant", Ramp(1, 1, 10), 1, 0, random.Random(f"1/{user}"))) for user in range(20)}
     assert len(firsts) == 20
+
+
+@pytest.mark.parametrize("arrival", ["constant", "poisson"])
+def test_bursts_keep_the_mean_rate(arrival: str) -> None:
+    due = list(itertools.islice(intended_times(arrival, Ramp(50, 50, 10), 5, 0, random.Random(1)), 5000))
+    assert [len(list(group)) for _, group in itertools.groupby(due)] == [5] * 1000
+    assert due[-1] / 5000 == pytest.approx(20e6, rel=0.1)
+
+
+@pytest.mark.parametrize(("first", "last"), [(10, 90), (90, 10)])
+def test_a_ramp_changes_the_rate_in_a_straight_line(first: int, last: int) -> None:
+    times_s = [
+        due / 1e9
+        for due in itertools.islice(intended_times("constant", Ramp(first, last, 10), 1, 0, random.Random(1)), 1500)
+    ]
+    per_second = [sum(second <= time < second + 1 for time in times_s) for second in range(12)]
+    slope = (last - first) / 10
+    for second, count in enumerate(per_second):
+        expected = first + slope * (second + 0.5) if second < 10 else last
+        assert abs(count - expected) <= 1.5, (second, per_second)
+
+
+def test_a_closed_workload_has_no_schedule() -> None:
+    with pytest.raises(ConfigError, match="closed workload, which has no schedule"):
+        decode(parse("messages: {think_time: 1s, burst: 3}"))

@@ -46,7 +46,10 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """The table `name` (`messages`, `deliveries`, `tcp`, `link`, …) with the variant of each row's trial."""
-        return pd.read_csv(self.path / f"{name}.csv").merge(self.trials, on="trial")
+        rows = pd.read_csv(self.path / f"{name}.csv")
+        if rows.empty:  # pandas cannot know then that the columns hold numbers
+            rows = rows.astype(float)
+        return rows.merge(self.trials, on="trial")
 
     @cached_property
     def messages(self) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def summarise(run: Run) -> pd.DataFrame:
             "p50_ms": times.quantile(0.50),
             "p95_ms": times.quantile(0.95),
             "p99_ms": times.quantile(0.99),
-            "jitter_ms": _jitter(deliveries, keys),
+            **delay_variation(deliveries, keys),
             "lost": by_variant(messages[messages["outcome"] == "lost"]).size(),
             "refused": by_variant(messages[messages["outcome"] == "refused"]).size(),
             "duplicated": by_variant(repeated).size(),
@@ -103,6 +103,24 @@ def link_report(run: Run) -> pd.DataFrame:
     return figures["cell"].unstack("metric", fill_value="").reset_index().rename_axis(columns=None)
 
 
-def _jitter(deliveries: pd.DataFrame, keys: list[str]) -> "pd.Series[float]":
-    per_receiver = deliveries.dropna(subset="one_way_delay_ms").groupby([*keys, "trial", "receiver"], observed=True)
-    return per_receiver["one_way_delay_ms"].agg(rfc3550_jitter_ms).groupby(keys, observed=True).mean()
+def delay_variation(deliveries: pd.DataFrame, keys: list[str]) -> dict[str, "pd.Series[float]"]:
+    """How much one-way delay varies, for each variant: per receiver in order of arrival, then the mean over receivers.
+
+    `jitter_ms` is the interarrival jitter of RFC 3550; IPDV and PDV are the two forms of RFC 5481: against the packet
+    before, and against the smallest delay.
+    """
+    receivers = deliveries.dropna(subset="one_way_delay_ms").groupby([*keys, "trial", "receiver"], observed=True)
+    delays = receivers["one_way_delay_ms"]
+    measures = pd.DataFrame(
+        {
+            "jitter_ms": delays.agg(rfc3550_jitter_ms),
+            "ipdv_p95_ms": delays.agg(_ipdv_p95_ms),
+            "pdv_p95_ms": delays.quantile(0.95) - delays.min(),
+        }
+    )
+    means = measures.groupby(keys, observed=True).mean()
+    return {str(name): means[name] for name in means}
+
+
+def _ipdv_p95_ms(delays_ms: "pd.Series[float]") -> float:
+    return float(delays_ms.diff().abs().quantile(0.95))

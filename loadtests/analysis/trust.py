@@ -1,0 +1,86 @@
+"""When the numbers of a run must not be believed: a list of reasons, each a sentence."""
+
+import pandas as pd
+
+from loadtests.analysis.read import Run
+
+#: A generator busier than this delays its own receipt of echoes by milliseconds in the tail.
+_GENERATOR_CPU_PERCENT = 70.0
+#: With less of the machine idle, whoever used the rest disturbed us.
+_MACHINE_BUSY_SHARE = 0.9
+#: The schedule may lag by this much, or by half of the delay that is measured.
+_LAG_MS, _LAG_SHARE = 1.0, 0.5
+#: Wall clock and monotonic clock may drift apart by this much during a trial (NTP slews 0.5 ms a second).
+_CLOCK_STEP_MS = 50.0
+#: An emulator this late has become a part of the delay.
+_EMULATOR_LATE_MS = 5.0
+
+
+def doubts(run: Run) -> list[str]:
+    """Why the run must not be believed; empty if there is no reason."""
+    found = [
+        f"{trial['name']}: the trial was {trial['state']}"
+        for trial in run.info["trials"]
+        if trial["state"] != "finished"
+    ]
+    return [*found, *_links(run), *_generator(run), *_machine(run), *_schedule(run), *_clock(run), *_emulator(run)]
+
+
+def _links(run: Run) -> list[str]:
+    rows = run.table("link") if (run.path / "link.csv").exists() else pd.DataFrame(columns=["within"])
+    return [
+        f"{row.variant}: the link was off: {row.path} {row.direction} {row.metric} is {row.measured:.4g}, "
+        f"allowed {row.low:.4g} to {row.high:.4g}"
+        for row in rows[~rows["within"].astype(bool)].itertuples()
+    ]
+
+
+def _generator(run: Run) -> list[str]:
+    load = _steady(run, "load").groupby("variant")["cpu_percent"].mean()
+    return [
+        f"{variant}: the load generator used {percent:.0f} % of a core, more than {_GENERATOR_CPU_PERCENT:.0f} %"
+        for variant, percent in load[load > _GENERATOR_CPU_PERCENT].items()
+    ]
+
+
+def _machine(run: Run) -> list[str]:
+    """Foreign load matters once the machine has no core left for us."""
+    whole_percent = 100.0 * run.info["cores"]
+    busy = _steady(run, "machine").groupby("variant")["cpu_percent"].mean()
+    return [
+        f"{variant}: {percent / whole_percent:.0%} of the machine was busy; end what else runs, or load less"
+        for variant, percent in busy[busy > _MACHINE_BUSY_SHARE * whole_percent].items()
+    ]
+
+
+def _schedule(run: Run) -> list[str]:
+    messages = run.messages.groupby("variant")
+    lag, service = messages["send_lag_ms"].quantile(0.95), messages["service_time_ms"].median()
+    return [
+        f"{variant}: messages were sent late: p95 {lag[variant]:.1f} ms at a service time of {service[variant]:.1f} ms"
+        for variant in lag.index
+        if lag[variant] > max(_LAG_MS, _LAG_SHARE * service[variant])
+    ]
+
+
+def _clock(run: Run) -> list[str]:
+    return [
+        f"{trial['name']}: the wall clock was stepped by {trial['clock_step_ms']:.0f} ms"
+        for trial in run.info["trials"]
+        if abs(trial.get("clock_step_ms", 0.0)) > _CLOCK_STEP_MS
+    ]
+
+
+def _emulator(run: Run) -> list[str]:
+    return [
+        f"{trial['name']}: the emulator of {counters['path']} was late: p99 {counters['lateness_p99_us'] / 1e3:.1f} ms"
+        for trial in run.info["trials"]
+        for counters in trial.get("link_counters", ())
+        if (counters["lateness_p99_us"] or 0) > _EMULATOR_LATE_MS * 1e3
+    ]
+
+
+def _steady(run: Run, process: str) -> pd.DataFrame:
+    """CPU samples after the ramp, whose one busy second is not what the trial was like."""
+    machine = run.table("machine")
+    return machine[(machine["process"] == process) & (machine["time_s"] >= 1.0)]

@@ -1,0 +1,90 @@
+"""`response_time_ms.p99 < 500`: what a run must keep, checked on each variant's row of the summary."""
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from loadtests.samples import TABLES
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+_FORM = re.compile(r"^(?P<metric>[\w.]+)\s*(?P<sign><=|>=|==|<|>)\s*(?P<limit>[0-9.]+)(?:\s+where\s+(?P<where>.+))?$")
+_RESPONSE_TIME = "response_time_ms."
+#: Metric as a user writes it → column of `summary.csv`.
+METRICS = {
+    f"{_RESPONSE_TIME}{column.removesuffix('_ms')}"
+    if column.endswith("_ms") and column != "jitter_ms"
+    else column: column
+    for column in TABLES["summary"]
+    if column != "variant"
+}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One limit; `where` restricts it to the variants with these values."""
+
+    text: str
+    column: str
+    sign: str
+    limit: float
+    where: dict[str, str] = field(default_factory=dict)
+
+    expected: ClassVar = (
+        f"METRIC < LIMIT [where KEY=VALUE, …] with < <= == >= >, such as '{_RESPONSE_TIME}p99 < 500 where link=lan'"
+    )
+
+    @classmethod
+    def from_yaml(cls, value: Any) -> Self:
+        """Raises ValueError: not of the expected form, or no such metric."""
+        match = _FORM.match(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"expected {cls.expected}; got {value!r}")
+        if match["metric"] not in METRICS:
+            raise ValueError(f"unknown metric {match['metric']!r}; allowed: {', '.join(METRICS)}")
+        where = {}
+        for condition in (match["where"] or "").split(",") if match["where"] else ():
+            key, equals, wanted = (part.strip() for part in condition.partition("="))
+            if not equals:
+                raise ValueError(f"expected {cls.expected}; got {value!r}")
+            where[key] = wanted
+        return cls(match[0], METRICS[match["metric"]], match["sign"], float(match["limit"]), where)
+
+    def applies_to(self, variant: dict[str, str]) -> bool:
+        """Whether a variant is among those that this threshold is for."""
+        return all(variant.get(key) == wanted for key, wanted in self.where.items())
+
+    def is_kept_by(self, measured: float) -> bool:
+        """A value that is missing (NaN: nothing was answered) keeps no limit."""
+        return _COMPARISONS[self.sign](measured, self.limit)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A threshold held against one variant."""
+
+    threshold: str
+    variant: str
+    measured: float
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.passed else 'MISSED'}: {self.threshold} ({self.variant}: {self.measured:.6g})"
+
+
+def check(thresholds: list[Threshold], rows: list[tuple[dict[str, str], dict[str, Any]]]) -> list[Check]:
+    """Every threshold against every variant that it is for; `rows`: (values that set it apart, its summary)."""
+    return [
+        Check(threshold.text, str(summary["variant"]), float(summary[threshold.column]), passed)
+        for threshold in thresholds
+        for variant, summary in rows
+        if threshold.applies_to(variant)
+        for passed in [threshold.is_kept_by(float(summary[threshold.column]))]
+    ]
