@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--backend", choices=["auto", "netem", "emulator"], default="auto", help="what impairs the links")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
     run.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
+    run.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")
     run.set_defaults(action=_run)
 
     check = commands.add_parser("check", help="say what a scenario would run, and start nothing")
@@ -88,12 +89,15 @@ def _document(arguments: argparse.Namespace) -> Document:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported here, since pandas takes a second to load, which `check` and `link` need not wait for.
+    from loadtests.capture import check_tool
     from loadtests.link.laboratory import run_in_lab
     from loadtests.run import RunDirectory, run_trials
 
     document = _document(arguments)
     trials = plan(document)
-    directory = RunDirectory(arguments.results, document, trials, arguments.backend)
+    if arguments.capture:
+        check_tool()
+    directory = RunDirectory(arguments.results, document, trials, arguments.backend, captures=arguments.capture)
 
     def trials_inside() -> int:
         return _guarded(lambda: run_trials(directory, trials, arguments.backend))

@@ -20,6 +20,7 @@ import msgspec
 import pandas as pd
 
 from loadtests import collect
+from loadtests.capture import capturing
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BackendName, Lab, open_lab
 from loadtests.machine import MachineSampler
@@ -41,7 +42,11 @@ _STOP_TIMEOUT_S = 10.0
 class RunDirectory:
     """`results/<utc>-<scenario>/`: raw records while a trial runs, tables after it, `run.json` always up to date."""
 
-    def __init__(self, results: Path, document: Document, trials: list[Trial], backend: BackendName) -> None:
+    def __init__(
+        self, results: Path, document: Document, trials: list[Trial], backend: BackendName, *, captures: bool = False
+    ) -> None:
+        """`captures`: keep a packet capture of each trial too."""
+        self.captures = captures
         now = datetime.now(UTC)
         self.path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
         self.path.mkdir(parents=True)
@@ -93,7 +98,7 @@ class RunDirectory:
         # The binary records are all in the tables now; what Locust wrote is kept beside them.
         kept = self.path / "locust" / raw.name
         kept.mkdir(parents=True)
-        for file in [*raw.glob("locust*"), *raw.glob("server.log")]:
+        for file in [*raw.glob("locust*"), *raw.glob("*.pcapng"), *raw.glob("server.log")]:
             shutil.move(file, kept)
         shutil.rmtree(raw)
 
@@ -135,6 +140,8 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
                 notes["congestion_control"] = trial.scenario.congestion
                 directory.append("link", _calibrated(lab).assign(trial=trial.number))
                 notes |= {"backend": lab.backend, "addresses": lab.addresses}
+            if lab and directory.captures:
+                stack.enter_context(capturing(lab, raw, list(trial.links)))
             server = stack.enter_context(_server(lab, trial, raw)) if lab else None
             load = stack.enter_context(_load(lab, trial, raw))
             pids = {"load": load.pid}
