@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a scenario, write its results and its report")
-    _add_scenario(run)
+    _add_scenario(run, nargs="?")
+    run.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
     run.add_argument("--backend", choices=["auto", "netem", "emulator"], default="auto", help="what impairs the links")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
     run.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
@@ -57,14 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     link_command.add_arguments(link)
     link.set_defaults(action=link_command.main)
 
+    compare = commands.add_parser("compare", help="compare two runs, or two variants of one, trial by trial")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run directory, or two")
+    compare.add_argument("--by", metavar="KEY", help="of one run: the varied key whose values are compared")
+    compare.set_defaults(action=_compare)
+
     report = commands.add_parser("report", help="write report.html and summary.csv of a run anew")
     report.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     report.set_defaults(action=_report)
     return parser
 
 
-def _add_scenario(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scenario", metavar="SCENARIO", help="a file, or a name in scenarios/")
+def _add_scenario(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument("scenario", metavar="SCENARIO", nargs=nargs, help="a file, or a name in scenarios/")
     parser.add_argument(
         "--set",
         dest="settings",
@@ -93,14 +99,20 @@ def _run(arguments: argparse.Namespace) -> int:
     from loadtests.link.laboratory import run_in_lab
     from loadtests.run import RunDirectory, run_trials
 
-    document = _document(arguments)
-    trials = plan(document)
+    if (arguments.resume is None) == (arguments.scenario is None):
+        raise HarnessError("run: say either a SCENARIO or --resume RUN")
     if arguments.capture:
         check_tool()
-    directory = RunDirectory(arguments.results, document, trials, arguments.backend, captures=arguments.capture)
+    if arguments.resume:
+        directory = RunDirectory.reopen(arguments.resume, captures=arguments.capture)
+        trials = directory.unfinished(plan(directory.document))
+    else:
+        document = _document(arguments)
+        trials = plan(document)
+        directory = RunDirectory.create(arguments.results, document, arguments.backend, captures=arguments.capture)
 
     def trials_inside() -> int:
-        return _guarded(lambda: run_trials(directory, trials, arguments.backend))
+        return _guarded(lambda: run_trials(directory, trials, directory.info["backend"]))
 
     needs_lab = any(trial.links for trial in trials)
     try:
@@ -124,6 +136,24 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     return _finish(arguments.run)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from loadtests.analysis.compare import compare_runs, compare_within
+    from loadtests.analysis.read import open_run
+
+    try:
+        runs = [open_run(path) for path in arguments.runs]
+        if len(runs) == 1 and arguments.by:
+            table = compare_within(runs[0], arguments.by)
+        elif len(runs) == 2 and not arguments.by:
+            table = compare_runs(*runs)
+        else:
+            raise HarnessError("compare: say two runs, or one run and --by KEY")
+    except (FileNotFoundError, ValueError) as error:
+        raise HarnessError(str(error)) from None
+    print(table.to_string(index=False, float_format="%.3g"))
+    return ExitCode.PASSED
 
 
 def _finish(run_directory: Path, junit: Path | None = None) -> int:

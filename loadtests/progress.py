@@ -65,13 +65,13 @@ class Progress:
             self._console.print(text)
 
     def _head(self, trial: Trial) -> str:
-        return f"trial {trial.number} of {len(self._trials)}, {trial.name}"
+        return f"trial {trial.number} of {self._trials[-1].number}, {trial.name}"
 
     def _left_s(self, trial: Trial) -> float:
         """From the time that finished trials took, or from the scenario while none has finished."""
         expected_s = np.mean(self._spent_s) if self._spent_s else trial.scenario.duration_s + 6
         spent_s = time.monotonic() - self._trial_started_s
-        return float(max(expected_s - spent_s, 0) + expected_s * (len(self._trials) - trial.number))
+        return float(max(expected_s - spent_s, 0) + expected_s * (self._trials[-1].number - trial.number))
 
 
 def _so_far(folder: Path) -> str:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pandas as pd
@@ -42,18 +42,23 @@ _STOP_TIMEOUT_S = 10.0
 class RunDirectory:
     """`results/<utc>-<scenario>/`: raw records while a trial runs, tables after it, `run.json` always up to date."""
 
-    def __init__(
-        self, results: Path, document: Document, trials: list[Trial], backend: BackendName, *, captures: bool = False
-    ) -> None:
-        """`captures`: keep a packet capture of each trial too."""
+    def __init__(self, path: Path, info: dict[str, Any], *, captures: bool) -> None:
+        self.path = path
+        self.info = info
+        #: Whether a packet capture of each trial is kept.
         self.captures = captures
+        self.save()
+
+    @classmethod
+    def create(cls, results: Path, document: Document, backend: BackendName, *, captures: bool) -> Self:
+        """A directory for a new run."""
         now = datetime.now(UTC)
-        self.path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
-        self.path.mkdir(parents=True)
+        path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
+        path.mkdir(parents=True)
         labels: dict[str, list[str]] = {}
         for key, values in document.data.get("vary", {}).items():
             labels[key] = list(dict.fromkeys(map(label, values)))
-        self.info: dict[str, Any] = {
+        info: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "scenario_file": document.name,
             "scenario": document.data,
@@ -67,7 +72,43 @@ class RunDirectory:
             "labels": labels,
             "trials": [],
         }
-        self.save()
+        return cls(path, info, captures=captures)
+
+    @classmethod
+    def reopen(cls, path: Path, *, captures: bool) -> Self:
+        """The directory of a run that was cut short: its finished trials stay, what others left is removed.
+
+        Raises HarnessError: there is no run that this version could go on with.
+        """
+        try:
+            info = json.loads((path / "run.json").read_text())
+        except FileNotFoundError:
+            raise HarnessError(f"{path}: not a run directory: it has no run.json") from None
+        if info["schema_version"] != SCHEMA_VERSION:
+            raise HarnessError(
+                f"{path}: its tables have schema version {info['schema_version']}, this chatlab writes {SCHEMA_VERSION}"
+            )
+        info["trials"] = [trial for trial in info["trials"] if trial["state"] == "finished"]
+        finished = [trial["number"] for trial in info["trials"]]
+        for file in path.glob("*.csv"):
+            rows = pd.read_csv(file, dtype=str)  # as text, so that what stays is not rounded
+            if "trial" in rows:
+                rows[rows["trial"].astype(int).isin(finished)].to_csv(file, index=False)
+        for leftover in [*path.glob("trial-*"), *(path / "locust").glob("trial-*")]:
+            if int(leftover.name.removeprefix("trial-")) not in finished:
+                shutil.rmtree(leftover)
+        info["state"] = "running"
+        return cls(path, info, captures=captures)
+
+    @property
+    def document(self) -> Document:
+        """The scenario as it was run."""
+        return Document(str(self.path / "run.json"), self.info["scenario"], {(): str(self.path / "run.json")})
+
+    def unfinished(self, trials: list[Trial]) -> list[Trial]:
+        """Those that have not been run to their end."""
+        finished = {trial["number"] for trial in self.info["trials"]}
+        return [trial for trial in trials if trial.number not in finished]
 
     def raw(self, trial: Trial) -> Path:
         """Where the processes of a trial write while it runs."""

@@ -57,7 +57,7 @@ def test_tables_are_derived_from_records(tmp_path: Path) -> None:
 def test_server_side_of_tcp_is_joined_by_path_and_user(tmp_path: Path) -> None:
     t0 = record_three_messages(tmp_path)
     columns = ["at_ns", "nick", "local_address", *list(TCP.fields)[3:]]
-    values = [str(t0 + 1000 * MS), "ab12-0", "10.0.0.2", *["5"] * (len(columns) - 3)]
+    values = [str(t0 + 1000 * MS), "523e-0", "10.0.0.2", *["5"] * (len(columns) - 3)]
     (tmp_path / "server-tcp.csv").write_text(",".join(columns) + "\n" + ",".join(values) + "\n")
     tcp = tables_of(tmp_path, trial=1, warmup_s=0, paths={"10.0.0.2": "secondary"})["tcp"].set_index("side")
     assert tcp.loc["server", ["path", "user", "retransmissions"]].tolist() == ["secondary", 0, 5]

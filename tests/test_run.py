@@ -182,6 +182,29 @@ def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
     assert (messages["outcome"] == "echoed").sum() > 10
 
 
+def test_a_run_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(SHORT.replace("4s", "2s"))
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(results)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    assert any("trial 2 of 2" in line for line in run.stdout)
+    run.kill()  # in the middle of the second trial
+    run.communicate()
+    (directory,) = results.iterdir()
+    first = pd.read_csv(directory / "messages.csv", dtype=str)
+    done = chatlab("run", "--resume", directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "trial 1 of" not in done.stdout
+    messages = pd.read_csv(directory / "messages.csv", dtype=str)
+    assert messages[messages["trial"] == "1"].equals(first[first["trial"] == "1"]), "finished trials stay as they are"
+    assert set(messages["trial"]) == {"1", "2"}
+    info = json.loads((directory / "run.json").read_text())
+    assert [trial["number"] for trial in info["trials"]] == [1, 2]
+    assert info["state"] == "finished"
+
+
 def test_a_frozen_server_does_not_thin_the_load(tmp_path: Path) -> None:
     """Coordinated omission: every message of the schedule is sent, and waits as long as the freeze implies."""
     freeze_s = 2.0
