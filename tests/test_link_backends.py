@@ -16,7 +16,7 @@ from loadtests.errors import LinkError
 from loadtests.link.lab import BackendName, Lab, open_lab
 from loadtests.link.netem import kernel_has_netem
 from loadtests.link.probes import PROBE_BYTES
-from loadtests.link.profile import Direction, GilbertElliott, LinkProfile
+from loadtests.link.profile import Change, Direction, GilbertElliott, LinkProfile
 
 
 @pytest.fixture(params=["emulator", "netem"])
@@ -40,6 +40,11 @@ LINKS = {
         Direction(delay_s=0.05, rate_bps=5e5, queue_packets=10),
         Direction(delay_s=0.01, rate_bps=20e6, queue_packets=50),
     ),
+    "normal jitter in any order": link(
+        Direction(delay_s=0.02, jitter_s=0.004, distribution="normal", keep_order=False), Direction(delay_s=0.01)
+    ),
+    "pareto jitter": link(Direction(delay_s=0.03, jitter_s=0.006, distribution="pareto"), Direction(delay_s=0.01)),
+    "copies": link(Direction(delay_s=0.02, reorder=0.1, duplicate=0.05), Direction(corrupt=0.05)),
     "nothing": link(Direction()),
 }
 
@@ -106,6 +111,34 @@ def test_a_full_queue_drops_its_tail(backend: BackendName) -> None:
     assert queue_packets <= len(arrived) <= queue_packets + sent_meanwhile
     assert arrived == sorted(arrived)
     assert dropped == sent - len(arrived)
+
+
+def test_a_timeline_changes_the_link_and_says_when(backend: BackendName) -> None:
+    """Each direction at its times, in a cycle, until it is stopped; then the link is as it was."""
+    beginning, after = Direction(delay_s=0.01), Direction(delay_s=0.03, jitter_s=0.001, loss=0.01)
+    changing = LinkProfile(
+        name="test", up=beginning, down=beginning, timeline=(Change(0.2, after, beginning),), cycle_s=0.5
+    )
+
+    def followed() -> tuple[list[tuple[int, str, str]], list[float]]:
+        with open_lab({"primary": changing}, backend) as lab:
+            zero_ns = time.monotonic_ns() - 400_000_000
+            lab.start(zero_ns)
+            while len(lab.changes()) < 3:
+                lab.check()
+            changes = [(change.at_ns - zero_ns, change.direction, change.text) for change in lab.changes()]
+            lab.stop()
+            return changes, [row.measured for row in lab.calibrate() if row.metric == "rtt_ms"]
+
+    changes, rtts_ms = in_lab(followed)
+    assert [(way, text) for _, way, text in changes[:3]] == [
+        ("up", str(after)),
+        ("up", str(beginning)),
+        ("up", str(after)),
+    ]
+    for (at_ns, _, _), due_ns in zip(changes, (200e6, 500e6, 700e6), strict=False):
+        assert at_ns >= due_ns
+    assert rtts_ms == [pytest.approx(20, abs=3)]
 
 
 def test_tcp_gets_the_rate(backend: BackendName) -> None:

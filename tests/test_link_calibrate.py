@@ -6,21 +6,28 @@ from random import Random
 import pytest
 
 from loadtests.link.calibrate import judge_direction, judge_round_trip, loss_window, plan_probes
-from loadtests.link.pipeline import build_pipeline
+from loadtests.link.pipeline import Pipeline
 from loadtests.link.probes import PROBE_BYTES, ProbeStream
-from loadtests.link.profile import Direction, GilbertElliott, LinkProfile
+from loadtests.link.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
 
 
 def probed(asked: Direction, real: Direction | None = None, seed: int = 1) -> ProbeStream:
     """The stream planned for `asked`, as a link that does `real` would carry it."""
     stream = plan_probes("primary", "up", asked)
-    pipeline = build_pipeline(asked if real is None else real, str(seed))
+    pipeline = Pipeline(asked if real is None else real, str(seed))
+    arrivals = []
     for number in range(stream.count):
         sent_ns = round(number * stream.interval_s * 1e9)
-        left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
-        if left_ns is not None:
-            stream.arrivals.append((number, left_ns - sent_ns))
+        for packet in pipeline.copies(bytes(PROBE_BYTES)):
+            left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
+            if left_ns is not None and not any(packet):  # a checksum discards what was changed
+                arrivals.append((left_ns, number, left_ns - sent_ns))
+    stream.arrivals = [(number, delay_ns) for _, number, delay_ns in sorted(arrivals)]
     return stream
+
+
+def probes(count: int) -> ProbeStream:
+    return ProbeStream("primary", "up", count, 0.004, 0.1)
 
 
 def off(asked: Direction, real: Direction | None = None, seed: int = 1) -> list[str]:
@@ -36,6 +43,10 @@ LINKS = [
     Direction(loss=GilbertElliott(0.01, 0.25)),
     Direction(loss=GilbertElliott(0.2, 0.9, 0.5, 0.1)),
     Direction(delay_s=0.25, rate_bps=2e4, queue_packets=10),
+    Direction(delay_s=0.05, jitter_s=0.01, distribution="normal"),
+    Direction(delay_s=0.05, jitter_s=0.01, distribution="pareto", keep_order=False),
+    Direction(delay_s=0.02, reorder=0.1, duplicate=0.05, corrupt=0.02),
+    Direction(loss=TimedBursts(0.5, 0.05)),
     Direction(loss=1.0),
 ]
 
@@ -59,7 +70,7 @@ def test_a_wrong_link_is_not(real: Direction, metrics: list[str]) -> None:
 
 
 def test_losing_all_is_told_apart_from_a_delay_of_zero() -> None:
-    delay, jitter, loss, _ = judge_direction(probed(LINKS[-1]), LINKS[-1])
+    delay, jitter, loss, *_ = judge_direction(probed(LINKS[-1]), LINKS[-1])
     assert math.isnan(delay.measured)
     assert math.isnan(jitter.measured)
     assert (delay.within, jitter.within, loss.within) == (False, False, True)
@@ -94,7 +105,7 @@ def test_probes_take_little_time_and_little_of_the_rate(direction: Direction) ->
 
 def test_the_loss_window_holds_almost_all_of_chance() -> None:
     """Exact binomial quantiles: about one sample in 10,000 falls outside."""
-    least, most = loss_window(Direction(loss=0.02), 250)
+    least, most = loss_window(Direction(loss=0.02), probes(250))
     random = Random(1)
     samples = [sum(random.random() < 0.02 for _ in range(250)) / 250 for _ in range(4000)]
     assert sum(not least <= sample <= most for sample in samples) <= 4
@@ -103,5 +114,6 @@ def test_the_loss_window_holds_almost_all_of_chance() -> None:
 
 def test_bursts_widen_the_loss_window() -> None:
     model = GilbertElliott(0.01, 0.25)
-    assert loss_window(Direction(loss=model), 250)[1] > loss_window(Direction(loss=model.mean_loss), 250)[1]
-    assert loss_window(Direction(loss=0.02), 5000)[0] > 0
+    single = loss_window(Direction(loss=model.mean_loss), probes(250))
+    assert loss_window(Direction(loss=model), probes(250))[1] > single[1]
+    assert loss_window(Direction(loss=0.02), probes(5000))[0] > 0

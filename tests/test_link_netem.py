@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from loadtests.link.netem import end_commands, router_commands
-from loadtests.link.profile import Direction, GilbertElliott
-from loadtests.link.qdisc import Netem, netem_tree
+from loadtests.link.profile import Direction, GilbertElliott, LinkProfile, TimedBursts, Trace
+from loadtests.link.qdisc import Netem, beyond_netem, netem_tree
 
+REST = "reorder 0% duplicate 0% corrupt 0% rate 10000000000bit"
 ROOT = "qdisc replace dev s-primary root handle 1: netem limit 1000000"
 
 
@@ -18,16 +19,31 @@ def commands(direction: Direction) -> list[str]:
 @pytest.mark.parametrize(
     ("direction", "arguments"),
     [
-        (Direction(), "delay 0.000us 0.000us loss random 0% rate 10000000000bit"),
-        (Direction(delay_s=0.02), "delay 20000.000us 0.000us loss random 0% rate 10000000000bit"),
+        (
+            Direction(delay_s=0.02, jitter_s=0.004, distribution="pareto", keep_order=False, duplicate=0.01),
+            "delay 20000.000us 4000.000us distribution pareto loss random 0%"
+            " reorder 0% duplicate 1% corrupt 0% rate 0bit",
+        ),
+        (
+            Direction(delay_s=0.02, reorder=0.1, corrupt=0.002),
+            "delay 20000.000us 0.000us loss random 0% reorder 10% duplicate 0% corrupt 0.2% rate 10000000000bit",
+        ),
+        (Direction(), f"delay 0.000us 0.000us loss random 0% {REST}"),
+        (
+            Direction(delay_s=0.02),
+            f"delay 20000.000us 0.000us loss random 0% {REST}",
+        ),
         (
             Direction(delay_s=0.02, jitter_s=0.0045),
-            "delay 20000.000us 4500.000us loss random 0% rate 10000000000bit",
+            f"delay 20000.000us 4500.000us loss random 0% {REST}",
         ),
-        (Direction(loss=0.02), "delay 0.000us 0.000us loss random 2% rate 10000000000bit"),
+        (
+            Direction(loss=0.02),
+            f"delay 0.000us 0.000us loss random 2% {REST}",
+        ),
         (
             Direction(loss=GilbertElliott(0.01, 0.25, 0.5, 0.001)),
-            "delay 0.000us 0.000us loss gemodel 1% 25% 50% 0.1% rate 10000000000bit",
+            f"delay 0.000us 0.000us loss gemodel 1% 25% 50% 0.1% {REST}",
         ),
     ],
 )
@@ -40,7 +56,7 @@ def test_rate_is_a_qdisc_below_with_the_queue_as_its_limit() -> None:
     direction = Direction(delay_s=0.3, rate_bps=5e6, queue_packets=42)
     assert commands(direction)[1:] == [
         "qdisc replace dev s-primary parent 1:1 handle 2: netem limit 42"
-        " delay 0.000us 0.000us loss random 0% rate 5000000bit"
+        " delay 0.000us 0.000us loss random 0% reorder 0% duplicate 0% corrupt 0% rate 5000000bit"
     ]
 
 
@@ -85,6 +101,7 @@ def test_what_was_asked_for_reads_back(direction: Direction, read_back: list[dic
         ({"delay": {"delay": 0.02, "jitter": 0}}, "jitter is 0, not 0.004"),
         ({"loss-random": {"loss": 0.2}}, "loss is 0.2, not 0.02"),
         ({"loss-gemodel": {"p": 0.01, "r": 0.25, "1-h": 1, "1-k": 0}}, "p is 0.01, not 0"),
+        ({"duplicate": {"duplicate": 0.01}}, "duplicate is 0.01, not 0"),
         ({"rate": {"rate": 625000}}, "rate is 5e+06, not 1e+10"),
     ],
 )
@@ -116,3 +133,15 @@ def test_neighbours_are_fixed_and_segments_not_joined() -> None:
         "route add 10.77.2.2/32 dev s-secondary",
         "neighbour add 10.77.2.2 lladdr 02:00:00:01:01:00 dev s-secondary nud permanent",
     ]
+
+
+@pytest.mark.parametrize(
+    ("direction", "sentence"),
+    [
+        (Direction(loss=TimedBursts(1, 0.1)), "counted in packets (p and r), not in time"),
+        (Direction(trace=Trace("lte.trace", 1e6), queue_packets=10), "cannot follow a trace"),
+    ],
+)
+def test_what_only_the_emulator_can_do(direction: Direction, sentence: str) -> None:
+    assert sentence in (beyond_netem(LinkProfile(name="test", up=direction)) or "")
+    assert beyond_netem(LinkProfile(name="test", up=Direction(loss=GilbertElliott(0.01, 0.25)))) is None

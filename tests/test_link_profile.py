@@ -1,12 +1,13 @@
 """Link files: what can be said, what it means, and how a wrong one is refused."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import known_links, load_profile, profile_at
-from loadtests.link.profile import Direction, GilbertElliott, LinkProfile
+from loadtests.link.profile import Direction, GilbertElliott, LinkProfile, TimedBursts, Trace
 from loadtests.yamlfile import Document
 
 
@@ -81,8 +82,26 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
         ("rtt: 40", "test.yaml:1: rtt: expected a time with a unit (us, ms, s, min) such as 50ms, got '40'"),
         ("\nloss: 2", "test.yaml:2: loss: expected a percentage from 0% to 100%"),
         ("loss: 120%", "test.yaml:1: loss: expected a percentage from 0% to 100%"),
-        ("loss: 2% 25%", "test.yaml:1: loss: expected a percentage from 0% to 100%"),
-        ("loss: {gilbert_elliott: {p: 1%}}", "test.yaml:1: loss.gilbert_elliott: the key 'r' is missing"),
+        ("loss: 2% 25%", "test.yaml:1: loss: one percentage only, got '2% 25%': netem's correlation makes"),
+        ("{rtt: 1s, duplicate: 2% 25%}", "test.yaml:1: duplicate: one percentage only"),
+        ("limit: 1000", "test.yaml:1: limit: netem's limit counts delayed packets too; say queue"),
+        ("up: {correlation: 25%}", "test.yaml:1: up.correlation: netem's correlation does not do what it says"),
+        ("reorder: 1%", "test.yaml:1: reorder: packets overtake by skipping the delay: say delay or rtt too"),
+        (
+            "{rtt: 4ms, jitter: {size: 1ms, distribution: bell}}",
+            "jitter.distribution: expected one of: uniform",
+        ),
+        ("timeline: [{loss: 1%}]", "test.yaml:1: timeline.0: say when: at"),
+        ("timeline: [{at: 1s, ramp: 1s, outage: 1s}]", "timeline.0: an outage comes at once: no ramp"),
+        ("timeline: [{at: 1s, jitter: {size: 1ms}}]", "timeline.0: a trace, a distribution and keep_order hold"),
+        ("timeline: [{at: 9s, loss: 1%}]\ncycle: 5s", "test.yaml:2: cycle: must be longer than the timeline"),
+        ("rtt: 4ms\ntimeline:\n  - {at: 1s, jitter: 3ms}", "test.yaml:3: timeline.0.jitter: must not exceed"),
+        ("rtt: 4ms\ntimeline:\n  - {at: 1s, delay: 3ms}", "test.yaml:3: timeline.0.delay: not together with rtt"),
+        ("trace: none.trace", "none.trace: No such file or directory"),
+        (
+            "loss: {gilbert_elliott: {p: 1%}}",
+            "test.yaml:1: loss.gilbert_elliott: expected p and r (steps per packet)",
+        ),
         ("loss: {gilbert_elliott: {p: 0%, r: 0%}}", "loss.gilbert_elliott: p and r must not both be 0"),
         ("loss: {markov: 1}", "loss.markov: unknown key; allowed: gilbert_elliott"),
         ("rate: 0", "test.yaml:1: rate: must be more than 0; leave it out for an unlimited link"),
@@ -94,7 +113,7 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
             "delay: 20ms\nup: {jitter: 30ms}",
             "test.yaml:2: up.jitter: must not exceed the one-way delay: 30 ms is more than 20 ms",
         ),
-        ("los: 2%", "test.yaml:1: los: unknown key; did you mean 'loss'? allowed: delay, jitter, loss, rate, queue"),
+        ("los: 2%", "test.yaml:1: los: unknown key; did you mean 'loss'? allowed: delay, jitter, loss, duplicate, "),
         ("[1, 2]", "test.yaml: expected a link: its name, its file or its block"),
     ],
 )
@@ -151,3 +170,73 @@ def test_a_link_said_by_an_option_is_blamed_on_it() -> None:
     )
     with pytest.raises(ConfigError, match=r"^--set link: link\.delay: not together with rtt"):
         profile_at(document, ("link",))
+
+
+def test_jitter_with_distribution() -> None:
+    link = profile("{rtt: 40ms, jitter: {size: 4ms, distribution: pareto, keep_order: false}, up: {jitter: 2ms}}")
+    assert link.down == Direction(delay_s=0.02, jitter_s=0.004, distribution="pareto", keep_order=False)
+    assert link.up == Direction(delay_s=0.02, jitter_s=0.002, distribution="pareto", keep_order=False)
+
+
+def test_shares_of_packets() -> None:
+    link = profile("{delay: 5ms, duplicate: 1%, reorder: 2%, up: {corrupt: 0.1%}}")
+    assert link.up == Direction(delay_s=0.005, duplicate=0.01, reorder=0.02, corrupt=0.001)
+
+
+def test_bursts_in_time() -> None:
+    assert profile("loss: {gilbert_elliott: {good: 2s, bad: 100ms, 1-h: 50%}}").up.loss == TimedBursts(2, 0.1, 0.5)
+
+
+def test_a_trace_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "slow.trace").write_text("12\n24\n")
+    link = profile(f"down: {{trace: {tmp_path}/slow.trace, queue: 48ms}}")
+    assert link.down.trace == Trace(f"{tmp_path}/slow.trace", pytest.approx(1504 * 8 / 0.012))
+    assert link.down.queue_packets == 4
+    (tmp_path / "bad.trace").write_text("12\n7\n")
+    assert "milliseconds that never fall" in refusal(f"trace: {tmp_path}/bad.trace")
+
+
+def timeline(text: str, way: str = "up") -> list[tuple[float, Direction]]:
+    return list(itertools.islice(profile(text).schedule(way), 12))
+
+
+def test_changes_leave_alone_what_they_do_not_say() -> None:
+    text = "{delay: 5ms, loss: 1%, timeline: [{at: 2s, loss: 3%}, {at: 4s, up: {delay: 8ms}}]}"
+    assert timeline(text) == [(2, Direction(delay_s=0.005, loss=0.03)), (4, Direction(delay_s=0.008, loss=0.03))]
+    assert timeline(text, "down") == [(2, Direction(delay_s=0.005, loss=0.03))]
+
+
+def test_an_outage_ends() -> None:
+    text = "{delay: 5ms, timeline: [{at: 2s, outage: 3s}, {at: 3s, delay: 7ms}]}"
+    assert [(at_s, str(direction)) for at_s, direction in timeline(text)] == [
+        (2, "outage"),
+        (3, "outage"),
+        (5, "delay 7 ms"),
+    ]
+
+
+def test_a_link_may_begin_with_an_outage() -> None:
+    link = profile("{delay: 5ms, outage: 1s}")
+    assert (str(link.up), timeline("{delay: 5ms, outage: 1s}")) == ("outage", [(1, Direction(delay_s=0.005))])
+
+
+def test_a_ramp_is_a_staircase() -> None:
+    steps = timeline("{rate: 1mbit, delay: 0, timeline: [{at: 1s, ramp: 500ms, rate: 2mbit, delay: 10ms}]}")
+    assert [at_s for at_s, _ in steps] == pytest.approx([1.1, 1.2, 1.3, 1.4, 1.5])
+    assert [step.rate_bps for _, step in steps] == pytest.approx([1.2e6, 1.4e6, 1.6e6, 1.8e6, 2e6])
+    assert [step.delay_s for _, step in steps] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+
+
+def test_a_cycle_begins_anew_for_ever() -> None:
+    found = timeline("{delay: 5ms, timeline: [{at: 2s, delay: 8ms}], cycle: 10s}")
+    assert [(at_s, direction.delay_s) for at_s, direction in found[:4]] == [
+        (2, 0.008),
+        (10, 0.005),
+        (12, 0.008),
+        (20, 0.005),
+    ]
+
+
+def test_a_direction_without_changes_has_none_in_any_cycle() -> None:
+    text = "{delay: 5ms, timeline: [{at: 2s, up: {delay: 8ms}}], cycle: 10s}"
+    assert (len(timeline(text)), timeline(text, "down")) == (12, [])

@@ -20,6 +20,17 @@ class LinkStats(msgspec.Struct, frozen=True, kw_only=True):
     lateness_p99_us: float | None = None
 
 
+class LinkChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that a link's timeline made."""
+
+    #: CLOCK_MONOTONIC when it happened.
+    at_ns: int
+    path: str
+    direction: str
+    #: What the direction does from then on.
+    text: str
+
+
 class Backend(Protocol):
     """Impaired paths between the client's and the server's namespace."""
 
@@ -35,6 +46,18 @@ class Backend(Protocol):
 
     def check(self) -> None:
         """Raises LinkError: the link does not work any more."""
+        ...
+
+    def start(self, zero_ns: int) -> None:
+        """Begin anew, randomness included: `zero_ns` (CLOCK_MONOTONIC) is second 0 of every timeline."""
+        ...
+
+    def stop(self) -> None:
+        """Let no timeline go on: every link is again as it begins."""
+        ...
+
+    def changes(self) -> list[LinkChange]:
+        """What the timelines have changed since `start`."""
         ...
 
     def stats(self) -> list[LinkStats]:

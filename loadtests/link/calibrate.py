@@ -5,14 +5,16 @@ enough for chance (a right link falls outside about once in 10,000 rows) and for
 """
 
 import bisect
+import dataclasses
 import math
 import statistics
 from itertools import accumulate, pairwise
 
 import msgspec
 
+from loadtests.link.pipeline import Pipeline
 from loadtests.link.probes import PROBE_BYTES, ProbeStream, run_probes
-from loadtests.link.profile import Direction, GilbertElliott, LinkProfile
+from loadtests.link.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
 
 _PROBES, _LEAST_PROBES = 250, 50
 _INTERVAL_S, _BUDGET_S = 0.004, 2.5
@@ -25,6 +27,8 @@ _JITTER_S = 0.0005
 #: Chance alone moves a figure out of its window once in 10,000 times.
 _ALPHA = 1e-4
 _STANDARD_ERRORS = statistics.NormalDist().inv_cdf(1 - _ALPHA / 2)
+#: So many perfect links tell what chance does to a figure; a window keeps room for what so few do not show.
+_MODELS, _ROOM = 30, 1.3
 
 
 class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +38,7 @@ class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
     #: `up` (client → server), `down`, or `both` (there and back).
     direction: str
     #: `delay_ms` and `rtt_ms` (medians), `jitter_ms` (interquartile range of the delay, which is J for `± J`),
-    #: `loss_ratio`, `reordered_ratio`; the unit is in the name.
+    #: `loss_ratio`, `reordered_ratio`, `duplicated_ratio`, `rate_bps`; the unit is in the name.
     metric: str
     #: What the profile says.
     requested: float
@@ -68,36 +72,89 @@ def calibrate(links: dict[str, LinkProfile]) -> list[LinkRow]:
 
 def plan_probes(path: str, name: str, direction: Direction) -> ProbeStream:
     """Far enough apart not to fill the link, and not to wait for one another because of jitter."""
-    spread_s = 2 * direction.jitter_s
+    # Tables reach four times as far as the jitter, but seldom.
+    spread_s = (2 if direction.distribution == "uniform" else 4) * direction.jitter_s
     interval_s = max(_INTERVAL_S, spread_s, direction.transmission_s(PROBE_BYTES) / _SHARE_OF_RATE)
     count = min(_PROBES, max(_LEAST_PROBES, int(_BUDGET_S / interval_s)))
-    longest_s = direction.delay_s + direction.jitter_s + direction.transmission_s(PROBE_BYTES)
+    longest_s = direction.delay_s + 4 * direction.jitter_s + direction.transmission_s(PROBE_BYTES)
     return ProbeStream(path, name, count, interval_s, longest_s)
 
 
 def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
     """The rows of one direction of one path."""
-    expected_s = direction.delay_s + direction.transmission_s(PROBE_BYTES)
-    chance_s = _chance_s(stream, direction)
-    delay_window_s = _DELAY_SHARE * expected_s + _DELAY_S + chance_s
-    jitter_s = direction.jitter_s
-    loss, lost = direction.expected_loss, 1 - len(stream.arrivals) / stream.count
-    overtaken = sum(later < earlier for (earlier, _), (later, _) in pairwise(stream.arrivals)) / stream.count
-    return [
-        _row(stream, "delay_ms", *_around_ms(direction.delay_s, expected_s, median_s(stream), delay_window_s)),
-        _row(stream, "jitter_ms", *_around_ms(jitter_s, jitter_s, spread_s(stream), _JITTER_S + chance_s)),
-        _row(stream, "loss_ratio", loss, loss, lost, *loss_window(direction, stream.count)),
-        _row(stream, "reordered_ratio", 0, 0, overtaken, 0, 0),
+    models = model_streams(stream, direction)
+    delay_s, delay_chance_s = _mean_and_chance([median_s(model) for model in models])
+    jitter_s, jitter_chance_s = _mean_and_chance([spread_s(model) for model in models])
+    delay_window_s = _DELAY_SHARE * delay_s + _DELAY_S + delay_chance_s
+    jitter_window_s = _JITTER_S + jitter_chance_s
+    lost, loss = 1 - stream.arrived / stream.count, direction.loss_ratio
+    rows = [
+        _row(stream, "delay_ms", *_around_ms(direction.delay_s, delay_s, median_s(stream), delay_window_s)),
+        _row(
+            stream,
+            "jitter_ms",
+            *_around_ms(direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
+        ),
+        _row(stream, "loss_ratio", loss, direction.expected_loss, lost, *loss_window(direction, stream)),
     ]
+    for metric, requested, ratio in (
+        ("reordered_ratio", direction.reorder, reordered_ratio),
+        ("duplicated_ratio", direction.duplicate, duplicated_ratio),
+    ):
+        expected, chance = _mean_and_chance([ratio(model) for model in models])
+        chance += 1 / stream.count if chance else 0  # of a few packets chance takes or adds a whole one
+        rows.append(
+            _row(stream, metric, requested, expected, ratio(stream), max(0.0, expected - chance), expected + chance)
+        )
+    return rows
 
 
 def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> LinkRow:
     """The row of the round-trip time of one path: up and down together."""
-    expected_s = link.rtt_s + link.up.transmission_s(PROBE_BYTES) + link.down.transmission_s(PROBE_BYTES)
-    chance_s = math.hypot(_chance_s(up, link.up), _chance_s(down, link.down))
-    window_s = _DELAY_SHARE * expected_s + _DELAY_S + chance_s
+    ways = ((up, link.up), (down, link.down))
+    expected = [_mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
+    expected_s = sum(delay_s for delay_s, _ in expected)
+    window_s = _DELAY_SHARE * expected_s + _DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
     row = _row(up, "rtt_ms", *_around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
     return msgspec.structs.replace(row, direction="both")
+
+
+def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream]:
+    """What perfect links make of the same probes: one if chance has no say in it, else many.
+
+    Losses are left out: they have a window of their own, and a link that loses all still has a delay.
+    """
+    sure = msgspec.structs.replace(direction, loss=0.0, corrupt=0.0)
+    by_chance = direction.jitter_s or direction.reorder or direction.duplicate
+    models = []
+    for number in range(_MODELS if by_chance else 1):
+        pipeline = Pipeline(sure, f"model {number}")
+        arrivals = []
+        for sequence in range(stream.count):
+            sent_ns = round(sequence * stream.interval_s * 1e9)
+            for _ in pipeline.copies(bytes(1)):
+                left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
+                if left_ns is not None:
+                    arrivals.append((left_ns, sequence, left_ns - sent_ns))
+        in_order = [(sequence, delay_ns) for _, sequence, delay_ns in sorted(arrivals)]
+        models.append(dataclasses.replace(stream, arrivals=in_order))
+    return models
+
+
+def _mean_and_chance(figures: list[float]) -> tuple[float, float]:
+    """The mean, and how far chance moves one figure from it."""
+    chance = statistics.stdev(figures) * _STANDARD_ERRORS * _ROOM if len(figures) > 1 else 0.0
+    return statistics.fmean(figures), chance
+
+
+def reordered_ratio(stream: ProbeStream) -> float:
+    """Share of probes that arrive just behind a later one."""
+    return sum(later < earlier for (earlier, _), (later, _) in pairwise(stream.arrivals)) / stream.count
+
+
+def duplicated_ratio(stream: ProbeStream) -> float:
+    """Share of probes that arrive once more."""
+    return (len(stream.arrivals) - stream.arrived) / stream.count
 
 
 def median_s(stream: ProbeStream) -> float:
@@ -113,21 +170,24 @@ def spread_s(stream: ProbeStream) -> float:
     return (third - first) / 1e9
 
 
-def loss_window(direction: Direction, sent: int) -> tuple[float, float]:
-    """The shares of `sent` packets between which chance leaves the loss of a right link: quantiles of the binomial.
+def loss_window(direction: Direction, stream: ProbeStream, alpha: float = _ALPHA) -> tuple[float, float]:
+    """The shares of the probes between which chance leaves the loss of a right link: quantiles of the binomial.
 
-    Packets lost in one burst are one witness rather than many: with a Gilbert–Elliott chain, whose memory is 1 - p - r,
-    the sample counts as that much smaller.
+    Packets lost in one burst are one witness rather than many: with a Gilbert–Elliott chain, whose memory from one
+    packet to the next is 1 - p - r, the sample counts as that much smaller.
     """
-    loss = direction.expected_loss
+    loss, sent = direction.expected_loss, stream.count
     if loss in (0, 1):
         return loss, loss
+    memory = 0.0
     if isinstance(direction.loss, GilbertElliott):
         memory = max(0.0, 1 - direction.loss.p - direction.loss.r)
-        sent = max(1, round(sent * (1 - memory) / (1 + memory)))
+    elif isinstance(direction.loss, TimedBursts):
+        memory = math.exp(-stream.interval_s * (1 / direction.loss.good_s + 1 / direction.loss.bad_s))
+    sent = max(1, round(sent * (1 - memory) / (1 + memory)))
     cumulative = list(accumulate(_binomial(lost, sent, loss) for lost in range(sent + 1)))
-    fewest = bisect.bisect_left(cumulative, _ALPHA / 2)
-    most = bisect.bisect_left(cumulative, 1 - _ALPHA / 2)
+    fewest = bisect.bisect_left(cumulative, alpha / 2)
+    most = bisect.bisect_left(cumulative, 1 - alpha / 2)
     return fewest / sent, min(most, sent) / sent
 
 
@@ -135,11 +195,6 @@ def _binomial(successes: int, trials: int, probability: float) -> float:
     """Probability of so many successes; by logarithms, for powers of large samples underflow."""
     ways = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
     return math.exp(ways + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
-
-
-def _chance_s(stream: ProbeStream, direction: Direction) -> float:
-    """How far chance moves the median, and the interquartile range, of delays uniform in ± jitter."""
-    return _STANDARD_ERRORS * direction.jitter_s / math.sqrt(max(1, len(stream.arrivals)))
 
 
 def _around_ms(requested_s: float, expected_s: float, measured_s: float, window_s: float) -> tuple[float, ...]:

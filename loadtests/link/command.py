@@ -66,6 +66,7 @@ def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
             trusted = all(row.within for row in rows)
         if arguments.command is None:
             return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
+        lab.start()
         with _served(lab, arguments.serve):
             return _run_in_foreground(lab, arguments.command)
 

@@ -4,13 +4,19 @@ Each effect is told when a packet reaches it and how long it is, and answers whe
 lost there. Times are integer nanoseconds of any one clock; packets must be fed in order of time. Chance comes from the
 `random.Random` passed in, so the same seed makes the same decisions, packet for packet. The arithmetic is that of the
 kernel's `sch_netem.c`.
+
+An effect outlives a change of the link: `set` gives it new numbers, and what it knows of the packets before stays.
 """
 
+import math
+from bisect import bisect_left
 from collections import deque
 from random import Random
 from typing import Protocol
 
-from loadtests.link.profile import ETHERNET_HEADER_BYTES, GilbertElliott
+from loadtests.link.distributions import table
+from loadtests.link.profile import ETHERNET_HEADER_BYTES, Direction, GilbertElliott, TimedBursts
+from loadtests.link.trace import OPPORTUNITY_BYTES, read_trace
 
 
 class Effect(Protocol):
@@ -18,6 +24,17 @@ class Effect(Protocol):
 
     #: Packets lost here so far.
     dropped: int
+
+    def __init__(self, random: Random) -> None: ...
+
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        """Whether `direction` asks for this effect at all."""
+        ...
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        """Do what `direction` says, from `at_ns` on."""
+        ...
 
     def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
         """When the packet that arrives at `at_ns` leaves; None if it is lost."""
@@ -27,10 +44,18 @@ class Effect(Protocol):
 class RandomLoss:
     """Each packet is lost with the same probability, whatever happened to the others."""
 
-    def __init__(self, ratio: float, random: Random) -> None:
+    def __init__(self, random: Random) -> None:
         self.dropped = 0
-        self._ratio = ratio
         self._random = random.random
+        self._ratio = 0.0
+
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        return isinstance(direction.loss, float) and direction.loss > 0
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        assert isinstance(direction.loss, float), "wanted"
+        self._ratio = direction.loss
 
     def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
         if self._random() < self._ratio:
@@ -42,11 +67,19 @@ class RandomLoss:
 class BurstyLoss:
     """Gilbert–Elliott: the state steps first, but the loss is that of the state before the step, as in netem."""
 
-    def __init__(self, model: GilbertElliott, random: Random) -> None:
+    def __init__(self, random: Random) -> None:
         self.dropped = 0
-        self._model = model
         self._random = random.random
+        self._model = GilbertElliott(0, 1)
         self._bad = False
+
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        return isinstance(direction.loss, GilbertElliott)
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        assert isinstance(direction.loss, GilbertElliott), "wanted"
+        self._model = direction.loss
 
     def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
         model, was_bad = self._model, self._bad
@@ -58,20 +91,65 @@ class BurstyLoss:
         return at_ns
 
 
-class Delay:
-    """Every packet takes `delay_ns ± jitter_ns` (uniform), but never overtakes the one before."""
+class TimedLoss:
+    """Gilbert–Elliott in time: good and bad states of random length, whether packets come or not."""
 
-    def __init__(self, delay_ns: int, jitter_ns: int, random: Random) -> None:
+    def __init__(self, random: Random) -> None:
         self.dropped = 0
-        self._least_ns = delay_ns - jitter_ns
-        self._spread_ns = 2 * jitter_ns
+        self._random = random
+        self._model = TimedBursts(1, 1)
+        self._bad = True  # the first step makes it good
+        self._until_ns: float = -math.inf
+
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        return isinstance(direction.loss, TimedBursts)
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        assert isinstance(direction.loss, TimedBursts), "wanted"
+        self._model = direction.loss
+        self._until_ns = max(self._until_ns, at_ns)
+
+    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
+        model = self._model
+        while self._until_ns <= at_ns:
+            self._bad = not self._bad
+            self._until_ns += self._random.expovariate(1e-9 / (model.bad_s if self._bad else model.good_s))
+        if self._random.random() < (model.bad_loss if self._bad else model.good_loss):
+            self.dropped += 1
+            return None
+        return at_ns
+
+
+class Delay:
+    """Every packet takes its delay and jitter, in the order of arrival if asked; some skip it and overtake."""
+
+    def __init__(self, random: Random) -> None:
+        self.dropped = 0
         self._random = random.random
         self._last_ns = 0
 
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        return direction.delay_s > 0
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        self._delay_ns = round(direction.delay_s * 1e9)
+        self._jitter_ns = round(direction.jitter_s * 1e9)
+        self._table = () if direction.distribution == "uniform" else table(direction.distribution)
+        self._keep_order = direction.keep_order
+        self._reorder = direction.reorder
+
     def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
-        leaves_ns = at_ns + self._least_ns
-        if self._spread_ns:
-            leaves_ns += int(self._spread_ns * self._random())
+        if self._reorder and self._random() < self._reorder:
+            return at_ns
+        leaves_ns = at_ns + self._delay_ns
+        if self._jitter_ns:
+            chance = self._random()
+            t = self._table[int(chance * len(self._table))] if self._table else 2 * chance - 1
+            leaves_ns = max(at_ns, leaves_ns + int(self._jitter_ns * t))
+        if not self._keep_order:
+            return leaves_ns
         self._last_ns = max(self._last_ns, leaves_ns)
         return self._last_ns
 
@@ -79,12 +157,19 @@ class Delay:
 class Rate:
     """One packet at a time at so many bits per second; a packet that finds the queue full is dropped."""
 
-    def __init__(self, rate_bps: float, queue_packets: int) -> None:
+    def __init__(self, random: Random) -> None:
         self.dropped = 0
-        self._ns_per_byte = 8e9 / rate_bps
-        self._queue_packets = queue_packets
         #: When each packet still here will have been sent.
         self._departures_ns: deque[int] = deque()
+
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        return direction.rate_bps is not None
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        assert direction.rate_bps is not None, "wanted"
+        self._ns_per_byte = 8e9 / direction.rate_bps
+        self._queue_packets = direction.queue_packets
 
     def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
         departures_ns = self._departures_ns
@@ -96,3 +181,51 @@ class Rate:
         starts_ns = departures_ns[-1] if departures_ns else at_ns
         departures_ns.append(starts_ns + int((ip_bytes + ETHERNET_HEADER_BYTES) * self._ns_per_byte))
         return departures_ns[-1]
+
+
+class Opportunities:
+    """The rate of a trace: packets leave when its lines say (see `trace.py`); a full queue drops."""
+
+    def __init__(self, random: Random) -> None:
+        self.dropped = 0
+        self._departures_ns: deque[int] = deque()
+        self._path = ""
+        #: The opportunity in use, counted from the beginning of the trace, and what is left of it.
+        self._number, self._left_bytes = 0, 0
+
+    @staticmethod
+    def wanted(direction: Direction) -> bool:
+        return direction.trace is not None
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        assert direction.trace is not None, "wanted"
+        self._queue_packets = direction.queue_packets
+        if self._path != direction.trace.path:
+            self._path, self._begin_ns = direction.trace.path, at_ns
+            self._times_ms = read_trace(self._path)
+            self._number, self._left_bytes = 0, OPPORTUNITY_BYTES
+
+    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
+        departures_ns = self._departures_ns
+        while departures_ns and departures_ns[0] <= at_ns:
+            departures_ns.popleft()
+        if len(departures_ns) >= self._queue_packets:
+            self.dropped += 1
+            return None
+        if self._time_ns(self._number) < at_ns:
+            self._number, self._left_bytes = self._first_after(at_ns), OPPORTUNITY_BYTES
+        needed_bytes = ip_bytes + OPPORTUNITY_BYTES - 1500
+        while needed_bytes > self._left_bytes:
+            needed_bytes -= self._left_bytes
+            self._number, self._left_bytes = self._number + 1, OPPORTUNITY_BYTES
+        self._left_bytes -= needed_bytes
+        departures_ns.append(self._time_ns(self._number))
+        return departures_ns[-1]
+
+    def _time_ns(self, number: int) -> int:
+        turn, index = divmod(number, len(self._times_ms))
+        return self._begin_ns + (turn * self._times_ms[-1] + self._times_ms[index]) * 1_000_000
+
+    def _first_after(self, at_ns: int) -> int:
+        turn, within_ns = divmod(at_ns - self._begin_ns, self._times_ms[-1] * 1_000_000)
+        return turn * len(self._times_ms) + bisect_left(self._times_ms, within_ns / 1e6)

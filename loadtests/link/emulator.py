@@ -16,7 +16,7 @@ import msgspec
 
 from loadtests.errors import LinkError
 from loadtests.link import ferry
-from loadtests.link.backend import LinkStats
+from loadtests.link.backend import LinkChange, LinkStats
 from loadtests.link.namespaces import Namespace, run_tool
 from loadtests.link.profile import LinkProfile
 from loadtests.link.topology import CLIENT, SERVER, client_address, server_address
@@ -66,6 +66,15 @@ class EmulatorBackend:
         code = self._ferry.poll()
         if code is not None:
             raise LinkError(f"the link emulator died (exit code {code}); nothing measured since can be believed")
+
+    def start(self, zero_ns: int) -> None:
+        self._ask(f"start {zero_ns}".encode())
+
+    def stop(self) -> None:
+        self._ask(b"stop")
+
+    def changes(self) -> list[LinkChange]:
+        return msgspec.json.decode(self._ask(b"changes"), type=list[LinkChange])
 
     def stats(self) -> list[LinkStats]:
         carried = msgspec.json.decode(self._ask(b"stats"), type=list[LinkStats])

@@ -1,8 +1,9 @@
 """The emulator's process: carries packets between TUN devices, each when its pipeline says (`python -m …link.ferry`).
 
 It reads an :class:`Order` as one line of JSON from its standard input and answers `ready`, or a sentence about what
-went wrong. Then each line it reads is answered by a line of JSON, the :class:`LinkStats` of every crossing so far; at
-end of input it ends, and its devices vanish with it.
+went wrong. Then each line it reads is answered by a line of JSON: `stats` by the :class:`LinkStats` of every crossing,
+`changes` by every :class:`LinkChange` since the start; `start NS` and `stop` begin and end the timelines.
+At end of input it ends, and its devices vanish with it.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ import time
 import msgspec
 
 from loadtests.link import syscalls
-from loadtests.link.backend import LinkStats
+from loadtests.link.backend import LinkChange, LinkStats
 from loadtests.link.namespaces import Namespace
-from loadtests.link.pipeline import Pipeline, build_pipeline
-from loadtests.link.profile import LinkProfile
+from loadtests.link.pipeline import Pipeline
+from loadtests.link.profile import Direction, LinkProfile
 from loadtests.link.topology import CLIENT, SERVER
 
 _TUN = "/dev/net/tun"
@@ -32,6 +33,8 @@ _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _READ_BYTES = 65536
 #: So many packets are read in a row at most, lest those that are due wait for a flood.
 _BATCH_PACKETS = 32
+#: Later than any clock.
+_NEVER_NS = 1 << 63
 #: Lateness is counted in buckets of this width; the last bucket holds all the rest.
 _BUCKET_NS, _BUCKETS = 10_000, 1000
 
@@ -46,16 +49,56 @@ class Order(msgspec.Struct):
 class Crossing:
     """One direction of one path: where packets come from, what happens to them, where they go."""
 
-    def __init__(self, path: str, direction: str, source: int, target: int, pipeline: Pipeline) -> None:
+    def __init__(self, path: str, direction: str, link: LinkProfile, seed: int, source: int, target: int) -> None:
         self.path = path
         self.direction = direction
         self.source = source
         self.target = target
-        self.pipeline = pipeline
+        self.changes: list[LinkChange] = []
+        self._link = link
+        self._seed = f"{seed}/{path}/{direction}"
+        self._dropped_before = 0
+        self.pipeline = Pipeline(getattr(link, direction), self._seed)
+        self.stop()
         self.delivered_packets = 0
         self.delivered_bytes = 0
         self.refused_packets = 0
         self.lateness = [0] * _BUCKETS
+
+    def start(self, zero_ns: int) -> None:
+        """Begin anew; the same seed makes the same decisions from here on, whatever was carried before."""
+        self._begin(zero_ns)
+        self._schedule = self._link.schedule(self.direction)
+        self._zero_ns = zero_ns
+        self._plan()
+
+    def stop(self) -> None:
+        """Be as in the beginning, for good."""
+        self._begin(time.monotonic_ns())
+        self._schedule = iter(())
+        self._plan()
+
+    def change(self) -> None:
+        """Make the change that is due, and plan the next."""
+        assert self._next is not None, "due"
+        self.pipeline.set(self._next, self.due_ns)
+        self._note(self._next)
+        self._plan()
+
+    def _begin(self, at_ns: int) -> None:
+        self._dropped_before += self.pipeline.dropped_packets
+        self.pipeline = Pipeline(getattr(self._link, self.direction), self._seed, at_ns)
+        self.changes.clear()
+
+    def _plan(self) -> None:
+        planned = next(self._schedule, None)
+        self._next = planned[1] if planned else None
+        #: When the next change is due; never, if there is none.
+        self.due_ns = self._zero_ns + round(planned[0] * 1e9) if planned else _NEVER_NS
+
+    def _note(self, direction: Direction) -> None:
+        at_ns = time.monotonic_ns()
+        self.changes.append(LinkChange(at_ns=at_ns, path=self.path, direction=self.direction, text=str(direction)))
 
     def stats(self) -> LinkStats:
         return LinkStats(
@@ -63,7 +106,7 @@ class Crossing:
             direction=self.direction,
             delivered_packets=self.delivered_packets,
             delivered_bytes=self.delivered_bytes,
-            dropped_packets=self.pipeline.dropped_packets + self.refused_packets,
+            dropped_packets=self._dropped_before + self.pipeline.dropped_packets + self.refused_packets,
             lateness_p99_us=self._lateness_p99_us(),
         )
 
@@ -89,33 +132,43 @@ class Ferry:
     def run(self) -> None:
         """Serve until the end of the control channel."""
         files = [self._control, *self._crossings]
+        change_ns = _NEVER_NS
         while True:
-            timeout_s = max(0, self._waiting[0][0] - time.monotonic_ns()) / 1e9 if self._waiting else None
+            next_ns = min(self._waiting[0][0], change_ns) if self._waiting else change_ns
+            timeout_s = None if next_ns == _NEVER_NS else max(0, next_ns - time.monotonic_ns()) / 1e9
             readable, _, _ = select.select(files, (), (), timeout_s)
+            if change_ns <= time.monotonic_ns():
+                change_ns = self._change(time.monotonic_ns())
             for file in readable:
                 if file != self._control:
                     self._collect(self._crossings[file])
-                elif not self._answer():
+                elif self._answer():
+                    change_ns = self._change(0)
+                else:
                     return
             self._deliver()
 
+    def _change(self, now_ns: int) -> int:
+        """Make every change that is due; returns when the next one is."""
+        for crossing in self._crossings.values():
+            while crossing.due_ns <= now_ns:
+                crossing.change()
+        return min(crossing.due_ns for crossing in self._crossings.values())
+
     def _collect(self, crossing: Crossing) -> None:
         """Read what has arrived and decide when each packet leaves."""
-        source, leaves_ns, waiting, clock_ns = (
-            crossing.source,
-            crossing.pipeline.leaves_ns,
-            self._waiting,
-            time.monotonic_ns,
-        )
+        source, pipeline, waiting, clock_ns = crossing.source, crossing.pipeline, self._waiting, time.monotonic_ns
+        leaves_ns = pipeline.leaves_ns
         for _ in range(_BATCH_PACKETS):
             try:
                 packet = os.read(source, _READ_BYTES)
             except BlockingIOError:
                 return
-            due_ns = leaves_ns(clock_ns(), len(packet))
-            if due_ns is not None:
-                self._sequence += 1
-                heapq.heappush(waiting, (due_ns, self._sequence, crossing, packet))
+            for copy in pipeline.copies(packet) if pipeline.copies_packets else (packet,):
+                due_ns = leaves_ns(clock_ns(), len(copy))
+                if due_ns is not None:
+                    self._sequence += 1
+                    heapq.heappush(waiting, (due_ns, self._sequence, crossing, copy))
 
     def _deliver(self) -> None:
         """Write every packet whose time has come."""
@@ -134,9 +187,24 @@ class Ferry:
             crossing.lateness[min((now_ns - due_ns) // _BUCKET_NS, _BUCKETS - 1)] += 1
 
     def _answer(self) -> bool:
-        if not os.read(self._control, 4096):
-            return False
-        _say(msgspec.json.encode([crossing.stats() for crossing in self._crossings.values()]))
+        """Do what a line of the control channel says; False at its end."""
+        crossings = list(self._crossings.values())
+        word, *numbers = os.read(self._control, 4096).decode().split() or [""]
+        answer: list[LinkStats] | list[LinkChange] = []
+        match word:
+            case "stats":
+                answer = [crossing.stats() for crossing in crossings]
+            case "changes":
+                answer = [change for crossing in crossings for change in crossing.changes]
+            case "start":
+                for crossing in crossings:
+                    crossing.start(int(numbers[0]))
+            case "stop":
+                for crossing in crossings:
+                    crossing.stop()
+            case _:
+                return False
+        _say(msgspec.json.encode(answer))
         return True
 
 
@@ -153,9 +221,8 @@ def build_crossings(order: Order) -> list[Crossing]:
     crossings = []
     for path, link in order.links.items():
         client, server = (open_tun(Namespace(name), path) for name in (CLIENT, SERVER))
-        for direction, way, source, target in (("up", link.up, client, server), ("down", link.down, server, client)):
-            pipeline = build_pipeline(way, f"{order.seed}/{path}/{direction}")
-            crossings.append(Crossing(path, direction, source, target, pipeline))
+        crossings.append(Crossing(path, "up", link, order.seed, client, server))
+        crossings.append(Crossing(path, "down", link, order.seed, server, client))
     return crossings
 
 

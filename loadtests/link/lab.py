@@ -1,16 +1,18 @@
 """The laboratory's network: a client and a server joined by impaired paths, for the length of a `with` block."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from loadtests.errors import LinkError
-from loadtests.link.backend import Backend, LinkStats
+from loadtests.link.backend import Backend, LinkChange, LinkStats
 from loadtests.link.calibrate import LinkRow, calibrate
 from loadtests.link.emulator import EmulatorBackend
 from loadtests.link.namespaces import Namespace
 from loadtests.link.netem import NetemBackend, kernel_has_netem
 from loadtests.link.profile import LinkProfile
+from loadtests.link.qdisc import beyond_netem
 from loadtests.link.topology import CLIENT, SERVER, server_address
 
 BackendName = Literal["auto", "emulator", "netem"]
@@ -52,6 +54,22 @@ class Lab:
         """Measure what the links really do, in both directions; takes a few seconds and expects no other traffic."""
         return calibrate(self.links)
 
+    def start(self, zero_ns: int | None = None) -> None:
+        """Begin anew, so that the same seed makes the same decisions from here on, and let the timelines run.
+
+        Args:
+            zero_ns: second 0 of every timeline (CLOCK_MONOTONIC); may be past, then what is overdue happens at once.
+        """
+        self._backend.start(time.monotonic_ns() if zero_ns is None else zero_ns)
+
+    def stop(self) -> None:
+        """End the timelines: every link is as it begins, and can be calibrated again."""
+        self._backend.stop()
+
+    def changes(self) -> list[LinkChange]:
+        """What the timelines have changed since `start`."""
+        return sorted(self._backend.changes(), key=lambda change: change.at_ns)
+
     def stats(self) -> list[LinkStats]:
         """What each path carried so far in each direction."""
         return self._backend.stats()
@@ -67,13 +85,14 @@ def open_lab(links: Mapping[str, LinkProfile], backend: BackendName = "auto", se
 
     Args:
         links: the link of each path, `primary` and perhaps `secondary`.
-        backend: who makes the links; `auto` takes netem if the kernel has it.
+        backend: who makes the links; `auto` takes netem if the kernel has it and the links need no more.
         seed: of everything random in the emulator (netem draws its own).
 
     Raises:
         LinkError: the links cannot be built here, or do not read back as requested.
     """
-    has_netem = backend != "emulator" and kernel_has_netem()
+    beyond = any(beyond_netem(link) for link in links.values())
+    has_netem = (backend == "netem" or (backend == "auto" and not beyond)) and kernel_has_netem()
     if backend == "netem" and not has_netem:
         raise LinkError(
             "this kernel has no netem (CONFIG_NET_SCH_NETEM); use the emulator, or as root: modprobe sch_netem"

@@ -1,132 +1,16 @@
 """The YAML of a link: a file in `scenarios/links/`, or a block inside a scenario, decoded into a LinkProfile."""
 
 import difflib
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
-
-import msgspec
+from typing import Any
 
 from loadtests.errors import ConfigError
-from loadtests.link.profile import FULL_PACKET_BYTES, Direction, GilbertElliott, LinkProfile
-from loadtests.units import BitsPerSecond, Quantity, Ratio, Seconds
+from loadtests.link import timeline
+from loadtests.link.profile import Direction, LinkProfile
+from loadtests.link.vocabulary import WAYS, LinkBlock
 from loadtests.yamlfile import Document, KeyPath
 
 LINKS_FOLDER = Path(__file__).resolve().parents[2] / "scenarios" / "links"
-
-
-class Packets(Quantity):
-    """A number of packets."""
-
-    units: ClassVar = {"packet": 1.0, "packets": 1.0}
-    expected: ClassVar = "a number of packets such as 50packets"
-
-
-@dataclass(frozen=True)
-class Queue:
-    """The length of a queue: a time (`100ms`) or a number of packets (`50packets`)."""
-
-    length: Seconds | Packets
-
-    @classmethod
-    def from_yaml(cls, value: Any) -> Self:
-        """Raises ValueError: the text is neither (the user's fault)."""
-        for kind in (Seconds, Packets):
-            try:
-                return cls(kind.from_yaml(value))
-            except ValueError:
-                continue
-        raise ValueError(f"expected {Seconds.expected}, or {Packets.expected}; got {value!r}")
-
-    def packets(self, rate_bps: float) -> int:
-        """The length in packets; a time is filled with full-size packets, and one packet always fits."""
-        if isinstance(self.length, Packets):
-            return max(1, round(self.length))
-        return max(1, math.ceil(self.length * rate_bps / (8 * FULL_PACKET_BYTES)))
-
-
-#: A rate without a queue gets one of this length, with room for TCP's initial window at least.
-DEFAULT_QUEUE = Queue(Seconds(0.1))
-DEFAULT_QUEUE_LEAST_PACKETS = 10
-
-
-class GilbertElliottBlock(msgspec.Struct):
-    """`gilbert_elliott: {p, r, 1-h, 1-k}`, by the names of tc netem's `gemodel`."""
-
-    p: Ratio
-    r: Ratio
-    bad_loss: Ratio = msgspec.field(name="1-h", default=Ratio(1))
-    good_loss: Ratio = msgspec.field(name="1-k", default=Ratio(0))
-
-    def __post_init__(self) -> None:
-        if self.p + self.r == 0:
-            raise ValueError("p and r must not both be 0")
-
-
-class BurstyLoss(msgspec.Struct):
-    """A `loss` that is more than a percentage."""
-
-    gilbert_elliott: GilbertElliottBlock
-
-
-class Rate(BitsPerSecond):
-    """A rate that lets something through."""
-
-    @classmethod
-    def from_yaml(cls, value: Any) -> Self:
-        rate = super().from_yaml(value)
-        if not rate:
-            raise ValueError("must be more than 0; leave it out for an unlimited link")
-        return rate
-
-
-class DirectionBlock(msgspec.Struct):
-    """The keys of one direction; None where the file is silent."""
-
-    delay: Seconds | None = None
-    jitter: Seconds | None = None
-    loss: Ratio | BurstyLoss | None = None
-    rate: Rate | None = None
-    queue: Queue | None = None
-
-
-class LinkBlock(DirectionBlock):
-    """The keys of a link: those of a direction hold both ways, unless `up` or `down` says otherwise."""
-
-    description: str = ""
-    source: str = ""
-    rtt: Seconds | None = None
-    up: DirectionBlock = msgspec.field(default_factory=DirectionBlock)
-    down: DirectionBlock = msgspec.field(default_factory=DirectionBlock)
-
-    def direction(self, own: DirectionBlock) -> Direction:
-        """What a direction does whose own block is `own`."""
-
-        def said(key: str) -> Any:
-            value = getattr(own, key)
-            return getattr(self, key) if value is None else value
-
-        delay_s = (self.rtt or 0) / 2 if said("delay") is None else said("delay")
-        loss, rate, queue = said("loss"), said("rate"), said("queue")
-        if isinstance(loss, BurstyLoss):
-            model = loss.gilbert_elliott
-            loss = GilbertElliott(float(model.p), float(model.r), float(model.bad_loss), float(model.good_loss))
-        else:
-            loss = float(loss or 0)
-        return Direction(
-            delay_s=float(delay_s),
-            jitter_s=float(said("jitter") or 0),
-            loss=loss,
-            rate_bps=float(rate) if rate else None,
-            queue_packets=_queue_packets(queue, rate) if rate else 0,
-        )
-
-
-def _queue_packets(queue: Queue | None, rate_bps: float) -> int:
-    if queue is None:
-        return max(DEFAULT_QUEUE_LEAST_PACKETS, DEFAULT_QUEUE.packets(rate_bps))
-    return queue.packets(rate_bps)
 
 
 def known_links() -> list[str]:
@@ -174,35 +58,76 @@ def _at(document: Document, path: KeyPath) -> Any:
     return value
 
 
+#: Keys of other tools that mean something else here, or nothing good anywhere.
+_REFUSED = {
+    "latency": "ambiguous: say rtt (there and back) or delay (one way)",
+    "limit": "netem's limit counts delayed packets too; say queue, which does not",
+    "correlation": "netem's correlation does not do what it says; for bursts say loss: {gilbert_elliott: …}",
+    "slot": "not offered: netem's slots follow no seed; a trace says when the link can send",
+}
+
+
 def _profile(document: Document, path: KeyPath, name: str) -> LinkProfile:
     """Decode the block at `path`, refusing first what is ambiguous and last what does not fit together."""
-    for place in _said(document, path, "latency"):
-        raise document.error(place, "ambiguous: say rtt (there and back) or delay (one way)")
+    for key, sentence in _REFUSED.items():
+        for place in _said(document, path, key):
+            raise document.error(place, sentence)
     block = document.convert(LinkBlock, path)
-    if block.rtt is not None:
+    if _said(document, path, "rtt"):
         for place in _said(document, path, "delay"):
             raise document.error(place, "not together with rtt: rtt is there and back, delay is one way")
-    if not _said(document, path, "rate"):
+    if not _said(document, path, "rate") and not _said(document, path, "trace"):
         for place in _said(document, path, "queue"):
             raise document.error(place, "a queue forms only in front of a rate: say rate too")
+    changes = timeline.changes({way: block.way(way) for way in WAYS}, block.timeline)
+    if block.cycle is not None and block.cycle <= changes[-1].at_s:
+        raise document.error(
+            (*path, "cycle"), f"must be longer than the timeline, which ends at {changes[-1].at_s:g} s"
+        )
     link = LinkProfile(
         name=name,
         description=block.description,
         source=block.source,
-        up=block.direction(block.up),
-        down=block.direction(block.down),
+        up=changes[0].up,
+        down=changes[0].down,
+        timeline=tuple(changes[1:]),
+        cycle_s=None if block.cycle is None else float(block.cycle),
     )
-    for direction in (link.up, link.down):
-        if direction.jitter_s > direction.delay_s:
-            values_ms = f"{direction.jitter_s * 1e3:g} ms is more than {direction.delay_s * 1e3:g} ms"
-            raise document.error(_said(document, path, "jitter")[-1], f"must not exceed the one-way delay: {values_ms}")
+    for change in changes:
+        for direction in (change.up, change.down):
+            problem = _contradiction(direction)
+            if problem:
+                key, sentence = problem
+                raise document.error(_said(document, path, key)[-1], sentence)
     return link
 
 
+def _contradiction(direction: Direction) -> tuple[str, str] | None:
+    """A key that does not fit the others, and why."""
+    if direction.jitter_s > direction.delay_s:
+        values_ms = f"{direction.jitter_s * 1e3:g} ms is more than {direction.delay_s * 1e3:g} ms"
+        return "jitter", f"must not exceed the one-way delay: {values_ms}"
+    if direction.reorder and not direction.delay_s:
+        return "reorder", "packets overtake by skipping the delay: say delay or rtt too"
+    if direction.trace and direction.rate_bps:
+        return "trace", "not together with rate: a trace is the rate"
+    return None
+
+
 def _said(document: Document, path: KeyPath, key: str) -> list[KeyPath]:
-    """Where the link block at `path` says `key`: for both ways, for up, for down."""
+    """Where the link block at `path` says `key`: for both ways, for up, for down, or anywhere in its timeline."""
     block = _at(document, path)
     if not isinstance(block, dict):
         return []
-    inner = [(path, block), *(((*path, way), block.get(way)) for way in ("up", "down"))]
-    return [(*place, key) for place, keys in inner if isinstance(keys, dict) and key in keys]
+    entries = block.get("timeline")
+    places = [path]
+    if isinstance(entries, list):
+        places += [(*path, "timeline", index) for index in range(len(entries))]
+    said: list[KeyPath] = []
+    for place in places:
+        keys = _at(document, place)
+        inner = [(place, keys)]
+        if isinstance(keys, dict):
+            inner += [((*place, way), keys.get(way)) for way in WAYS]
+        said += [(*where, key) for where, content in inner if isinstance(content, dict) and key in content]
+    return said

@@ -37,6 +37,11 @@ class ProbeStream:
     arrivals: list[tuple[int, int]] = field(default_factory=list)
 
     @property
+    def arrived(self) -> int:
+        """How many arrived at least once."""
+        return len({sequence for sequence, _ in self.arrivals})
+
+    @property
     def duration_s(self) -> float:
         """From the first sending to when the last can be given up."""
         return self.count * self.interval_s + self.longest_s + _GRACE_S
@@ -53,7 +58,7 @@ def run_probes(streams: list[ProbeStream]) -> None:
             receivers[ends[stream.path][stream.direction == "up"]] = stream
             heapq.heappush(due, (start_s, index, 0))
         end_s = start_s + max(stream.duration_s for stream in streams)
-        while (now_s := time.monotonic()) < end_s and any(len(stream.arrivals) < stream.count for stream in streams):
+        while (now_s := time.monotonic()) < end_s and any(stream.arrived < stream.count for stream in streams):
             readable, _, _ = select.select(receivers, (), (), max(0, (due[0][0] if due else end_s) - now_s))
             for receiver in readable:
                 _receive(receiver, receivers[receiver])

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from loadtests.link.profile import Direction, GilbertElliott
+from loadtests.link.distributions import Distribution
+from loadtests.link.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
 
 #: The delay line itself never loses a packet: its limit is out of reach.
 _DELAY_LINE_PACKETS = 1_000_000
@@ -24,15 +25,22 @@ class Netem(msgspec.Struct, frozen=True, kw_only=True):
     limit_packets: int
     delay_s: float = 0.0
     jitter_s: float = 0.0
+    distribution: Distribution = "uniform"
     loss: float | GilbertElliott = 0.0
+    reorder: float = 0.0
+    duplicate: float = 0.0
+    corrupt: float = 0.0
     rate_bps: float
 
     def command(self, device: str) -> str:
         """The `tc` command that makes `device` send through this qdisc."""
         place = "root" if self.parent == "root" else f"parent {self.parent}"
+        # A table needs a jitter; uniform is what netem does without one.
+        table = f" distribution {self.distribution}" if self.jitter_s and self.distribution != "uniform" else ""
         return (
             f"qdisc replace dev {device} {place} handle {self.handle} netem limit {self.limit_packets}"
-            f" delay {self.delay_s * 1e6:.3f}us {self.jitter_s * 1e6:.3f}us loss {self._loss_arguments()}"
+            f" delay {self.delay_s * 1e6:.3f}us {self.jitter_s * 1e6:.3f}us{table} loss {self._loss_arguments()}"
+            f" reorder {_percent(self.reorder)} duplicate {_percent(self.duplicate)} corrupt {_percent(self.corrupt)}"
             f" rate {self.rate_bps:.0f}bit"
         )
 
@@ -46,6 +54,7 @@ class Netem(msgspec.Struct, frozen=True, kw_only=True):
             "delay": delay.get("delay", 0),
             "jitter": delay.get("jitter", 0),
             "loss": options.get("loss-random", {}).get("loss", 0),
+            **{key: options.get(key, {}).get(key, 0) for key in ("reorder", "duplicate", "corrupt")},
             "rate": options.get("rate", {}).get("rate", 0) * 8,
             **{key: gemodel.get(key, 0) for key in ("p", "r", "1-h", "1-k")},
         }
@@ -62,6 +71,9 @@ class Netem(msgspec.Struct, frozen=True, kw_only=True):
             "delay": self.delay_s,
             "jitter": self.jitter_s,
             "loss": self.loss if isinstance(self.loss, float) else 0.0,
+            "reorder": self.reorder,
+            "duplicate": self.duplicate,
+            "corrupt": self.corrupt,
             "rate": self.rate_bps,
             "p": model.p,
             "r": model.r,
@@ -81,6 +93,7 @@ def netem_tree(direction: Direction) -> list[Netem]:
 
     Two, because the one `limit` of a netem counts what is delayed together with what queues for the rate.
     """
+    assert not isinstance(direction.loss, TimedBursts), "refused before"
     tree = [
         Netem(
             handle="1:",
@@ -88,8 +101,12 @@ def netem_tree(direction: Direction) -> list[Netem]:
             limit_packets=_DELAY_LINE_PACKETS,
             delay_s=direction.delay_s,
             jitter_s=direction.jitter_s,
+            distribution=direction.distribution,
             loss=direction.loss,
-            rate_bps=_ORDER_KEEPING_BPS,
+            reorder=direction.reorder,
+            duplicate=direction.duplicate,
+            corrupt=direction.corrupt,
+            rate_bps=_ORDER_KEEPING_BPS if direction.keep_order else 0,
         )
     ]
     if direction.rate_bps:
@@ -97,6 +114,16 @@ def netem_tree(direction: Direction) -> list[Netem]:
             Netem(handle="2:", parent="1:1", limit_packets=direction.queue_packets, rate_bps=direction.rate_bps)
         )
     return tree
+
+
+def beyond_netem(link: LinkProfile) -> str | None:
+    """What netem cannot do of this link; None if it can do all."""
+    for direction in (link.up, link.down):
+        if isinstance(direction.loss, TimedBursts):
+            return "netem's bursts are counted in packets (p and r), not in time (good and bad)"
+        if direction.trace:
+            return "netem has a constant rate, it cannot follow a trace"
+    return None
 
 
 def _percent(share: float) -> str:
