@@ -177,7 +177,9 @@ class Participant:
     def __init__(self, engine: Engine, number: int) -> None:
         self.engine = engine
         self.number = number
-        self.rng = random.Random(f"{engine.scenario.seed}/{number}")
+        #: Of the user's choices, and of its schedule: apart, so that what is chosen never shifts what is due.
+        self.rng = random.Random(f"{engine.scenario.seed}/{number}/choices")
+        self.schedule_rng = random.Random(f"{engine.scenario.seed}/{number}/schedule")
         primary, secondary = engine.addresses()
         self.client = ChatClient(
             engine.loop,

@@ -34,7 +34,7 @@ class ChatUser(User):
         messages = scenario.messages
         ramp = Ramp(messages.rate, messages.ramp_to or messages.rate, scenario.duration_s)
         now_ns = self.engine.loop.now_ns()
-        self._due = intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.rng)
+        self._due = intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
         self.wait_time()
 
     def on_stop(self) -> None:
