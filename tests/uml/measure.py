@@ -36,7 +36,7 @@ def delays_ms(lab: Lab) -> dict[str, float]:
 
 
 def losses(lab: Lab, count: int) -> dict[str, float]:
-    """Share of packets lost and the mean length of a burst; each step of the chain is a packet, so pace is no matter."""
+    """Share of packets lost and the mean length of a burst; the chain steps per packet, so pace is no matter."""
     arrived = set()
     with contextlib.ExitStack() as stack:
         client, server = open_ends("primary", stack)
