@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check notebooks clean
+.PHONY: demo test check bench notebooks clean
 
 # A real scenario through real bad links, and its report.
 demo: .venv/ready
@@ -14,6 +14,10 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# What the link emulator costs, beside its limits; best on a machine that does nothing else.
+bench: .venv/ready
+	$(BIN)/python tests/bench_link.py
 
 notebooks: .venv/ready
 	$(BIN)/jupyter lab notebooks

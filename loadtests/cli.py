@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--by", metavar="KEY", help="of one run: the varied key whose values are compared")
     compare.set_defaults(action=_compare)
 
+    profiles = commands.add_parser("profiles", help="list the links in scenarios/links/")
+    profiles.set_defaults(action=_profiles)
+
     report = commands.add_parser("report", help="write report.html and summary.csv of a run anew")
     report.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     report.set_defaults(action=_report)
@@ -131,6 +134,11 @@ def _check(arguments: argparse.Namespace) -> int:
             print(f"  {path}: {profile}")
     load_s = sum(trial.scenario.duration_s for trial in trials)
     print(f"{document.name}: {len(trials)} trials, {load_s:g} s of load")
+    return ExitCode.PASSED
+
+
+def _profiles(arguments: argparse.Namespace) -> int:
+    print(link_command.profiles())
     return ExitCode.PASSED
 
 

@@ -144,7 +144,7 @@ def test_ping_through_a_satellite() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["losy-wifi", "--", "true"], "chatlab: unknown link 'losy-wifi'; did you mean 'lossy-wifi'? known: 4g, "),
+        (["losy-wifi", "--", "true"], "chatlab: unknown link 'losy-wifi'; did you mean 'lossy-wifi'? known: 2g, "),
         (["lan"], "chatlab: nothing to run behind the link: say -- COMMAND, or --calibrate"),
         (["lan", "--", "no-such-command"], "chatlab: no-such-command: No such file or directory"),
         (["lan", "--serve", "no-such-server", "--", "true"], "chatlab: no-such-server: No such file or directory"),

@@ -136,7 +136,7 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(ConfigError) as caught:
         profile_at(document, ("link",))
     said = str(caught.value)
-    assert said.startswith("scenario.yaml:1: link: unknown link 'losy-wifi'; did you mean 'lossy-wifi'? known: 4g, ")
+    assert said.startswith("scenario.yaml:1: link: unknown link 'losy-wifi'; did you mean 'lossy-wifi'? known: 2g, ")
 
 
 def test_a_link_from_a_file(tmp_path: Path) -> None:

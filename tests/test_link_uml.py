@@ -8,7 +8,7 @@ import pytest
 from link_helpers import run_in_uml
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(180)
 def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:
     """Every test of test_link_backends.py passes on netem, and none is skipped; `auto` chooses netem there."""
     results = tmp_path / "results.xml"

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 
 import msgspec
 
+from loadtests.link.bulk import Arrivals, measure_rate
 from loadtests.link.pipeline import Pipeline
 from loadtests.link.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
@@ -24,6 +25,8 @@ _SHARE_OF_RATE = 0.2
 #: A delay may be off by this share of it and this much.
 _DELAY_SHARE, _DELAY_S = 0.05, 0.001
 _JITTER_S = 0.0005
+#: A rate may be off by this share; where most packets are lost before they reach it, it is not measured.
+_RATE_SHARE, _MOST_LOSS = 0.03, 0.5
 #: Chance alone moves a figure out of its window once in 10,000 times.
 _ALPHA = 1e-4
 _STANDARD_ERRORS = statistics.NormalDist().inv_cdf(1 - _ALPHA / 2)
@@ -49,12 +52,12 @@ class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     high: float
     within: bool
-    #: Probes sent (in each direction).
+    #: Probes sent (in each direction); of a rate, full packets that arrived.
     probes: int
 
 
 def calibrate(links: dict[str, LinkProfile]) -> list[LinkRow]:
-    """Probe every path in both directions; takes one to three seconds and expects links without other traffic."""
+    """Probe every path in both directions; takes some seconds and expects links without other traffic."""
     streams = [
         plan_probes(path, name, direction)
         for path, link in links.items()
@@ -67,6 +70,9 @@ def calibrate(links: dict[str, LinkProfile]) -> list[LinkRow]:
         rows += judge_direction(up, link.up)
         rows += judge_direction(down, link.down)
         rows.append(judge_round_trip(up, down, link))
+        for name, direction in (("up", link.up), ("down", link.down)):
+            if direction.rate_bps and direction.loss_ratio <= _MOST_LOSS:
+                rows.append(judge_rate(path, name, direction, measure_rate(path, name, direction)))
     return rows
 
 
@@ -117,6 +123,15 @@ def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> L
     window_s = _DELAY_SHARE * expected_s + _DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
     row = _row(up, "rtt_ms", *_around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
     return msgspec.structs.replace(row, direction="both")
+
+
+def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -> LinkRow:
+    """The row of the rate; corrupt packets occupy the link, but do not arrive."""
+    assert direction.rate_bps is not None, "only a link with a rate has one"
+    expected_bps = direction.rate_bps * (1 - direction.corrupt)
+    low, high = expected_bps * (1 - _RATE_SHARE), expected_bps * (1 + _RATE_SHARE)
+    stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0)
+    return _row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
 
 
 def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream]:

@@ -12,7 +12,7 @@ from loadtests.errors import ExitCode, HarnessError, LinkError
 from loadtests.link.calibrate import LinkRow
 from loadtests.link.lab import BACKENDS, Lab, open_lab
 from loadtests.link.laboratory import run_in_lab
-from loadtests.link.linkfile import load_profile
+from loadtests.link.linkfile import known_links, load_profile
 from loadtests.link.namespaces import Namespace
 from loadtests.link.profile import PATHS, LinkProfile
 
@@ -69,6 +69,19 @@ def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
         lab.start()
         with _served(lab, arguments.serve):
             return _run_in_foreground(lab, arguments.command)
+
+
+def profiles() -> str:
+    """The links of `scenarios/links/` for reading: a line each."""
+    width = max(map(len, known_links()))
+    return "\n".join(f"{name:{width}}  {_summary(load_profile(name))}" for name in known_links())
+
+
+def _summary(link: LinkProfile) -> str:
+    ways = (link.up, link.down)
+    rates = "/".join(f"{way.rate_bps / 1e6:g}" if way.rate_bps else "∞" for way in ways)
+    losses = "/".join(f"{way.loss_ratio:.2%}" for way in ways)
+    return f"{link.rtt_s * 1e3:6g} ms  {rates:>10} Mbit/s up/down  loss {losses:13}  {link.description}"
 
 
 def table(rows: Sequence[LinkRow]) -> str:

@@ -50,7 +50,7 @@ class ProbeStream:
 def run_probes(streams: list[ProbeStream]) -> None:
     """Send all probes of all streams at once, and note the arrivals in each."""
     with contextlib.ExitStack() as open_sockets:
-        ends = {path: _open_sockets(path, open_sockets) for path in {stream.path for stream in streams}}
+        ends = {path: open_ends(path, open_sockets) for path in {stream.path for stream in streams}}
         receivers = {}
         start_s = time.monotonic()
         due: list[tuple[float, int, int]] = []  # when, which stream, which probe
@@ -70,7 +70,7 @@ def run_probes(streams: list[ProbeStream]) -> None:
                     heapq.heappush(due, (when_s + stream.interval_s, index, sequence + 1))
 
 
-def _open_sockets(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+def open_ends(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
     """The client's and the server's socket on `path`, connected to each other."""
     sockets = []
     addresses = (client_address(path), server_address(path))
