@@ -97,7 +97,7 @@ TABLES: dict[str, dict[str, str]] = {
         "seen_lag_ms": "from the kernel's receive time to when the process read it",
         "exact": "1: the kernel's time stamp is this message's own; 0: that of a later one in the same read",
         "path": "connection that brought the first copy of the echo",
-        "second_copy_lag_ms": "how much later the other connection brought the echo; below 0: it was there, but read later",
+        "second_copy_lag_ms": "how much later the other connection had the echo; below 0: it was there but read later",
         "first_delivery_ms": "from `sent_s` to the first other user who had it (sampled messages)",
         "last_delivery_ms": "from `sent_s` to the last other user who had it: fan-out complete (sampled messages)",
         "outcome": "`echoed`, `refused`, or `lost` (no answer until the end of the trial)",
