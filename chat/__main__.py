@@ -11,7 +11,7 @@ import sys
 from chat.errors import ChatError
 from chat.loop import Loop
 from chat.monitor import TcpMonitor
-from chat.server import ChatServer
+from chat.server import GRACE_S, ChatServer
 from chat.transport import reason_of
 
 
@@ -21,13 +21,34 @@ def serve() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="0 lets the system choose (default: %(default)s)")
     parser.add_argument("--congestion", metavar="NAME", help="TCP congestion control, such as cubic or bbr")
+    parser.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=float,
+        default=GRACE_S,
+        help="how long a session whose connections broke is kept for its client to come back (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--slow",
+        choices=("skip", "close"),
+        default="skip",
+        help="what becomes of readers too slow for the log: they skip ahead and are told, or are closed "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--tcp-info", metavar="FILE.csv", help="record each connection's TCP_INFO every second")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
     loop = Loop()
     try:
-        server = ChatServer(loop, options.host, options.port, congestion=options.congestion)
+        server = ChatServer(
+            loop,
+            options.host,
+            options.port,
+            congestion=options.congestion,
+            grace_s=options.grace,
+            slow=options.slow,
+        )
     except ChatError as error:
         sys.exit(_complain("chat-server", error))
     with contextlib.ExitStack() as files:

@@ -3,14 +3,16 @@
 Modes:
 
 - `single`: one connection.
-- `standby`: a second connection is open and idle, and takes over when the first one breaks.
+- `standby`: a second connection is open and idle, and takes over when the first one breaks or falls silent.
 - `redundant`: every message goes out on both, everything comes in on both, the first copy wins.
 
-The two rules that make losing one of two connections lose no message: a path that *carries* has been given every
-pending message (all of them again when it begins to), and the server accepts each id once.
+The two rules that make losing connections lose no message: a path that *carries* is given every pending message (all
+of them again when it begins to), and the server accepts each id once. When all connections are gone, new ones attach
+to the same session, which the server keeps for a while.
 """
 
 import random
+import secrets
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,10 +20,20 @@ from chat import messages
 from chat.errors import NotRegistered
 from chat.loop import Loop, Timer
 from chat.path import Path
-from chat.session import ClientSession, Closed, Event, PathDown, PathName, PathUp, Registered
+from chat.session import (
+    ClientSession,
+    Closed,
+    Event,
+    PathDown,
+    PathName,
+    PathUp,
+    Reconnecting,
+    Registered,
+    Resumed,
+    StartedAnew,
+)
 from chat.tcpinfo import TcpInfo
 from chat.transport import Address, Arrival
-from chat.wire import encode
 
 __all__ = ["Address", "ChatClient", "Mode"]
 
@@ -29,6 +41,10 @@ Mode = Literal["single", "standby", "redundant"]
 
 #: How long the server may take to close the connections after a `bye`.
 LEAVE_S = 3.0
+#: How long to try to come back when all connections are gone.
+RETRY_S = 60.0
+#: About how much is handed to a path at once; the rest when the kernel has taken that.
+FEED_BYTES = 65_536
 
 
 class ChatClient:
@@ -43,6 +59,7 @@ class ChatClient:
         on_event: called with each event, never from within a method of this class other than :meth:`close`.
         congestion: TCP congestion control of both connections; the system's own if not given.
         randomness: varies the pauses before new attempts to connect.
+        retry_s: how long to try to come back when all connections are gone, before that is the end.
     """
 
     def __init__(
@@ -56,12 +73,18 @@ class ChatClient:
         on_event: Callable[[Event], None],
         congestion: str | None = None,
         randomness: random.Random | None = None,
+        retry_s: float = RETRY_S,
     ) -> None:
         self.mode: Mode = mode
         self.closed = False
+        #: How often the second connection took over, and how often the session was gone on with after both were gone.
+        self.takeovers = self.resumptions = 0
         self._loop = loop
         self._on_event = on_event
-        self._session = ClientSession(nick)
+        self._session = ClientSession(nick, secrets.token_urlsafe(16))
+        self._retry_s = retry_s
+        #: Runs while there is no connection at all.
+        self._away_timer: Timer | None = None
         #: Why the session is over, once it is; its connections may still be closing.
         self._end_reason: str | None = None
         self._end_timer: Timer | None = None
@@ -72,6 +95,8 @@ class ChatClient:
         self._paths = [
             Path(loop, name, address, self, congestion=congestion, randomness=randomness) for name, address in addresses
         ]
+        #: Ids of which the server of the last session left it unknown whether they were accepted.
+        self._in_doubt: tuple[int, ...] = ()
         #: Where `hello` can still be tried.
         self._untried = [*self._paths]
 
@@ -85,8 +110,13 @@ class ChatClient:
 
     @property
     def registered(self) -> bool:
-        """Whether messages can be sent."""
+        """Whether messages can be sent; without any connection just now, they are sent when there is one again."""
         return self._session.registered and self._end_reason is None
+
+    @property
+    def away(self) -> bool:
+        """Whether all connections are gone and new ones are tried."""
+        return self._away_timer is not None
 
     @property
     def pending(self) -> int:
@@ -118,42 +148,50 @@ class ChatClient:
 
         Raises:
             NotRegistered: there is no session.
+            TooMuchUnderWay: thousands of messages wait for their echo.
         """
         now_ns = self._speak()
-        number, line = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns)
-        self._write(line)
+        number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns)
+        self._feed_all()
         return number
 
     def tell(self, nick: str, text: str, *, intended_ns: int | None = None) -> int:
         """Send a message to one nickname; otherwise like :meth:`say`."""
         now_ns = self._speak()
-        number, line = self._session.tell(nick, text, now_ns if intended_ns is None else intended_ns, now_ns)
-        self._write(line)
+        number = self._session.tell(nick, text, now_ns if intended_ns is None else intended_ns, now_ns)
+        self._feed_all()
         return number
 
     def who(self) -> None:
         """Ask who is present; a :class:`chat.session.Present` event answers.
 
         Raises:
-            NotRegistered: there is no session.
+            NotRegistered: there is no session, or no connection to it just now.
         """
         self._speak()
         # On one path only: an answer that comes from no log cannot be recognised as a second copy.
-        next(path for path in self._paths if path.up).write(encode(messages.Who()))
+        path = next((path for path in self._paths if path.up), None)
+        if path is None:
+            raise NotRegistered("There is no connection just now; new ones are tried.")
+        path.ask(messages.Who())
 
     def leave(self) -> None:
         """Say bye on every connection; the end comes when the server has closed them, or does not in time."""
         if self._end_reason is None:
             for path in self._paths:
                 if path.up:
-                    path.write(encode(messages.Bye()))
+                    path.ask(messages.Bye())
                 else:
                     path.close()
             self._end_when_closed("left")
 
     def close(self) -> None:
-        """Free everything now, without a word to the server; its connections just break."""
-        self._end_reason = self._end_reason or "closed"
+        """Free everything now; whether the server hears the `bye` is not waited for."""
+        if self._end_reason is None:
+            self._end_reason = "closed"
+            for path in self._paths:
+                if path.up:
+                    path.ask(messages.Bye())
         self._end()
 
     def tcp_info(self) -> dict[str, TcpInfo]:
@@ -187,22 +225,31 @@ class ChatClient:
                 for event in self._session.receive(message, path.name, arrival.received_ns, arrival.seen_ns, exact):
                     self._on_event(event)
                 if isinstance(message, messages.Refused) and not path.up:
-                    # Not let in: the nickname is taken, or the session that the token was for is over.
-                    self._end_reason = self._end_reason or message.reason
-                    self._end()
+                    self._not_let_in(path, message)
+
+    def path_room(self, path: Path) -> None:
+        """The path can take more."""
+        self._feed(path)
+
+    def has_spare(self, path: Path) -> bool:
+        """Whether a standby connection is ready to take over from this one."""
+        return self.mode == "standby" and path.follows and any(other.up for other in self._paths if other is not path)
 
     def path_down(self, path: Path, reason: str) -> None:
         """The connection is gone; go on over the other one if there is one."""
         if self._end_reason is not None:
             if not self._open_paths():
                 self._end()
-        elif not self._session.registered and self._untried:
+        elif self._session.registered:
+            self._go_on_without(path, reason)
+        elif self.away:
+            # Said hello in vain; try the other way, if there is one.
+            self._paths[self._paths.index(path) - 1].open_later()
+        elif self._untried:
             self._untried.pop(0).open()
-        elif not self._open_paths():
+        else:
             self._end_reason = reason
             self._end()
-        else:
-            self._go_on_without(path, reason)
 
     # How paths come into use.
 
@@ -210,7 +257,12 @@ class ChatClient:
         self._session.welcome(message)
         path.accepted()
         path.follows = path.carries = True
-        self._on_event(Registered(message.nick))
+        self._session.following.add(path.name)
+        if self.away:
+            self._back()
+            self._on_event(StartedAnew(message.nick, self._in_doubt))
+        else:
+            self._on_event(Registered(message.nick))
         self._on_event(PathUp(path.name))
         for other in self._paths:
             if other is not path and self._end_reason is None:
@@ -224,22 +276,57 @@ class ChatClient:
         is_new = not path.up
         path.accepted()
         if path.follows:
+            self._session.following.add(path.name)
             path.carries = True
-            path.write(self._session.unanswered())
+            path.given_id = 0
+            self._feed(path)
         elif not self._carried():
             # The path that this one was to stand by for broke while this one was being let in.
             self._attach(path, follow=True)
         if is_new:
+            if self.away:
+                self._back()
+                self.resumptions += 1
+                self._on_event(Resumed(path.name))
             self._on_event(PathUp(path.name))
+
+    def _not_let_in(self, path: Path, refusal: messages.Refused) -> None:
+        if refusal.code != "bad_token":
+            # The nickname cannot be had, or not again.
+            self._end_reason = self._end_reason or refusal.reason
+            self._end()
+        elif self._session.registered:
+            # The session is over: it was kept for us no longer, or the server has restarted.
+            self._in_doubt = self._session.forget()
+            for other in self._paths:
+                if other is not path:
+                    other.close()
+            path.write(self._session.hello())
+
+    # How paths go out of use.
 
     def _go_on_without(self, path: Path, reason: str) -> None:
         path.open_later()
+        ask_again = self._session.stop_following(path.name)
         for other in self._paths:
-            if other.up and not other.follows:
+            if other.up and (not other.follows or other.name in ask_again):
+                self.takeovers += not other.follows
                 self._attach(other, follow=True)
         if not path.reported_down:
             path.reported_down = True
             self._on_event(PathDown(path.name, reason))
+        if not self.away and not any(other.up for other in self._paths):
+            self._away_timer = self._loop.call_later(self._retry_s, lambda: self._give_up(reason))
+            self._on_event(Reconnecting(reason))
+
+    def _back(self) -> None:
+        assert self._away_timer is not None
+        self._away_timer.cancel()
+        self._away_timer = None
+
+    def _give_up(self, reason: str) -> None:
+        self._end_reason = f"{reason} Nothing could be reached again for {self._retry_s:g} s."
+        self._end()
 
     def _carried(self) -> bool:
         """Whether some path carries messages, or is about to."""
@@ -255,10 +342,17 @@ class ChatClient:
             raise NotRegistered("There is no session: not welcomed yet, or over.")
         return self._loop.now_ns()
 
-    def _write(self, line: bytes) -> None:
+    def _feed_all(self) -> None:
         for path in self._paths:
-            if path.carries:
-                path.write(line)
+            self._feed(path)
+
+    def _feed(self, path: Path) -> None:
+        """Hand the path what is pending and was not handed to it, as long as the kernel takes it."""
+        while path.carries and not path.backlog:
+            lines, path.given_id = self._session.unanswered(path.given_id, FEED_BYTES)
+            if not lines:
+                return
+            path.write(lines)
 
     def _end_when_closed(self, reason: str) -> None:
         self._end_reason = reason
@@ -268,8 +362,9 @@ class ChatClient:
         if self.closed:
             return
         self.closed = True
-        if self._end_timer is not None:
-            self._end_timer.cancel()
+        for timer in (self._end_timer, self._away_timer):
+            if timer is not None:
+                timer.cancel()
         for path in self._paths:
             path.close()
         self._on_event(Closed(self._end_reason or "", self._session.lost))

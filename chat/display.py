@@ -12,8 +12,11 @@ from chat.session import (
     PeerLeft,
     Present,
     Received,
+    Reconnecting,
     Refused,
     Registered,
+    Resumed,
+    StartedAnew,
 )
 
 #: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
@@ -57,6 +60,13 @@ def describe(event: Event, nick: str) -> str | None:
             return "* second connection open"
         case PathDown(path, reason):
             return f"! {path} connection: {visible(reason)}"
+        case Reconnecting():
+            return "! no connection any more; trying to come back"
+        case Resumed():
+            return "* back; what you missed follows"
+        case StartedAnew(in_doubt=in_doubt):
+            doubt = f"; {len(in_doubt)} of your message(s) may not have been accepted" if in_doubt else ""
+            return f"! the server knows you no longer, you begin anew; what was said in the meantime is missed{doubt}"
     return None
 
 

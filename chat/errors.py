@@ -3,6 +3,7 @@
 - :exc:`ChatError`: base of all; its text is one sentence for a person
     - :exc:`Refusal`: the peer asked for something the rules do not allow; `code` is for programs
     - :exc:`NotRegistered`: our own program speaks before the server has welcomed it, or after the end
+    - :exc:`TooMuchUnderWay`: our own program speaks faster than it is heard
     - :exc:`AddressError`: a host or port cannot be listened on, resolved, or reached
 
 Faults inside the bytes of a connection are not raised: :mod:`chat.wire` returns them among the messages, because the
@@ -25,6 +26,10 @@ class Refusal(ChatError):
 
 class NotRegistered(ChatError):
     """The caller's fault: a message was sent while no session existed to send it in."""
+
+
+class TooMuchUnderWay(ChatError):
+    """The caller's fault: so many messages wait for their echo that one more could not be told from an old one."""
 
 
 class AddressError(ChatError):

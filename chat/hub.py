@@ -1,7 +1,8 @@
 """Hub: who is here under which nickname, and where each message goes.
 
 It knows no sockets: the server gives it decoded messages and takes lines from each connection's outbox. A *session* is
-a nickname; it may have several connections, and ends with its last one or with `bye`.
+a nickname; it may have several connections. It ends with `bye` or with its last connection; but if it has a key and
+that connection broke, it is kept for a while, and its client may come back to it.
 """
 
 import unicodedata
@@ -92,8 +93,9 @@ class IdWindow:
 class Session:
     """A nickname with its private log and its connections."""
 
-    def __init__(self, nick: str, token: str, inbox: Log) -> None:
+    def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
         self.nick = nick
+        self.key = key
         self.token = token
         self.inbox = inbox
         self.ids = IdWindow()
@@ -143,6 +145,8 @@ class Hub:
         self._inbox_bytes = inbox_bytes
         self._by_nick: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
+        #: Sessions without a connection: until when they are kept (ns), and why they will have left.
+        self._away: dict[Session, tuple[int, str]] = {}
         self._followers: dict[Log, dict[Connection, None]] = {self._lobby: {}}
         self._grown: dict[Log, None] = {}
         self._told: dict[Connection, None] = {}
@@ -175,17 +179,29 @@ class Hub:
         except Refusal as refusal:
             self._refuse(connection, message, refusal)
 
-    def disconnect(self, connection: Connection, reason: str) -> None:
-        """The connection is gone, or will be as soon as its outbox is empty."""
+    def disconnect(self, connection: Connection, reason: str, *, keep_until_ns: int | None = None) -> None:
+        """The connection is gone, or will be as soon as its outbox is empty.
+
+        Args:
+            keep_until_ns: how long its session, if it has a key, may stay without any connection; None: not at all.
+        """
         session = connection.session
         if session is None:
             connection.closing = True
         elif len(session.connections) > 1:
             self._release(connection)
+        elif session.key and keep_until_ns is not None:
+            self._release(connection)
+            self._away[session] = (keep_until_ns, reason)
         else:
-            # The session's last connection. A time of grace for it to come back would begin here.
             self._end(session, reason)
         self._told[connection] = None
+
+    def expire(self, now_ns: int) -> None:
+        """End the sessions that were kept until now and to which nobody came back."""
+        for session, (keep_until_ns, reason) in [*self._away.items()]:
+            if keep_until_ns <= now_ns:
+                self._end(session, reason)
 
     def close(self, reason: str) -> None:
         """End every session without telling the others, who are all told the same."""
@@ -194,6 +210,7 @@ class Hub:
                 self._release(connection, encode(Bye(reason)))
         self._by_nick.clear()
         self._by_token.clear()
+        self._away.clear()
 
     def tell(self, connection: Connection, message: Message) -> None:
         """Queue a message for one connection alone."""
@@ -204,8 +221,8 @@ class Hub:
 
     def _receive_from_stranger(self, connection: Connection, message: Up) -> None:
         match message:
-            case Hello(nick):
-                self._hello(connection, nick)
+            case Hello(nick, key):
+                self._hello(connection, nick, key)
             case Attach(token, cursors, follow):
                 session = self._by_token.get(token)
                 if session is None:
@@ -234,37 +251,57 @@ class Hub:
             case _:
                 raise Refusal("already_registered", f"This connection already belongs to {session.nick}.")
 
-    def _hello(self, connection: Connection, nick: str) -> None:
+    def _hello(self, connection: Connection, nick: str, key: str) -> None:
         nick = clean_nick(nick, self.limits.nick_chars)
-        if (holder := self._by_nick.get(fold(nick))) is not None:
-            raise Refusal("nick_in_use", f"Somebody here is already called {holder.nick}.")
+        session = self._by_nick.get(fold(nick))
+        if session is None:
+            session = self._begin(nick, key)
+        elif not key or session.key != key:
+            raise Refusal("nick_in_use", f"Somebody here is already called {session.nick}.")
+        cursors = {log.name: log.last_seq for log in self._logs_of(session)}
+        self.tell(connection, Welcome(session.nick, session.token, cursors, self.limits))
+        self._follow(connection, session, cursors)
+
+    def _begin(self, nick: str, key: str) -> Session:
         inbox = Log(INBOX, max_lines=self._inbox_lines, max_bytes=self._inbox_bytes)
-        session = Session(nick, self._new_token(), inbox)
+        session = Session(nick, key, self._new_token(), inbox)
         self._by_nick[fold(nick)] = self._by_token[session.token] = session
         self._followers[inbox] = {}
         # Announced before the newcomer follows: its cursor begins after its own arrival.
         self._append(self._lobby, Joined(LOBBY, self._lobby.last_seq + 1, nick))
-        cursors = self._follow(connection, session, {})
-        self.tell(connection, Welcome(nick, session.token, cursors, self.limits))
+        return session
 
     def _attach(self, connection: Connection, session: Session, cursors: Cursors, follow: bool) -> None:
         if follow:
-            cursors = self._follow(connection, session, cursors)
-        else:
-            session.connections[connection] = None
-            connection.session = session
+            cursors = {
+                log.name: min(cursors.get(log.name, log.last_seq), log.last_seq) for log in self._logs_of(session)
+            }
         self.tell(connection, Attached(session.nick, cursors))
+        if follow:
+            self._follow(connection, session, cursors)
+        else:
+            self._enter(connection, session)
+            self._unfollow(connection, session)
 
-    def _follow(self, connection: Connection, session: Session, cursors: Cursors) -> Cursors:
-        """Let the connection follow the session's logs from these cursors, or from now; return where it starts."""
+    def _logs_of(self, session: Session) -> tuple[Log, ...]:
+        return session.inbox, self._lobby
+
+    def _enter(self, connection: Connection, session: Session) -> None:
         session.connections[connection] = None
         connection.session = session
-        starts = {}
-        for log in (session.inbox, self._lobby):
-            starts[log.name] = start = min(cursors.get(log.name, log.last_seq), log.last_seq)
-            connection.outbox.follow(log, start)
+        self._away.pop(session, None)
+
+    def _follow(self, connection: Connection, session: Session, cursors: Cursors) -> None:
+        """Let the connection follow the session's logs from these cursors."""
+        self._enter(connection, session)
+        for log in self._logs_of(session):
+            connection.outbox.follow(log, cursors[log.name])
             self._followers[log][connection] = None
-        return starts
+
+    def _unfollow(self, connection: Connection, session: Session) -> None:
+        connection.outbox.unfollow()
+        for log in self._logs_of(session):
+            self._followers[log].pop(connection, None)
 
     def _deliver(self, session: Session, message: Say | Tell) -> None:
         # Marked before it is judged: the second copy must not succeed where the first was refused.
@@ -303,6 +340,7 @@ class Hub:
         for connection in [*session.connections]:
             self._release(connection, last_line)
         del self._by_nick[fold(session.nick)], self._by_token[session.token], self._followers[session.inbox]
+        self._away.pop(session, None)
         self._append(self._lobby, Left(LOBBY, self._lobby.last_seq + 1, session.nick, reason))
 
     def _release(self, connection: Connection, last_line: bytes = b"") -> None:
@@ -313,6 +351,6 @@ class Hub:
         connection.session = None
         connection.closing = True
         del session.connections[connection]
-        for log in (session.inbox, self._lobby):
+        for log in self._logs_of(session):
             self._followers[log].pop(connection, None)
         self._told[connection] = None

@@ -22,9 +22,14 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_fie
 
 
 class Hello(Message, frozen=True):
-    """Begin a session under this nickname."""
+    """Begin a session under this nickname.
+
+    With a key, a secret of the client's own making, the session outlives its connections for a while, and the same
+    hello again is welcomed again: whoever did not hear the first answer can ask once more.
+    """
 
     nick: str
+    key: str = ""
 
 
 class Attach(Message, frozen=True):

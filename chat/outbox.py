@@ -30,10 +30,12 @@ class Outbox:
     The owner calls :meth:`take`, sends what it got, and reports with :meth:`sent` how much of it went out.
     """
 
-    __slots__ = ("_cursors", "_direct", "_parts", "direct_bytes")
+    __slots__ = ("_cursors", "_direct", "_parts", "direct_bytes", "skipped")
 
     def __init__(self) -> None:
         self.direct_bytes = 0
+        #: Lines that a follower was too slow for: they left their log before it took them.
+        self.skipped = 0
         self._direct: list[bytes] = []
         self._cursors: dict[Log, int] = {}
         self._parts: list[_Part] = []
@@ -58,8 +60,12 @@ class Outbox:
         self.direct_bytes += len(line)
 
     def follow(self, log: Log, cursor: int) -> None:
-        """Send this log's lines after the cursor, from now on."""
-        self._cursors[log] = cursor
+        """Send this log's lines after the cursor, from now on; say so if some of them are gone already."""
+        self._cursors[log] = cursor + self._announce_missed(log, cursor)
+
+    def unfollow(self) -> None:
+        """Send no more lines of any log, except the rest of one that was begun."""
+        self._cursors.clear()
 
     def finish(self, line: bytes = b"") -> None:
         """Follow nothing any more: what the logs hold now, at most a batch of each, and then this line is the end."""
@@ -104,13 +110,19 @@ class Outbox:
         self._direct = [rest] if rest else []
         self.direct_bytes = len(rest)
 
+    def _announce_missed(self, log: Log, cursor: int) -> int:
+        missed = log.missed(cursor)
+        if missed:
+            self.tell(encode(Gap(log.name, missed)))
+        return missed
+
     def _new_lines(self) -> list[_Part]:
         parts = []
         for log, cursor in self._cursors.items():
             if cursor == log.last_seq:
                 continue
-            if missed := log.missed(cursor):
-                self.tell(encode(Gap(log.name, missed)))
+            if missed := self._announce_missed(log, cursor):
+                self.skipped += missed
                 cursor = self._cursors[log] = cursor + missed
             batch = log.read(cursor, BATCH_BYTES)
             if batch.data:

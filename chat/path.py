@@ -9,10 +9,12 @@ from typing import Protocol
 
 from chat.errors import AddressError
 from chat.loop import Loop, Timer
-from chat.messages import Down
+from chat.messages import Down, Message, Ping
+from chat.pulse import Pulse, patience_ns
 from chat.session import PathName
+from chat.tcpinfo import TcpInfo
 from chat.transport import Address, Arrival, Target, Transport, resolve
-from chat.wire import DOWN, BadLine, LineReader
+from chat.wire import DOWN, BadLine, LineReader, encode
 
 #: Longest line a server may send: a list of tens of thousands of nicknames is one.
 MAX_LINE_BYTES = 4 << 20
@@ -21,6 +23,11 @@ OPEN_S = 10.0
 #: Pause before a new attempt, doubling up to the longest, each varied by half so that clients do not come in step.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+#: How often a connection's pulse is felt, and after how much quiet it is asked for a sign of life.
+CHECK_S = 0.5
+QUIET_NS = 2_000_000_000
+#: A question that has been open for so long is not going to be answered on this connection.
+SILENT_NS = 10_000_000_000
 
 
 class PathOwner(Protocol):
@@ -32,8 +39,14 @@ class PathOwner(Protocol):
     def path_message(self, path: "Path", message: Down, arrival: Arrival, exact: bool) -> None:
         """A message came. `exact`: the arrival's time is that of this very line."""
 
+    def path_room(self, path: "Path") -> None:
+        """Everything written so far has gone out."""
+
     def path_down(self, path: "Path", reason: str) -> None:
         """The connection, or the attempt at one, is over."""
+
+    def has_spare(self, path: "Path") -> bool:
+        """Whether another connection is ready to take over, so that this one need not be waited for very long."""
 
 
 class Path:
@@ -43,6 +56,7 @@ class Path:
         up: the server has accepted this connection into the session.
         follows: it was asked to send the session's logs here.
         carries: every message that we send goes out here.
+        given_id: the last message that was written to it.
         reported_down: the program knows that it is down; further failures are no news.
     """
 
@@ -58,6 +72,7 @@ class Path:
     ) -> None:
         self.name: PathName = name
         self.up = self.follows = self.carries = self.reported_down = False
+        self.given_id = 0
         self.transport: Transport | None = None
         self._loop = loop
         self._address = address
@@ -68,6 +83,7 @@ class Path:
         self._random = randomness
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
         self._unsent = bytearray()
+        self._pulse = Pulse(0)
         self._pause_s = FIRST_PAUSE_S
         self._timer: Timer | None = None
         self._connected = False
@@ -75,6 +91,11 @@ class Path:
     def __repr__(self) -> str:
         state = "up" if self.up else "opening" if self.transport else "down"
         return f"<Path {self.name} {state}, {len(self._unsent)} B unsent>"
+
+    @property
+    def backlog(self) -> bool:
+        """Whether the kernel has not taken all that was written."""
+        return bool(self._unsent)
 
     def look_up(self) -> None:
         """Find the host's address, once. A name may block for as long as DNS takes; :meth:`open` tells of a failure."""
@@ -104,12 +125,18 @@ class Path:
         self.up = True
         self.reported_down = False
         self._pause_s = FIRST_PAUSE_S
-        self._cancel_timer()
+        self._pulse = Pulse(self._loop.now_ns())
+        self._set_timer(CHECK_S, self._check)
+
+    def ask(self, message: Message) -> None:
+        """Send a message that is not one of the pending ones."""
+        self.write(encode(message))
 
     def write(self, data: bytes) -> None:
         """Send now what the kernel takes, and the rest as soon as it takes more."""
         if self.transport is None:
             return
+        self._pulse.asked(self._loop.now_ns())
         if not self._unsent:
             sent = self.transport.send(data)
             if sent == len(data):
@@ -126,6 +153,7 @@ class Path:
             self.transport = None
         self._unsent.clear()
         self.up = self.follows = self.carries = self._connected = False
+        self.given_id = 0
 
     def _connect(self) -> Transport:
         if not isinstance(self._target, Target):
@@ -148,8 +176,11 @@ class Path:
             del self._unsent[: self.transport.send(self._unsent)]
             if self._unsent:
                 self.transport.want_room()
+            else:
+                self._owner.path_room(self)
 
     def _data(self, data: bytes, arrival: Arrival) -> None:
+        self._pulse.heard(arrival.seen_ns)
         messages = self._reader.feed(data)
         # The stamp is that of the last segment, which belongs to the last line if nothing comes after it.
         exact_index = len(messages) - 1 if arrival.stamped and data.endswith(b"\n") else -1
@@ -165,7 +196,29 @@ class Path:
         what = "The connection broke" if self._connected else f"Cannot connect to {self._where}"
         self._down(f"{what}: {reason}.")
 
+    def _check(self) -> None:
+        """Feel the pulse: ask after a while of quiet, give up after a while of silence."""
+        now_ns = self._loop.now_ns()
+        silent_ns = self._pulse.silent_ns(now_ns)
+        if silent_ns > self._patience_ns():
+            self._down(f"No answer for {silent_ns / 1e9:.1f} s.")
+            return
+        self._set_timer(CHECK_S, self._check)
+        if self._pulse.quiet_ns(now_ns) >= QUIET_NS:
+            self.ask(Ping())
+
+    def _patience_ns(self) -> int:
+        if self.transport is None or not self._owner.has_spare(self):
+            return SILENT_NS
+        info = TcpInfo.of(self.transport.sock)
+        if info is None or info.rtt_us is None or info.rttvar_us is None:
+            return SILENT_NS
+        return min(SILENT_NS, patience_ns(info.rtt_us, info.rttvar_us))
+
     def _down(self, reason: str) -> None:
+        if self.transport is not None:
+            # With a reset, since we are coming back: an orderly end would be the end of the session.
+            self.transport.abort()
         self.close()
         self._owner.path_down(self, reason)
 

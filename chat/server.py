@@ -12,6 +12,7 @@ import selectors
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Literal
 
 from chat.errors import AddressError
 from chat.hub import Connection, Hub
@@ -28,10 +29,15 @@ BACKLOG = 4096
 REGISTRATION_S = 10.0
 #: How long a connection may take to accept its last lines and close, after we are done with it.
 LINGER_S = 2.0
+#: How long a session whose connections all broke is kept for its client to come back.
+GRACE_S = 30.0
 #: Pause before accepting again when the process has no descriptor left.
 ACCEPT_PAUSE_S = 0.2
 #: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
 ACCEPTS_PER_TURN = 64
+
+
+Slow = Literal["skip", "close"]
 
 
 class _Peer:
@@ -74,6 +80,9 @@ class ChatServer:
         port: 0 lets the system choose; see :attr:`address`.
         limits: what clients may send.
         registration_s: how long a connection may stay without `hello` or `attach`.
+        grace_s: how long a session with a key is kept when its connections have broken.
+        slow: what becomes of a connection that is so slow that lines leave their log before it takes them: it is told
+            how many it missed and goes on (`skip`), or it is closed.
         congestion: name of the TCP congestion control to use; the system's default without.
 
     Raises:
@@ -88,11 +97,15 @@ class ChatServer:
         *,
         limits: Limits | None = None,
         registration_s: float = REGISTRATION_S,
+        grace_s: float = GRACE_S,
+        slow: Slow = "skip",
         congestion: str | None = None,
     ) -> None:
         self.loop = loop
         self.hub = Hub(lambda: secrets.token_urlsafe(16), limits=limits)
         self._registration_s = registration_s
+        self._grace_s = grace_s
+        self._slow = slow
         #: Called with nickname and transport of each connection just before it is freed.
         self.on_end: Callable[[str, Transport], None] = lambda _nick, _transport: None
         self._peers: dict[Connection, _Peer] = {}
@@ -156,7 +169,12 @@ class ChatServer:
         """The connection broke, or the peer closed it."""
         if peer.connection.session is not None:
             log.info("%s at %s is gone: %s", peer.nick, peer.address, reason)
-        self.hub.disconnect(peer.connection, reason)
+        if peer.transport.ended_by_peer:
+            self.hub.disconnect(peer.connection, reason)
+        else:
+            keep_until_ns = self.loop.now_ns() + int(self._grace_s * 1e9)
+            self.hub.disconnect(peer.connection, reason, keep_until_ns=keep_until_ns)
+            self.loop.call_at(keep_until_ns, lambda: self.hub.expire(self.loop.now_ns()))
         self._drop(peer)
 
     # Accepting.
@@ -253,6 +271,9 @@ class ChatServer:
     def _send(self, peer: _Peer) -> None:
         outbox = peer.connection.outbox
         data = outbox.take()
+        if outbox.skipped and self._slow == "close" and not peer.connection.closing:
+            self._give_up(peer, Error("too_slow", f"{outbox.skipped} line(s) were dropped before you took them."))
+            return
         outbox.sent(peer.transport.send(data))
         if outbox.pending:
             peer.transport.want_room()

@@ -10,11 +10,15 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from chat import messages
-from chat.errors import NotRegistered
+from chat.errors import NotRegistered, TooMuchUnderWay
 from chat.wire import encode
 
 PathName = Literal["primary", "secondary"]
 Kind = Literal["say", "tell"]
+
+#: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
+#: again on a new connection, would be refused although it had been accepted.
+MAX_UNDER_WAY = 4_000
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False):
@@ -130,6 +134,30 @@ class PathDown(_Event, frozen=True):
     reason: str
 
 
+class Reconnecting(_Event, frozen=True):
+    """All connections are gone. New ones are tried; what is said in the meantime is sent then."""
+
+    #: A sentence.
+    reason: str
+
+
+class Resumed(_Event, frozen=True):
+    """After :class:`Reconnecting`: the session goes on where it was, and what was missed follows."""
+
+    path: PathName
+
+
+class StartedAnew(_Event, frozen=True):
+    """After :class:`Reconnecting`: the server knows the session no longer, so that another one has begun.
+
+    What others said in the meantime is missed.
+    """
+
+    nick: str
+    #: Messages that were under way: it is unknown whether they were accepted. In the order they were sent.
+    in_doubt: tuple[int, ...]
+
+
 class Closed(_Event, frozen=True):
     """The end, always the last event: everything is freed."""
 
@@ -151,6 +179,9 @@ Event = (
     | Gap
     | PathUp
     | PathDown
+    | Reconnecting
+    | Resumed
+    | StartedAnew
     | Closed
 )
 
@@ -161,15 +192,20 @@ _Logged = messages.Said | messages.Told | messages.Joined | messages.Left | mess
 class _Pending(NamedTuple):
     """A message on its way."""
 
-    message: messages.Say | messages.Tell
+    line: bytes
     intended_ns: int
     sent_ns: int
 
 
 class ClientSession:
-    """One nickname's view of the chat, whichever connection it comes through."""
+    """One nickname's view of the chat, whichever connection it comes through.
 
-    def __init__(self, nick: str) -> None:
+    Args:
+        nick: the nickname to ask for.
+        key: a secret of our own, with which the session may be asked for again.
+    """
+
+    def __init__(self, nick: str, key: str = "") -> None:
         #: As asked for; once registered, as the server writes it.
         self.nick = nick
         self.registered = False
@@ -179,6 +215,11 @@ class ClientSession:
         self.cursors: messages.Cursors = {}
         #: Copies that came after the first and were dropped.
         self.duplicates = 0
+        #: The connections that bring the logs.
+        self.following: set[PathName] = set()
+        #: Those among them, and the logs, of which lines are passed over for now: see :meth:`_passes_over`.
+        self._passed_over: set[tuple[PathName, str]] = set()
+        self._key = key
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
 
@@ -200,42 +241,57 @@ class ClientSession:
 
     def hello(self) -> bytes:
         """The first line on the first connection."""
-        return encode(messages.Hello(self.nick))
+        return encode(messages.Hello(self.nick, self._key))
 
     def attach(self, follow: bool) -> bytes:
         """The first line on any other connection; or on the same one again, to change `follow`."""
         return encode(messages.Attach(self.token, self.cursors, follow))
 
-    def say(self, text: str, intended_ns: int, sent_ns: int) -> tuple[int, bytes]:
-        """A message to everyone: its id, and the line to send now on each connection that carries messages.
+    def say(self, text: str, intended_ns: int, sent_ns: int) -> int:
+        """A message to everyone is to be sent: its id. :meth:`unanswered` has its line.
 
         Raises:
             NotRegistered: there is no session yet.
+            TooMuchUnderWay: too many messages are neither echoed nor refused.
         """
         number = self._next_id()
-        return number, self._send(number, messages.Say(text, number), intended_ns, sent_ns)
+        return self._send(number, messages.Say(text, number), intended_ns, sent_ns)
 
-    def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> tuple[int, bytes]:
+    def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> int:
         """A message to one nickname; otherwise like :meth:`say`."""
         number = self._next_id()
-        return number, self._send(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
+        return self._send(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
 
-    def unanswered(self) -> bytes:
-        """All pending messages again, for a connection that may not have carried them.
+    def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
+        """The lines of pending messages after this id, oldest first, and the id of the last of them.
 
-        The server accepts each id once, so that too many do no harm.
+        At least one line if there is any, and more only within `max_bytes`. A connection that begins to carry messages
+        is given all of them, from 0: the server accepts each id once, so that too many do no harm.
         """
-        return b"".join([encode(pending.message) for pending in self._pending.values()])
+        lines: list[bytes] = []
+        size, last_id = 0, after_id
+        for number in range(max(after_id + 1, next(iter(self._pending), 0)), self._last_id + 1):
+            pending = self._pending.get(number)
+            if pending is None:
+                continue
+            size += len(pending.line)
+            if lines and size > max_bytes:
+                break
+            lines.append(pending.line)
+            last_id = number
+        return b"".join(lines), last_id
 
     def _next_id(self) -> int:
         if not self.registered:
             raise NotRegistered("The server has not welcomed us yet.")
+        if self._pending and self._last_id - next(iter(self._pending)) >= MAX_UNDER_WAY - 1:
+            raise TooMuchUnderWay(f"{self.pending} messages are under way; wait until some have come back.")
         self._last_id += 1
         return self._last_id
 
-    def _send(self, number: int, message: messages.Say | messages.Tell, intended_ns: int, sent_ns: int) -> bytes:
-        self._pending[number] = _Pending(message, intended_ns, sent_ns)
-        return encode(message)
+    def _send(self, number: int, message: messages.Say | messages.Tell, intended_ns: int, sent_ns: int) -> int:
+        self._pending[number] = _Pending(encode(message), intended_ns, sent_ns)
+        return number
 
     # What we receive.
 
@@ -244,6 +300,21 @@ class ClientSession:
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
         self.cursors = dict(message.cursors)
         self.registered = True
+
+    def forget(self) -> tuple[int, ...]:
+        """The server does not know the session any more; return the ids of which it is unknown what became of them."""
+        self.registered = False
+        in_doubt = self.lost
+        self._pending.clear()
+        return in_doubt
+
+    def stop_following(self, path: PathName) -> set[PathName]:
+        """A connection is gone. Return those that must be asked again for lines that it would have brought."""
+        self.following.discard(path)
+        ask_again = {other for other, _ in self._passed_over} & self.following
+        self._passed_over.clear()
+        self.following -= ask_again
+        return ask_again
 
     def receive(
         self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool
@@ -261,8 +332,7 @@ class ClientSession:
             case messages.Present(nicks):
                 return [Present(nicks)]
             case _:
-                # A gap line among them: what is missing shows in the numbers, and only the other connection may know
-                # that nothing is.
+                # A gap line among them: what is missing shows in the numbers.
                 return []
         cursor = self.cursors.get(message.log, message.seq - 1)
         if message.seq <= cursor:
@@ -271,10 +341,27 @@ class ClientSession:
                 case messages.Said(from_=self.nick, id=int(number)) | messages.Told(from_=self.nick, id=int(number)):
                     return [EchoedAgain(number, path, received_ns)]
             return []
+        missed = message.seq - cursor - 1
+        if missed and self._passes_over(path, message.log):
+            return []
+        if self._passed_over:
+            self._passed_over.discard((path, message.log))
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact)
-        missed = message.seq - cursor - 1
         return [Gap(message.log, missed), news] if missed else [news]
+
+    def _passes_over(self, path: PathName, log: str) -> bool:
+        """Whether to drop what comes after a gap, because the other connection may bring it, and the missing lines too.
+
+        That one then brings everything, until it also has a gap, or breaks: then this one is asked again, and until it
+        has answered, what it still brings is not what it was asked for.
+        """
+        if path not in self.following:
+            return True
+        if all(other == path or (other, log) in self._passed_over for other in self.following):
+            return False
+        self._passed_over.add((path, log))
+        return True
 
     def _news(self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool) -> Event:
         match message:

@@ -54,6 +54,8 @@ class TcpInfo:
     dsack_dups: int | None = _at(216, "I")
     #: Times reordering was seen.
     reord_seen: int | None = _at(220, "I")
+    #: Segments that arrived while one before them was missing.
+    rcv_ooopack: int | None = _at(224, "I")
 
     @classmethod
     def of(cls, sock: socket.socket) -> "TcpInfo | None":

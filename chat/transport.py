@@ -5,6 +5,7 @@ This is the only place that sees the errors of a socket; its owner sees a connec
 """
 
 import contextlib
+import errno
 import os
 import selectors
 import socket
@@ -15,13 +16,32 @@ from typing import NamedTuple
 
 from chat.errors import AddressError
 from chat.loop import Loop, Timer
+from chat.tcpinfo import TcpInfo
 
 Address = tuple[str, int]
 
+#: A peer that acknowledges nothing, or takes nothing of what waits for it, for so long is dead.
+DEAD_PEER_MS = 30_000
+#: An idle connection is probed after so long, and so often: it may be dead without anybody having tried it.
+KEEPALIVE_S = 15
+#: The kernel is not given more than so many bytes ahead of what TCP may send: enough for any rate, and what memory a
+#: reader that does not read can occupy.
+UNSENT_BYTES = 131_072
+
 #: SO_TIMESTAMPNS and its control message on Linux; Python has no names for them.
 _SO_TIMESTAMPNS = 35
+_TCP_NOTSENT_LOWAT = 25
 _TIMESPEC = struct.Struct("@ll")
 _READ_BYTES = 65_536
+#: Data read within this time of its stamp has not waited for a lost segment.
+_PROMPT_NS = 1_000_000
+_LINUX_OPTIONS = (
+    (socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1),
+    (socket.IPPROTO_TCP, 18, DEAD_PEER_MS),  # TCP_USER_TIMEOUT
+    (socket.IPPROTO_TCP, 4, KEEPALIVE_S),  # TCP_KEEPIDLE
+    (socket.IPPROTO_TCP, 5, KEEPALIVE_S),  # TCP_KEEPINTVL
+    (socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES),
+)
 
 
 class Arrival(NamedTuple):
@@ -105,12 +125,18 @@ class Transport:
         self._reading = True
         self.wants_room = not connected
         self._failure: Timer | None = None
+        #: Segments that came out of order, as of the last look.
+        self._out_of_order = 0
         self.closed = False
+        #: Whether the peer ended the connection in order, rather than that it broke.
+        self.ended_by_peer = False
         sock.setblocking(False)
         # Nagle's algorithm and delayed acknowledgements together hold small messages back for 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for level, option, value in _LINUX_OPTIONS:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, value)
         self._events = self._wanted_events()
         loop.add(sock, self._events, self._ready)
 
@@ -165,6 +191,8 @@ class Transport:
         except OSError as error:
             # Told from the loop, not from here: the caller is in the middle of something.
             reason = reason_of(error)
+            # A reset after the peer's end of stream: what we sent met a process that is gone.
+            self.ended_by_peer = error.errno == errno.EPIPE
             self._failure = self._loop.call_later(0, lambda: self._lose(reason))
             return 0
 
@@ -182,6 +210,12 @@ class Transport:
         """Say that nothing more will be sent. What the peer still sends is read, so that it gets our last bytes."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """Close with a reset: the peer shall take this for a connection that broke, not for one that has ended."""
+        if not self.closed:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self) -> None:
         """Free everything now; safe to repeat."""
@@ -213,7 +247,9 @@ class Transport:
         # Another callback of this turn may have closed us, or changed what we wait for.
         if events & selectors.EVENT_WRITE and self.wants_room and not self.closed:
             self._room()
-        if events & selectors.EVENT_READ and self._reading and self._connected and not self.closed:
+        # After a failed send, reading would look like an orderly end: the kernel reports its error only once.
+        readable = self._reading and self._connected and self._failure is None and not self.closed
+        if events & selectors.EVENT_READ and readable:
             self._read()
 
     def _room(self) -> None:
@@ -235,9 +271,21 @@ class Transport:
             self._lose(reason_of(error))
             return
         if data:
-            self._on_data(data, _arrival(control))
+            self._on_data(data, self._corrected(_arrival(control)))
         else:
+            self.ended_by_peer = True
             self._lose("closed by the other end")
+
+    def _corrected(self, arrival: Arrival) -> Arrival:
+        """The stamp is that of the last segment read. If one before it was lost, the data waited for its second coming.
+
+        Then the stamp tells when the last segment came, not when it could be read, and the read's own time is nearer.
+        """
+        if arrival.seen_ns - arrival.received_ns < _PROMPT_NS:
+            return arrival
+        info = TcpInfo.of(self._sock)
+        before, self._out_of_order = self._out_of_order, (info and info.rcv_ooopack) or 0
+        return arrival if self._out_of_order == before else Arrival(arrival.seen_ns, arrival.seen_ns, False)
 
     def _lose(self, reason: str) -> None:
         # Closed afterwards, so that the owner can ask the socket for its last TCP_INFO.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link import command as link_command
+from loadtests.link import tryout as try_command
 from loadtests.matrix import plan
 from loadtests.scenario import read_document
 from loadtests.yamlfile import Document
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     link = commands.add_parser("link", help="run any command behind an impaired link")
     link_command.add_arguments(link)
     link.set_defaults(action=link_command.main)
+
+    tryout = commands.add_parser("try", help="chat behind a link, in this terminal, with some robots")
+    try_command.add_arguments(tryout)
+    tryout.set_defaults(action=try_command.main)
 
     compare = commands.add_parser("compare", help="compare two runs, or two variants of one, trial by trial")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run directory, or two")

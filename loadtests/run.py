@@ -184,7 +184,10 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
             if lab and directory.captures:
                 stack.enter_context(capturing(lab, raw, list(trial.links)))
             server = stack.enter_context(_server(lab, trial, raw)) if lab else None
+            if lab:
+                lab.start()  # the load meets fresh randomness, however long calibration took
             load = stack.enter_context(_load(lab, trial, raw))
+            awaits_timeline = any(profile.timeline for profile in trial.links.values())
             pids = {"load": load.pid}
             if lab and server:
                 pids |= {"server": server.pid} | ({"link": lab.link_pid} if lab.link_pid else {})
@@ -195,6 +198,9 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
                     progress.follow(trial, raw)
                     if lab:
                         lab.check()
+                    if lab and awaits_timeline and (began := collect.started(raw)):
+                        lab.start(began["monotonic_ns"])
+                        awaits_timeline = False
                     if server and server.poll() is not None:
                         raise HarnessError(f"the chat server ended by itself:\n{_tail(raw / 'server.log')}")
             finally:
@@ -204,6 +210,7 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
                 raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{_tail(raw / 'locust.log')}")
             if lab:
                 notes["link_counters"] = [msgspec.to_builtins(row) for row in lab.stats()]
+                notes["link_changes"] = [msgspec.to_builtins(change) for change in lab.changes()]
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"

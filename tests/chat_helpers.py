@@ -22,8 +22,8 @@ SECOND = float(os.environ.get("CHAT_TEST_SECOND", "1"))
 class ServerProcess:
     """`chat-server` on a free port."""
 
-    def __init__(self, host: str = "127.0.0.1", *options: str) -> None:
-        command = [sys.executable, "-m", "chat", "serve", "--host", host, "--port", "0", *options]
+    def __init__(self, host: str = "127.0.0.1", *options: str, port: int = 0) -> None:
+        command = [sys.executable, "-m", "chat", "serve", "--host", host, "--port", str(port), *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
@@ -38,8 +38,8 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(host: str = "127.0.0.1") -> Iterator[ServerProcess]:
-    server = ServerProcess(host)
+def server_process(host: str = "127.0.0.1", *options: str, port: int = 0) -> Iterator[ServerProcess]:
+    server = ServerProcess(host, *options, port=port)
     try:
         yield server
     finally:
@@ -155,15 +155,25 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self._pairs: list[tuple[Transport, Transport]] = []
+        #: Whether what comes from the server is thrown away: the connections fall silent.
+        self.drop_answers = False
         self.address: Address = self._listener.getsockname()
         loop.add(self._listener, selectors.EVENT_READ, self._accept)
 
     def cut(self) -> None:
-        """Break every connection."""
+        """End every connection, in order as far as TCP can tell."""
         for pair in self._pairs:
             for transport in pair:
                 transport.close()
         self._pairs.clear()
+
+    def reset(self, index: int | None = None) -> None:
+        """Break every connection, or one of them, with resets."""
+        chosen = self._pairs if index is None else self._pairs[index : index + 1]
+        for pair in [*chosen]:
+            for transport in pair:
+                transport.abort()
+            self._pairs.remove(pair)
 
     def close(self) -> None:
         self.cut()
@@ -180,9 +190,20 @@ class Relay:
                     self._loop,
                     sock,
                     # Test traffic is far smaller than socket buffers: what is relayed is always taken whole.
-                    on_data=lambda data, _, index=index: ends[1 - index].send(data),  # type: ignore[misc]
+                    on_data=lambda data, _, index=index: self._pass_on(data, ends, index),  # type: ignore[misc]
                     on_room=lambda: None,
-                    on_lost=lambda _, index=index: ends[1 - index].close(),  # type: ignore[misc]
+                    on_lost=lambda _, index=index: self._end(ends, index),  # type: ignore[misc]
                 )
             )
         self._pairs.append((ends[0], ends[1]))
+
+    def _pass_on(self, data: bytes, ends: list[Transport], index: int) -> None:
+        if index == 0 or not self.drop_answers:
+            ends[1 - index].send(data)
+
+    def _end(self, ends: list[Transport], index: int) -> None:
+        """One end is gone: the other one goes the same way."""
+        if ends[index].ended_by_peer:
+            ends[1 - index].close()
+        else:
+            ends[1 - index].abort()

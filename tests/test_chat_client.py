@@ -11,7 +11,21 @@ from chat_helpers import Clients, RawClient, Relay, ServerProcess, server_proces
 
 from chat.client import ChatClient, Mode
 from chat.errors import NotRegistered
-from chat.session import Closed, Echoed, Gap, PathDown, PathUp, PeerJoined, PeerLeft, Present, Received, Refused
+from chat.session import (
+    Closed,
+    Echoed,
+    Gap,
+    PathDown,
+    PathUp,
+    PeerJoined,
+    PeerLeft,
+    Present,
+    Received,
+    Reconnecting,
+    Refused,
+    Resumed,
+    StartedAnew,
+)
 
 MODES: list[Mode] = ["single", "standby", "redundant"]
 
@@ -226,25 +240,121 @@ def test_the_server_says_bye(clients: Clients, mode: Mode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_server_is_killed(clients: Clients, mode: Mode) -> None:
     with server_process() as server:
-        client = clients.join("ana", server.address, mode=mode)
+        client = clients.join("ana", server.address, mode=mode, retry_s=0.3)
         server.process.send_signal(signal.SIGSTOP)
         lost = client.say("into the void")
         server.process.kill()
         clients.until(lambda: client.closed)
-        closed = clients.events[client][-1]
-        assert isinstance(closed, Closed)
-        assert closed.lost == (lost,)
-        assert closed.reason.startswith(("The connection broke: ", "Cannot connect to "))
         server.process.communicate()
+    closed = clients.events[client][-1]
+    assert isinstance(closed, Closed)
+    assert closed.lost == (lost,)
+    assert closed.reason.startswith(("The connection broke: ", "Cannot connect to "))
+    assert closed.reason.endswith(" Nothing could be reached again for 0.3 s.")
+    assert len(clients.of(client, Reconnecting)) == 1
 
 
-def test_a_session_that_is_gone_cannot_be_resumed(server: ServerProcess, clients: Clients) -> None:
-    """Both connections break while the primary is being replaced: the token is worth nothing any more."""
+@pytest.mark.parametrize("mode", MODES)
+def test_both_connections_break_and_the_session_goes_on(server: ServerProcess, clients: Clients, mode: Mode) -> None:
     relay = Relay(clients.loop, server.address)
-    client = clients.join("ana", relay.address, mode="redundant")
+    watcher = clients.join("watcher", server.address)
+    client = clients.join("ana", relay.address, mode=mode)
+    for number in range(300):
+        client.say(f"from ana {number}")
+        watcher.say(f"to ana {number}")
+        clients.loop.run_once(0)
+        if number % 100 == 50:
+            relay.reset()
+            clients.until(lambda: client.away)
+            assert client.registered
+            with pytest.raises(NotRegistered, match="no connection just now"):
+                client.who()
+        if number % 100 == 99:
+            clients.until(lambda: not client.away)
+    clients.until(lambda: not client.pending and not watcher.pending and not client.away)
+    clients.until(lambda: len(clients.of(client, Received)) == len(clients.of(watcher, Received)) == 300)
+    assert [event.text for event in clients.of(client, Received)] == [f"to ana {number}" for number in range(300)]
+    assert [event.text for event in clients.of(watcher, Received)] == [f"from ana {number}" for number in range(300)]
+    assert [event.id for event in clients.of(client, Echoed)] == [*range(1, 301)]
+    assert len(clients.of(client, Reconnecting)) == len(clients.of(client, Resumed)) == client.resumptions == 3
+    assert not clients.of(watcher, PeerLeft)
+    leave(clients, client, watcher)
+    relay.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_session_that_is_gone_begins_anew(server: ServerProcess, clients: Clients, mode: Mode) -> None:
+    """Connections that end in order end the session; what was under way then is in doubt."""
+    relay = Relay(clients.loop, server.address)
+    watcher = clients.join("watcher", server.address)
+    client = clients.join("Ana", relay.address, mode=mode)
     relay.cut()
-    clients.until(lambda: client.closed)
-    assert clients.events[client][-1].lost == ()
+    number = client.say("into the void")
+    clients.until(lambda: clients.of(client, StartedAnew))
+    assert clients.of(client, StartedAnew) == [StartedAnew("Ana", (number,))]
+    assert client.say("again") == number + 1
+    clients.until(lambda: not client.pending)
+    clients.until(lambda: clients.of(watcher, Received))
+    assert [event.text for event in clients.of(watcher, Received)] == ["again"]
+    assert [type(event) for event in clients.events[watcher]].count(PeerLeft) == 1
+    leave(clients, client, watcher)
+    relay.close()
+
+
+def test_the_server_restarts(clients: Clients) -> None:
+    with server_process() as server:
+        client = clients.join("ana", server.address, mode="redundant")
+        server.process.kill()
+        server.process.communicate()
+    with server_process(port=server.address[1]):
+        clients.until(lambda: clients.of(client, StartedAnew) and len(client.tcp_info()) == 2)
+        client.say("here again")
+        clients.until(lambda: not client.pending)
+        leave(clients, client)
+
+
+def test_hello_is_said_again_if_the_answer_was_lost(server: ServerProcess, clients: Clients) -> None:
+    """Sessions: with a key, the same hello is welcomed again."""
+    relay = Relay(clients.loop, server.address)
+    with RawClient(server.address, "watcher") as watcher:
+        client = clients.add("ana", relay.address, server.address, mode="standby")
+        while not any(message["type"] == "joined" for message in watcher.sync()):
+            clients.loop.run_once(0.01)
+            relay.drop_answers = True
+        relay.reset()
+        clients.until(lambda: client.registered)
+        assert [event.path for event in clients.of(client, PathUp)] == ["secondary"]
+    client.close()
+    relay.close()
+
+
+def test_standby_moves_when_the_active_connection_is_silent(server: ServerProcess, clients: Clients) -> None:
+    relay = Relay(clients.loop, server.address)
+    client = clients.join("ana", relay.address, server.address, mode="standby")
+    relay.drop_answers = True
+    client.say("is anybody there?")
+    clients.until(lambda: not client.pending)
+    assert client.takeovers == 1
+    assert client.resumptions == 0
+    assert clients.of(client, PathDown)[0].reason.startswith("No answer for 1.")
+    client.close()
+    relay.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_connection_that_is_dead_silent_is_given_up(
+    server: ServerProcess, clients: Clients, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.path.QUIET_NS", 0)
+    monkeypatch.setattr("chat.path.CHECK_S", 0.02)
+    monkeypatch.setattr("chat.path.SILENT_NS", 200_000_000)
+    relay = Relay(clients.loop, server.address)
+    client = clients.join("ana", relay.address, mode=mode)
+    relay.drop_answers = True
+    clients.until(lambda: client.away)
+    relay.drop_answers = False
+    clients.until(lambda: clients.of(client, Resumed))
+    leave(clients, client)
     relay.close()
 
 
@@ -259,8 +369,7 @@ def test_close_frees_everything_at_once(server: ServerProcess, clients: Clients)
     assert clients.of(client, Closed) == [Closed("closed", (number,))]
     assert client.tcp_info() == {}
     clients.until(lambda: clients.of(watcher, PeerLeft))
-    clients.until(lambda: clients.loop.next_deadline_ns() is None)
-    assert repr(clients.loop) == f"{before}, 0 timer(s)>"
+    assert repr(clients.loop).partition(",")[0] == before
     leave(clients, watcher)
 
 

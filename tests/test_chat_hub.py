@@ -231,6 +231,51 @@ def test_a_session_outlives_a_connection_but_not_the_last(hall: Hall) -> None:
     hall.join("ana")
 
 
+def test_a_session_with_a_key_is_kept_when_its_connections_break(hall: Hall) -> None:
+    ana, ben = hall.connect(Hello("ana", "key")), hall.join("ben")
+    hall.take(ana)
+    hall.hub.disconnect(ana, "reset", keep_until_ns=100)
+    hall.hub.receive(ben, Say("while you were away"))
+    hall.hub.receive(ben, Tell("ana", "psst"))
+    hall.hub.expire(99)
+    assert hall.kinds(ben) == ["told", "said"]
+    back = hall.connect(Attach("token1", {"inbox": 0, "lobby": 2}))
+    assert hall.kinds(back) == ["attached", "told", "said"]
+    hall.hub.expire(1000)
+    assert hall.hub.nicks == ["ana", "ben"]
+    hall.hub.disconnect(back, "reset", keep_until_ns=2000)
+    hall.hub.expire(2000)
+    assert hall.take(ben)[-1] == {"type": "left", "log": "lobby", "seq": 4, "nick": "ana", "reason": "reset"}
+    assert hall.take(hall.connect(Attach("token1")))[0]["code"] == "bad_token"
+
+
+def test_a_session_is_not_kept_without_a_key_or_after_an_orderly_end(hall: Hall) -> None:
+    ana, ben = hall.connect(Hello("ana", "key")), hall.join("ben")
+    hall.hub.disconnect(ben, "reset", keep_until_ns=100)
+    assert hall.hub.nicks == ["ana"]
+    hall.hub.disconnect(ana, "closed by the other end")
+    assert hall.hub.nicks == []
+
+
+def test_the_same_hello_is_welcomed_again(hall: Hall) -> None:
+    ana = hall.connect(Hello("ana", "key"))
+    hall.hub.disconnect(ana, "reset", keep_until_ns=100)
+    again = hall.connect(Hello("ana", "other key"), Hello("ana"), Hello("ana", "key"))
+    found = hall.take(again)
+    assert [message.get("code") for message in found] == ["nick_in_use", "nick_in_use", None]
+    assert (found[2]["token"], found[2]["cursors"]) == ("token1", {"inbox": 0, "lobby": 1})
+    hall.hub.close("over")
+    hall.hub.expire(1000)
+    assert hall.kinds(again) == ["bye"]
+
+
+def test_an_active_connection_can_be_told_to_stand_by(hall: Hall) -> None:
+    ana = hall.join("ana")
+    hall.hub.receive(ana, Attach("token1", {}, follow=False))
+    hall.hub.receive(ana, Say("not for this connection"))
+    assert hall.kinds(ana) == ["attached"]
+
+
 def test_bye_ends_all_connections_of_the_session(hall: Hall) -> None:
     ana, ben = hall.join("ana"), hall.join("ben")
     second = hall.connect(Attach("token1", {}, follow=False))

@@ -52,19 +52,20 @@ class Member:
         self.settle()
 
     def say(self, text: str) -> None:
-        _, line = self.session.say(text, 0, 0)
+        line, _ = self.session.unanswered(self.session.say(text, 0, 0) - 1, 1)
         for wire in self.wires.values():
             wire.up += line
 
     def replace(self, path: PathName) -> None:
         """The connection breaks, with all that is in flight on it, and another one is opened."""
         wire = self.wires[path] = Wire(self.hub)
-        wire.up += self.session.attach(True) + self.session.unanswered()
+        wire.up += self.session.attach(True) + self.session.unanswered(0, 1 << 30)[0]
 
     def receive(self, path: PathName, size: int) -> None:
         for message in self.wires[path].carry_down(size):
             if isinstance(message, Welcome):
                 self.session.welcome(message)
+                self.session.following.update(PATHS)
             for event in self.session.receive(message, path, 0, 0, False):
                 if isinstance(event, Echoed):
                     self.echoed.append((event.text, event.id))

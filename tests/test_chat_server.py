@@ -125,6 +125,23 @@ def test_a_slow_reader_delays_nobody_and_is_told_what_it_missed(server: ServerPr
         assert seqs[-1] == start + 2500
 
 
+def test_a_slow_reader_is_closed_if_the_server_is_told_so() -> None:
+    """Slow readers: the other policy."""
+    with (
+        server_process("127.0.0.1", "--slow", "close") as server,
+        RawClient(server.address, "slow") as slow,
+        RawClient(server.address, "ana") as ana,
+    ):
+        for number in range(2500):
+            ana.send(type="say", text="x" * 8000, id=number + 1)
+            if number % 100 == 99:
+                ana.until("said", id=number + 1)
+        assert slow.until("error")["code"] == "too_slow"
+        while slow.receive() is not None:
+            pass
+        assert ana.until("left")["nick"] == "slow"
+
+
 def test_asking_without_reading_the_answers_stops_being_read() -> None:
     """Slow readers: what a connection asks for is bounded by what it takes."""
     with Clients() as clients:
@@ -185,7 +202,8 @@ def test_strangers_are_sent_away_in_time() -> None:
         assert json.loads(received)["code"] == "registration_timeout"
         stranger.close()
         ana = clients.join("ana", server.address)
-        clients.until(lambda: clients.loop.next_deadline_ns() is None)
+        who_timer = next(iter(server._peers.values())).timer
+        assert who_timer is None, "who has said hello is not sent away any more"
         assert ana.registered
         assert repr(server).startswith("<ChatServer 1 connection(s), <Hub 1 session(s)")
         assert repr(next(iter(server._peers.values()))).startswith("<Peer 127.0.0.1:")

@@ -3,9 +3,10 @@
 import pytest
 
 from chat import messages
-from chat.errors import NotRegistered
+from chat.errors import NotRegistered, TooMuchUnderWay
 from chat.messages import Down
 from chat.session import (
+    MAX_UNDER_WAY,
     ClientSession,
     Echoed,
     EchoedAgain,
@@ -24,6 +25,7 @@ from chat.session import (
 def session() -> ClientSession:
     session = ClientSession("ana")
     session.welcome(messages.Welcome("Ana", "secret", {"lobby": 4, "inbox": 0}, messages.Limits()))
+    session.following.add("primary")
     return session
 
 
@@ -50,8 +52,8 @@ def test_the_server_has_the_last_word_on_the_nick(session: ClientSession) -> Non
 
 
 def test_echo(session: ClientSession) -> None:
-    number, line = session.say("hé", 1_000, 1_200)
-    assert line == '{"type":"say","text":"hé","id":1}\n'.encode()
+    number = session.say("hé", 1_000, 1_200)
+    assert session.unanswered(0, 1) == ('{"type":"say","text":"hé","id":1}\n'.encode(), 1)
     (echo,) = receive(session, said(5, "Ana", number))
     assert echo == Echoed(1, "say", 3, 1_000, 1_200, 2_000, 2_500, True, "primary", None, "hé", "lobby", 5)
     assert isinstance(echo, Echoed)
@@ -60,8 +62,8 @@ def test_echo(session: ClientSession) -> None:
 
 
 def test_private_echo(session: ClientSession) -> None:
-    number, line = session.tell("ben", "psst", 1, 1)
-    assert line == b'{"type":"tell","to":"ben","text":"psst","id":1}\n'
+    number = session.tell("ben", "psst", 1, 1)
+    assert session.unanswered(0, 1) == (b'{"type":"tell","to":"ben","text":"psst","id":1}\n', 1)
     (echo,) = receive(session, messages.Told("inbox", 1, "Ana", "ben", "psst", number))
     assert isinstance(echo, Echoed)
     assert (echo.kind, echo.to) == ("tell", "ben")
@@ -97,7 +99,7 @@ def test_coming_and_going(session: ClientSession) -> None:
 
 
 def test_refused(session: ClientSession) -> None:
-    number, _ = session.say("", 0, 0)
+    number = session.say("", 0, 0)
     line = messages.Refused("empty_text", "The text is empty.", number, "inbox", 1)
     assert receive(session, line) == [Refused(number, "empty_text", "The text is empty.")]
     assert receive(session, line, "secondary") == []
@@ -121,10 +123,57 @@ def test_what_comes_from_no_log(session: ClientSession) -> None:
 
 
 def test_unanswered_messages_can_be_sent_again(session: ClientSession) -> None:
-    lines = [session.say("a", 0, 0)[1], session.say("b", 0, 0)[1], session.tell("ben", "c", 0, 0)[1]]
+    for text in "abcd":
+        session.say(text, 0, 0)
     receive(session, said(5, "Ana", 2))
-    assert session.unanswered() == lines[0] + lines[2]
-    assert session.lost == (1, 3)
+    lines = {
+        number: b'{"type":"say","text":"%s","id":%d}\n' % (b"abcd"[number - 1 : number], number) for number in (1, 3, 4)
+    }
+    assert session.unanswered(0, 1000) == (lines[1] + lines[3] + lines[4], 4)
+    assert session.unanswered(0, len(lines[1] + lines[3])) == (lines[1] + lines[3], 3)
+    assert session.unanswered(1, 1) == (lines[3], 3)
+    assert session.unanswered(4, 1000) == (b"", 4)
+    assert session.lost == (1, 3, 4)
+    assert session.forget() == (1, 3, 4)
+    assert not session.registered
+    assert session.unanswered(0, 1000) == (b"", 0)
+
+
+def test_no_more_under_way_than_the_server_can_tell_apart(session: ClientSession) -> None:
+    for _ in range(MAX_UNDER_WAY):
+        session.say("x", 0, 0)
+    with pytest.raises(TooMuchUnderWay, match="4000 messages are under way"):
+        session.say("x", 0, 0)
+    # Ids count, not messages: one that stays unanswered holds the window where it is.
+    receive(session, said(5, "Ana", 2))
+    with pytest.raises(TooMuchUnderWay):
+        session.say("x", 0, 0)
+    receive(session, said(6, "Ana", 1))
+    session.say("x", 0, 0)
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [type(event).__name__ for event in events]
+
+
+def test_a_gap_is_one_only_if_neither_connection_brings_the_lines(session: ClientSession) -> None:
+    session.following.add("secondary")
+    assert receive(session, said(8)) == []
+    assert kinds(receive(session, said(5), "secondary")) == ["Received"]
+    assert receive(session, said(9)) == [], "the other one brings it"
+    assert kinds(receive(session, said(8), "secondary")) == ["Gap", "Received"], "it has a gap too"
+    assert kinds(receive(session, said(9))) == ["Received"]
+    assert session.cursors["lobby"] == 9
+
+
+def test_a_connection_that_was_passed_over_is_asked_again(session: ClientSession) -> None:
+    session.following.add("secondary")
+    assert receive(session, said(7)) == []
+    assert session.stop_following("secondary") == {"primary"}
+    assert receive(session, said(8)) == [], "what was under way before it was asked"
+    session.following.add("primary")
+    assert kinds(receive(session, said(5))) == ["Received"]
+    assert session.stop_following("primary") == set()
 
 
 def test_repr(session: ClientSession) -> None:

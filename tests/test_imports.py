@@ -15,7 +15,8 @@ FLOORS = {
         {"chat.messages"},
         {"chat.wire"},
         {"chat.log", "chat.outbox", "chat.hub", "chat.session"},
-        {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.path"},
+        {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.pulse"},
+        {"chat.path"},
         {"chat.recorder", "chat.tally", "chat.display"},
         {"chat.server", "chat.client"},
         {"chat.console", "chat.monitor"},
@@ -42,6 +43,7 @@ FLOORS = {
     ],
 }
 PURE = ["chat/messages.py", "chat/wire.py", "chat/log.py", "chat/hub.py", "chat/session.py"]
+PURE += ["chat/outbox.py", "chat/pulse.py"]
 PURE += ["loadtests/link/profile.py", "loadtests/link/effects.py", "loadtests/link/pipeline.py"]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
 LOCUST_FILES = {"loadtests/locustfile.py", "loadtests/users.py", "loadtests/shape.py"}

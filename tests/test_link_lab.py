@@ -17,7 +17,7 @@ from loadtests.errors import LinkError
 from loadtests.link import laboratory, namespaces
 from loadtests.link.lab import open_lab
 from loadtests.link.laboratory import run_in_lab
-from loadtests.link.linkfile import load_profile
+from loadtests.link.linkfile import known_links, load_profile
 
 CHATLAB = [sys.executable, "-m", "loadtests", "link"]
 LAN = {"primary": load_profile("lan")}
@@ -275,3 +275,30 @@ def test_orphans_are_buried() -> None:
         return [path.read_text().split()[2] for path in Path("/proc").glob("[0-9]*/stat")]
 
     assert "Z" not in in_lab(leave_an_orphan)
+
+
+def test_profiles_are_listed() -> None:
+    done = subprocess.run([sys.executable, "-m", "loadtests", "profiles"], capture_output=True, text=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == known_links()
+
+
+def test_trying_a_link_is_a_chat_with_robots() -> None:
+    """The client in the pipe hears a robot, whose words crossed the link, and ends when it is told to."""
+    command = [sys.executable, "-m", "loadtests", "try", "lan", "--mode", "redundant"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as chatlab:
+        assert chatlab.stdin is not None
+        assert chatlab.stdout is not None
+        family = descendants(chatlab.pid)
+        for line in chatlab.stdout:
+            if any(robot in line for robot in ("ada", "bob", "cyd")):
+                break
+        else:
+            pytest.fail(f"no robot was heard: {chatlab.stderr and chatlab.stderr.read()}")
+        family |= descendants(chatlab.pid)
+        chatlab.stdin.write("/exit\n")
+        chatlab.stdin.flush()
+        chatlab.communicate(timeout=20)
+        assert chatlab.returncode == 0
+    assert wait_until_gone(list(family)) == []

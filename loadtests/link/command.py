@@ -67,8 +67,8 @@ def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
         if arguments.command is None:
             return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
         lab.start()
-        with _served(lab, arguments.serve):
-            return _run_in_foreground(lab, arguments.command)
+        with served(lab, arguments.serve):
+            return run_in_foreground(lab, arguments.command)
 
 
 def profiles() -> str:
@@ -101,7 +101,7 @@ def _with_addresses(command: Sequence[str], lab: Lab) -> list[str]:
 
 
 @contextlib.contextmanager
-def _served(lab: Lab, command: Sequence[str] | None) -> Iterator[None]:
+def served(lab: Lab, command: Sequence[str] | None) -> Iterator[None]:
     """Meanwhile the command runs on the server's side."""
     if command is None:
         yield
@@ -115,7 +115,7 @@ def _served(lab: Lab, command: Sequence[str] | None) -> Iterator[None]:
             server.wait(timeout=5)
 
 
-def _run_in_foreground(lab: Lab, command: Sequence[str]) -> int:
+def run_in_foreground(lab: Lab, command: Sequence[str]) -> int:
     """The command's exit code; Ctrl-C is for the command, and what it makes of it is the result.
 
     Raises LinkError: the link broke meanwhile.
