@@ -10,6 +10,9 @@ from loadtests.link.calibrate import loss_window
 from loadtests.link.probes import ProbeStream
 from loadtests.link.profile import Direction, GilbertElliott
 
+#: The first of these tests waits for the machine inside to start and to measure, about a minute.
+pytestmark = pytest.mark.timeout(180)
+
 Figures = dict[str, dict[str, float]]
 
 
@@ -17,7 +20,7 @@ Figures = dict[str, dict[str, float]]
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figures]:
     """Link → backend → figure → value."""
     command = ["env", "PYTHONPATH=.", sys.executable, str(UML / "measure.py")]
-    code, output = run_in_uml(command, tmp_path_factory.mktemp("uml"), timeout_s=110)
+    code, output = run_in_uml(command, tmp_path_factory.mktemp("uml"), timeout_s=170)
     assert code == 0, output
     found: dict[str, Figures] = json.loads(output)
     print(json.dumps(found, indent=1))

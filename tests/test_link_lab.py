@@ -1,7 +1,10 @@
 """The laboratory's walls: nothing gets out, nothing is left, and who may not build it is told why."""
 
+import contextlib
 import errno
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -44,7 +47,8 @@ def descendants(pid: int) -> dict[int, str]:
     waiting = [pid]
     while waiting:
         for child in parents.get(waiting.pop(0), []):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
             waiting.append(child)
     return found
 
@@ -102,6 +106,28 @@ def test_whoever_is_killed_nothing_is_left(victim: str, sleeping: "subprocess.Po
     assert code == (-signal.SIGKILL if victim == "caller" else 2 if victim == "ferry" else 128 + signal.SIGKILL)
     assert "primary" not in host_network()
     assert in_lab(lambda: 1) == 1
+
+
+def test_twenty_killed_at_random_leave_nothing() -> None:
+    """The orchestrator, the holder or the emulator, while the laboratory is being built, used or left."""
+    chance = random.Random(20)
+    for _ in range(20):
+        with subprocess.Popen(
+            [*CHATLAB, "lan", "--backend", "emulator", "--", "ping", "-c", "3", "-i", "0.1", "{server}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as chatlab:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                chatlab.wait(chance.uniform(0.1, 0.9))  # the random moment
+            family = {chatlab.pid: "", **descendants(chatlab.pid)}
+            victims = [*list(family)[:2], *(pid for pid, said in family.items() if "ferry" in said)]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(victims), signal.SIGKILL)
+            family |= descendants(chatlab.pid)
+            chatlab.wait(timeout=10)
+            assert wait_until_gone(list(family)) == []
+    assert "primary" not in host_network()
+    assert subprocess.run([*CHATLAB, "lan", "--", "ping", "-c", "1", "{server}"], capture_output=True).returncode == 0
 
 
 def test_a_dead_emulator_is_reported(sleeping: "subprocess.Popen[str]") -> None:
@@ -192,6 +218,34 @@ def test_an_ordinary_user_gets_the_same_laboratory(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "0", "inside, the user is root of its own namespace"
+
+
+SHORT_SCENARIO = """
+link: {rtt: 20ms, loss: 1%, timeline: [{at: 1s, rtt: 40ms}]}
+users: {BroadcastUser: 3}
+messages: {rate: 2/s}
+warmup: 500ms
+stages: [{users: 3, spawn_rate: 10/s, duration: 2s}]
+"""
+
+
+def test_an_ordinary_user_gets_a_trustworthy_run(tmp_path: Path) -> None:
+    results, scenario = tmp_path / "results", tmp_path / "short.yaml"
+    results.mkdir()
+    results.chmod(0o777)
+    scenario.write_text(SHORT_SCENARIO)
+    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(results)]
+    if os.geteuid() == 0:
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(folder.stat().st_mode | 0o055)
+        folders = [str(tmp_path), sys.base_prefix, str(PROJECT)]
+        command = ["unshare", "--mount", "sh", "-c", AS_NOBODY, *folders, *command]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HOME": str(results)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = results.glob("*-short/run.json")
+    (trial,) = json.loads(run.read_text())["trials"]
+    assert trial["state"] == "finished"
+    assert [change["direction"] for change in trial["link_changes"]] == ["up", "down"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
