@@ -56,7 +56,7 @@ class ChatClient:
         primary: where the first connection goes.
         secondary: where the second one goes; to the same place if not given.
         mode: see the module.
-        on_event: called with each event, never from within a method of this class other than :meth:`close`.
+        on_event: called with each event, never from within a method of this class other than :meth:`close` and :meth:`reconnect`.
         congestion: TCP congestion control of both connections; the system's own if not given.
         randomness: varies the pauses before new attempts to connect.
         retry_s: how long to try to come back when all connections are gone, before that is the end.
@@ -174,6 +174,17 @@ class ChatClient:
         if path is None:
             raise NotRegistered("There is no connection just now; new ones are tried.")
         path.ask(messages.Who())
+
+    def reconnect(self) -> None:
+        """Break all connections; the session goes on over new ones.
+
+        Raises:
+            NotRegistered: there is no session.
+        """
+        self._speak()
+        for path in self._paths:
+            if path.up:
+                path.drop("It was to be opened again.")
 
     def leave(self) -> None:
         """Say bye on every connection; the end comes when the server has closed them, or does not in time."""

@@ -32,6 +32,7 @@ HELP = """\
 /msg NICK TEXT  say something to one person
 /who            who is here
 /stats          response times and connections
+/reconnect      break all connections and open new ones
 /exit           leave; so do Ctrl-D and Ctrl-C
 Anything else is said to everyone. A line that begins with // is said with one / less."""
 
@@ -100,11 +101,15 @@ class Console:
             case "/stats", []:
                 for line in self._tally.report(self.client.tcp_info()):
                     self._show(f"* {line}", "")
+                client = self.client
+                self._show(f"* {client.takeovers} takeover(s), {client.resumptions} resumption(s)", "")
+            case "/reconnect", []:
+                self.client.reconnect()
             case "/exit", []:
                 self.leave()
             case "/msg", _:
                 self._show("! Usage: /msg NICK TEXT", "")
-            case (("/help" | "/who" | "/stats" | "/exit"), _):
+            case (("/help" | "/who" | "/stats" | "/reconnect" | "/exit"), _):
                 self._show(f"! {name} takes no argument.", "")
             case _:
                 self._show(f"! There is no command {visible(name)}; /help lists them all.", "")

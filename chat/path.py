@@ -107,12 +107,12 @@ class Path:
     def open(self) -> None:
         """Begin to connect; the owner hears of it."""
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
-        self._set_timer(OPEN_S, lambda: self._down(f"No answer from {self._where}."))
+        self._set_timer(OPEN_S, lambda: self.drop(f"No answer from {self._where}."))
         try:
             self.transport = self._connect()
         except AddressError as error:
             reason = str(error)
-            self._set_timer(0, lambda: self._down(reason))
+            self._set_timer(0, lambda: self.drop(reason))
 
     def open_later(self) -> None:
         """Connect after a pause that grows with each failure."""
@@ -188,20 +188,20 @@ class Path:
             if self.transport is None:
                 return  # closed by what an earlier message led to
             if isinstance(message, BadLine):
-                self._down(f"The server cannot be understood: {message.reason}")
+                self.drop(f"The server cannot be understood: {message.reason}")
                 return
             self._owner.path_message(self, message, arrival, index == exact_index)
 
     def _lost(self, reason: str) -> None:
         what = "The connection broke" if self._connected else f"Cannot connect to {self._where}"
-        self._down(f"{what}: {reason}.")
+        self.drop(f"{what}: {reason}.")
 
     def _check(self) -> None:
         """Feel the pulse: ask after a while of quiet, give up after a while of silence."""
         now_ns = self._loop.now_ns()
         silent_ns = self._pulse.silent_ns(now_ns)
         if silent_ns > self._patience_ns():
-            self._down(f"No answer for {silent_ns / 1e9:.1f} s.")
+            self.drop(f"No answer for {silent_ns / 1e9:.1f} s.")
             return
         self._set_timer(CHECK_S, self._check)
         if self._pulse.quiet_ns(now_ns) >= QUIET_NS:
@@ -215,7 +215,8 @@ class Path:
             return SILENT_NS
         return min(SILENT_NS, patience_ns(info.rtt_us, info.rttvar_us))
 
-    def _down(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
+        """Break the connection, or give up the attempt at one. The owner is told."""
         if self.transport is not None:
             # With a reset, since we are coming back: an orderly end would be the end of the session.
             self.transport.abort()

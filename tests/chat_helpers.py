@@ -157,6 +157,7 @@ class Relay:
         self._pairs: list[tuple[Transport, Transport]] = []
         #: Whether what comes from the server is thrown away: the connections fall silent.
         self.drop_answers = False
+        self._held = False
         self.address: Address = self._listener.getsockname()
         loop.add(self._listener, selectors.EVENT_READ, self._accept)
 
@@ -174,6 +175,18 @@ class Relay:
             for transport in pair:
                 transport.abort()
             self._pairs.remove(pair)
+
+    @property
+    def connections(self) -> int:
+        return len(self._pairs)
+
+    def hold(self, held: bool) -> None:
+        """Let nothing through, and tell nobody; or let it through again, with what waited."""
+        self._held = held
+        for pair in self._pairs:
+            for transport in pair:
+                if not transport.closed:
+                    transport.read_on(not held)
 
     def close(self) -> None:
         self.cut()
@@ -196,6 +209,7 @@ class Relay:
                 )
             )
         self._pairs.append((ends[0], ends[1]))
+        self.hold(self._held)
 
     def _pass_on(self, data: bytes, ends: list[Transport], index: int) -> None:
         if index == 0 or not self.drop_answers:

@@ -342,6 +342,19 @@ def test_standby_moves_when_the_active_connection_is_silent(server: ServerProces
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_reconnect(server: ServerProcess, clients: Clients, mode: Mode) -> None:
+    client = clients.join("ana", server.address, mode=mode)
+    client.say("before")
+    client.reconnect()
+    client.say("between")
+    clients.until(lambda: not client.pending and clients.of(client, Resumed))
+    assert [event.text for event in clients.of(client, Echoed)] == ["before", "between"]
+    leave(clients, client)
+    with pytest.raises(NotRegistered):
+        client.reconnect()
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_connection_that_is_dead_silent_is_given_up(
     server: ServerProcess, clients: Clients, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

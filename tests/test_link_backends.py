@@ -229,3 +229,18 @@ def test_the_emulator_counts_how_late_it_is() -> None:
             return [stats.lateness_p99_us for stats in lab.stats()]
 
     assert all(late is not None and 0 < late < 10_000 for late in in_lab(lateness_us))
+
+
+def test_no_backend_is_a_cable_that_does_nothing() -> None:
+    """Whatever the link asks for; calibration expects nothing, and the packets are counted."""
+
+    def plain() -> tuple[str, list[str], list[bool]]:
+        with open_lab({"primary": LINKS["delay"]}, "none") as lab:
+            lab.start()
+            rows = lab.calibrate()
+            lab.check()
+            lab.stop()
+            off = [str(row) for row in rows if not row.within] + [change.text for change in lab.changes()]
+            return lab.backend, off, [stats.delivered_packets >= rows[0].probes for stats in lab.stats()]
+
+    assert in_lab(plain) == ("none", [], [True, True])

@@ -240,3 +240,31 @@ def test_a_cycle_begins_anew_for_ever() -> None:
 def test_a_direction_without_changes_has_none_in_any_cycle() -> None:
     text = "{delay: 5ms, timeline: [{at: 2s, up: {delay: 8ms}}], cycle: 10s}"
     assert (len(timeline(text)), timeline(text, "down")) == (12, [])
+
+
+def test_every_impairment_is_read_out() -> None:
+    text = "{delay: 5ms, jitter: {size: 1ms, distribution: normal, keep_order: false}, duplicate: 1%, corrupt: 2%}"
+    said = "delay 5 ms ± 1 ms normal in any order, duplicate 1 %, corrupt 2 %"
+    assert str(profile(text)) == f"inline (each way: {said})"
+    assert str(profile("{timeline: [{at: 1s, loss: 1%}], cycle: 9s}")) == (
+        "inline (each way: delay 0 ms; 1 changes every 9 s)"
+    )
+
+
+def test_a_trace_is_read_out_and_is_the_rate(tmp_path: Path) -> None:
+    (tmp_path / "slow.trace").write_text("12\n")
+    (tmp_path / "text.trace").write_text("twelve\n")
+    assert "rate by trace, 1 Mbit/s on average, with a queue of 10" in str(profile(f"trace: {tmp_path}/slow.trace"))
+    assert "trace: not together with rate" in refusal(f"{{rate: 1mbit, trace: {tmp_path}/slow.trace}}")
+    assert "one whole number of milliseconds per line" in refusal(f"trace: {tmp_path}/text.trace")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("loss: {gilbert_elliott: {good: 0, bad: 1s}}", "good and bad must be more than 0"),
+        ("timeline: [{at: 1s, ramp: 1s, loss: {gilbert_elliott: {p: 1%, r: 25%}}}]", "bursts come at once: no ramp"),
+    ],
+)
+def test_more_refusals(text: str, sentence: str) -> None:
+    assert sentence in refusal(text)

@@ -11,15 +11,17 @@ from loadtests.link.calibrate import LinkRow, calibrate
 from loadtests.link.emulator import EmulatorBackend
 from loadtests.link.namespaces import Namespace
 from loadtests.link.netem import NetemBackend, kernel_has_netem
+from loadtests.link.plain import PlainBackend
 from loadtests.link.profile import LinkProfile
 from loadtests.link.qdisc import beyond_netem
 from loadtests.link.topology import CLIENT, SERVER, server_address
 
-BackendName = Literal["auto", "emulator", "netem"]
+BackendName = Literal["auto", "emulator", "netem", "none"]
 
 BACKENDS: dict[str, Callable[[dict[str, LinkProfile], int], Backend]] = {
     "emulator": EmulatorBackend,
     "netem": NetemBackend,
+    "none": PlainBackend,
 }
 
 
@@ -42,7 +44,7 @@ class Lab:
 
     @property
     def backend(self) -> str:
-        """What makes the links: `emulator` or `netem`."""
+        """What makes the links: `emulator`, `netem` or `none`."""
         return self._backend.name
 
     @property
@@ -97,7 +99,9 @@ def open_lab(links: Mapping[str, LinkProfile], backend: BackendName = "auto", se
         raise LinkError(
             "this kernel has no netem (CONFIG_NET_SCH_NETEM); use the emulator, or as root: modprobe sch_netem"
         )
-    chosen = "netem" if has_netem else "emulator"
+    chosen = "none" if backend == "none" else "netem" if has_netem else "emulator"
+    if chosen == "none":
+        links = {path: LinkProfile(name=f"{link.name}, not applied") for path, link in links.items()}
     built = BACKENDS[chosen](dict(links), seed)
     with contextlib.ExitStack() as undo:
         for name in built.hosts:

@@ -1,0 +1,88 @@
+"""Plants faults, one at a time, in a copy of the chat, and shows that the stateful test finds each: `python FILE`.
+
+The copy is in a temporary folder; the working tree is not touched.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+TEST = "tests/test_chat_stateful.py"
+
+
+class Fault(NamedTuple):
+    """One line made wrong."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+FAULTS = [
+    Fault(
+        "an off-by-one in replay",
+        "chat/log.py",
+        "start = end = cursor - self.first_seq + 1 + self._dropped",
+        "start = end = max(0, cursor - self.first_seq) + self._dropped",
+    ),
+    Fault(
+        "a forgotten id window",
+        "chat/hub.py",
+        "if message.id is not None and not session.ids.accept(message.id):",
+        "if message.id is None and not session.ids.accept(0):",
+    ),
+    Fault(
+        "a cursor not moved on a partial send",
+        "chat/outbox.py",
+        r'self._cursors[log] += data.count(b"\n", 0, end)',
+        "pass",
+    ),
+    Fault(
+        "a trim that does not announce",
+        "chat/outbox.py",
+        "self.tell(encode(Gap(log.name, missed)))",
+        "pass",
+    ),
+    Fault(
+        "a token that attaches to the wrong session",
+        "chat/hub.py",
+        "session = self._by_token.get(token)",
+        "session = next(iter(self._by_token.values()), None)",
+    ),
+]
+
+
+def passes(root: Path) -> bool:
+    """Whether the stateful test passes in this copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TEST]
+    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0
+
+
+def main() -> int:
+    """Exit code 0 if the test passes without a fault and fails with each."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for folder in ("chat", "tests"):
+            shutil.copytree(ROOT / folder, root / folder)
+        shutil.copy(ROOT / "pyproject.toml", root)
+        good = passes(root)
+        print(f"no fault: the test {'passes' if good else 'FAILS'}")
+        for fault in FAULTS:
+            file = root / fault.file
+            source = file.read_text()
+            assert source.count(fault.right) == 1, f"{fault.file} has changed: {fault.right}"
+            file.write_text(source.replace(fault.right, fault.wrong))
+            found = not passes(root)
+            file.write_text(source)
+            print(f"{fault.name}: {'found' if found else 'NOT FOUND'}")
+            good &= found
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
