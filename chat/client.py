@@ -56,7 +56,8 @@ class ChatClient:
         primary: where the first connection goes.
         secondary: where the second one goes; to the same place if not given.
         mode: see the module.
-        on_event: called with each event, never from within a method of this class other than :meth:`close` and :meth:`reconnect`.
+        on_event: called with each event, never from within a method of this class other than :meth:`close` and
+            :meth:`reconnect`.
         congestion: TCP congestion control of both connections; the system's own if not given.
         randomness: varies the pauses before new attempts to connect.
         retry_s: how long to try to come back when all connections are gone, before that is the end.

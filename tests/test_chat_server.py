@@ -1,5 +1,6 @@
 """A real server process, spoken to over real sockets. Sections named are those of chat/README.md."""
 
+import contextlib
 import json
 import resource
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from chat_helpers import SECOND, Clients, RawClient, ServerProcess, server_process
 
@@ -123,6 +125,26 @@ def test_a_slow_reader_delays_nobody_and_is_told_what_it_missed(server: ServerPr
         assert len(seqs) + missed == 2500
         assert seqs == sorted(set(seqs))
         assert seqs[-1] == start + 2500
+
+
+def test_readers_that_never_read_cost_bounded_memory() -> None:
+    """Slow readers: a cursor, the rest of a line, unread answers; and the logs, however many they are."""
+    slow_readers, megabytes = 20, 40
+    bound_bytes = (2 * 8 << 20) + slow_readers * (128 << 10) + (8 << 20)  # the log, its list while it is cut, the rest
+    with server_process() as server, contextlib.ExitStack() as stack:
+        for number in range(slow_readers):
+            stack.enter_context(RawClient(server.address, f"slow{number}"))
+        ana = stack.enter_context(RawClient(server.address, "ana"))
+        process = psutil.Process(server.process.pid)
+        before = process.memory_info().rss
+        worst = 0
+        for number in range(megabytes * 125):
+            ana.send(type="say", text="x" * 8000, id=number + 1)
+            if number % 100 == 99:
+                ana.until("said", id=number + 1)
+                worst = max(worst, process.memory_info().rss - before)
+        print(f"{megabytes} MB past {slow_readers} readers: {worst >> 20} MiB, bound {bound_bytes >> 20} MiB")
+        assert worst < bound_bytes
 
 
 def test_a_slow_reader_is_closed_if_the_server_is_told_so() -> None:
