@@ -116,10 +116,15 @@ class Chaos:
         client.connect()
 
     def _every(self, period_s: float, action: Callable[[], None]) -> None:
+        """On a schedule of its own, however late the loop is: a slow receiver must not thin the load."""
+        when_ns = self._loop.now_ns()
+
         def again() -> None:
+            nonlocal when_ns
             if not self._stopping:
                 action()
-                self._every(period_s, action)
+                when_ns += int(period_s * 1e9)
+                self._loop.call_at(when_ns, again)
 
         self._loop.call_later(period_s, again)
 
