@@ -94,7 +94,9 @@ def test_response_time_is_that_of_the_link(finished: tuple[Path, str]) -> None:
     # Nobody waits for a second copy at the end of the trial, so the last ones may be missing.
     assert lags.count()["redundant"] > 0.8 * lags.size()["redundant"]
     assert lags.median()["redundant"] > 0
-    assert (messages["last_delivery_ms"] >= messages["first_delivery_ms"]).sum() == len(messages)
+    fan_out = messages.dropna(subset="last_delivery_ms")
+    assert len(fan_out) > 0.8 * len(messages), "of the last ones the receivers may have left"
+    assert (fan_out["last_delivery_ms"] >= fan_out["first_delivery_ms"]).all()
     assert (summary["duplicated"] == 0).all()
     assert (summary["retransmissions"] > 0).all()
     deliveries = pd.read_csv(finished[0] / "deliveries.csv")
