@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 import msgspec
@@ -37,6 +38,26 @@ _APART: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
 _CALIBRATIONS = 3
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
+
+
+class Interrupt:
+    """Ctrl-C that is not forgotten.
+
+    Python drops a KeyboardInterrupt that happens to be raised in a destructor or a callback of the collector; so the
+    signal is noted too, and raised again at the next :meth:`check`.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+        signal.signal(signal.SIGINT, self._press)
+
+    def check(self) -> None:
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _press(self, _number: int, _frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
 
 
 class RunDirectory:
@@ -151,10 +172,11 @@ def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendNam
         HarnessError: the harness, the server or the link failed.
         KeyboardInterrupt: the user ended it.
     """
+    interrupt = Interrupt()
     try:
         with Progress(trials) as progress:
             for trial in trials:
-                _run_trial(directory, trial, backend, progress)
+                _run_trial(directory, trial, backend, progress, interrupt)
         directory.info["state"] = "finished"
         return ExitCode.PASSED
     except KeyboardInterrupt:
@@ -167,7 +189,9 @@ def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendNam
         directory.save()
 
 
-def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, progress: Progress) -> None:
+def _run_trial(
+    directory: RunDirectory, trial: Trial, backend: BackendName, progress: Progress, interrupt: Interrupt
+) -> None:
     raw = directory.raw(trial)
     raw.mkdir(parents=True)
     notes: dict[str, Any] = {}
@@ -175,6 +199,7 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
     clocks_ns = _clocks_ns()
     progress.begin(trial)
     try:
+        interrupt.check()
         with ExitStack() as stack:
             lab = stack.enter_context(open_lab(trial.links, backend=backend, seed=trial.seed)) if trial.links else None
             if lab:
@@ -194,6 +219,7 @@ def _run_trial(directory: RunDirectory, trial: Trial, backend: BackendName, prog
             sampler = MachineSampler(pids)
             try:
                 for _ in _seconds_of(load):
+                    interrupt.check()
                     sampler.sample()
                     progress.follow(trial, raw)
                     if lab:
