@@ -92,7 +92,7 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"within": False}, "lan: the link was off: primary up delay_ms is 5, allowed 4 to 6"),
         ({"load": 90.0}, "lan: the load generator used 90 % of a core, more than 70 %"),
         ({"machine": 195.0}, "lan: 98% of the machine was busy"),
-        ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late, at a service time of 10.0 ms"),
+        ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late at a service time of 10.0 ms"),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
         (

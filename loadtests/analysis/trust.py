@@ -8,7 +8,7 @@ from loadtests.analysis.read import Run
 _GENERATOR_CPU_PERCENT = 70.0
 #: With less of the machine idle, whoever used the rest disturbed us.
 _MACHINE_BUSY_SHARE = 0.9
-#: The schedule may lag by this much, or by half of the delay that is measured (medians; the tail shows by itself).
+#: The schedule may lag by this much, or by half of the delay that is measured (medians: a tail shows by itself).
 _LAG_MS, _LAG_SHARE = 1.0, 0.5
 #: Wall clock and monotonic clock may drift apart by this much during a trial (NTP slews 0.5 ms a second).
 _CLOCK_STEP_MS = 50.0
@@ -57,7 +57,7 @@ def _schedule(run: Run) -> list[str]:
     messages = run.messages.groupby("variant")
     lag, service = messages["send_lag_ms"].median(), messages["service_time_ms"].median()
     return [
-        f"{variant}: messages were sent {lag[variant]:.1f} ms late, at a service time of {service[variant]:.1f} ms (medians)"
+        f"{variant}: messages were sent {lag[variant]:.1f} ms late at a service time of {service[variant]:.1f} ms (median)"
         for variant in lag.index
         if lag[variant] > max(_LAG_MS, _LAG_SHARE * service[variant])
     ]
