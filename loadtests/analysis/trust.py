@@ -57,7 +57,7 @@ def _schedule(run: Run) -> list[str]:
     messages = run.messages.groupby("variant")
     lag, service = messages["send_lag_ms"].median(), messages["service_time_ms"].median()
     return [
-        f"{variant}: messages were sent {lag[variant]:.1f} ms late at a service time of {service[variant]:.1f} ms (median)"
+        f"{variant}: messages were sent {lag[variant]:.1f} ms late at a service time of {service[variant]:.1f} ms"
         for variant in lag.index
         if lag[variant] > max(_LAG_MS, _LAG_SHARE * service[variant])
     ]
