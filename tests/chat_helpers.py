@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from chat.client import ChatClient
+from chat.client import ChatClient, Mode
 from chat.loop import Loop
 from chat.session import Event
 from chat.transport import Address, Transport
 
 #: Unit of all deadlines; raise it on a slow machine.
 SECOND = float(os.environ.get("CHAT_TEST_SECOND", "1"))
+MODES: list[Mode] = ["single", "standby", "redundant"]
 
 
 class ServerProcess:
@@ -221,3 +222,16 @@ class Relay:
             ends[1 - index].close()
         else:
             ends[1 - index].abort()
+
+
+def cut(client: ChatClient, name: str) -> None:
+    """Break one of its connections under its feet."""
+    (path,) = [path for path in client._paths if path.name == name]
+    assert path.transport is not None
+    path.transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+def leave(clients: Clients, *leaving: ChatClient) -> None:
+    for client in leaving:
+        client.leave()
+    clients.until(lambda: all(client.closed for client in leaving))

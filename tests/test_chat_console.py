@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +34,6 @@ from chat.tcpinfo import TcpInfo
 
 PRIVATE_ECHO = Echoed(1, "tell", 4, 0, 0, 1_500_000, 0, True, "primary", "ben", "hé!", "inbox", 1)
 ECHO = Echoed(2, "say", 4, 0, 0, 2_500_000, 0, False, "secondary", None, "hé!", "lobby", 2)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with server_process() as server:
-        yield server
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -18,12 +17,6 @@ from chat.hub import LOBBY
 from chat.loop import Loop
 from chat.outbox import FULL_BYTES
 from chat.server import ChatServer
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with server_process() as server:
-        yield server
 
 
 def test_many_clients_see_everything_in_the_same_order(server: ServerProcess) -> None:

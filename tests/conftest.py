@@ -1,0 +1,18 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Iterator
+
+import pytest
+from chat_helpers import Clients, ServerProcess, server_process
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with server_process() as server:
+        yield server
+
+
+@pytest.fixture
+def clients() -> Iterator[Clients]:
+    with Clients() as clients:
+        yield clients
