@@ -20,13 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code (see `loadtests.errors.ExitCode`)."""
     arguments = _parser().parse_args(argv)
     action: Callable[[argparse.Namespace], int] = arguments.action
-    return _guarded(lambda: action(arguments))
-
-
-def _guarded(action: Callable[[], int]) -> int:
-    """The exit code of `action`; what the user should know of its failure is one sentence."""
     try:
-        return action()
+        return action(arguments)
     except HarnessError as error:
         print(f"chatlab: {error}", file=sys.stderr)
         return ExitCode.ERROR
@@ -120,7 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
         directory = RunDirectory.create(arguments.results, document, arguments.backend, captures=arguments.capture)
 
     def trials_inside() -> int:
-        return _guarded(lambda: run_trials(directory, trials, directory.info["backend"]))
+        return run_trials(directory, trials, directory.info["backend"])
 
     needs_lab = any(trial.links for trial in trials)
     try:

@@ -45,15 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.command is None and not arguments.calibrate:
         raise HarnessError("nothing to run behind the link: say -- COMMAND, or --calibrate")
     profile = load_profile(arguments.profile)
-
-    def inside() -> int:
-        try:
-            return _run(arguments, profile)
-        except HarnessError as error:
-            print(f"chatlab: {error}", file=sys.stderr)
-            return ExitCode.ERROR
-
-    return run_in_lab(inside)
+    return run_in_lab(lambda: _run(arguments, profile))
 
 
 def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from loadtests.errors import LinkError
+from loadtests.errors import ExitCode, HarnessError, LinkError
 from loadtests.link import syscalls
 
 #: Where ordinary users' PATH does not look for `ip` and `tc`.
@@ -31,6 +31,8 @@ _ADMIN_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 def run_in_lab(function: Callable[[], int]) -> int:
     """Call `function` inside a new laboratory and return its exit code (128 + N if signal N killed it).
+
+    A HarnessError of `function` is said on standard error, and the exit code is that of an error.
 
     The calling process is left as it was; `function` runs in a fork of it, in the foreground of the same terminal.
     SIGTERM is passed on to it, SIGINT reaches it from the terminal by itself.
@@ -181,6 +183,9 @@ def _exit_with(function: Callable[[], int]) -> NoReturn:
         code = error.code if isinstance(error.code, int) else 1
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
+    except HarnessError as error:
+        print(f"chatlab: {error}", file=sys.stderr)
+        code = ExitCode.ERROR
     except BaseException:
         traceback.print_exc()
     finally:

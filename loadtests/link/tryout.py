@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from loadtests.errors import ExitCode, HarnessError
+from loadtests.errors import HarnessError
 from loadtests.link.command import run_in_foreground, served
 from loadtests.link.lab import BACKENDS, Lab, open_lab
 from loadtests.link.laboratory import run_in_lab
@@ -33,15 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Chat until the client ends; raises HarnessError: the profile is wrong, or the link cannot be built."""
     profile = load_profile(arguments.profile)
-
-    def inside() -> int:
-        try:
-            return _chat(arguments, profile)
-        except HarnessError as error:
-            print(f"chatlab: {error}", file=sys.stderr)
-            return ExitCode.ERROR
-
-    return run_in_lab(inside)
+    return run_in_lab(lambda: _chat(arguments, profile))
 
 
 def _chat(arguments: argparse.Namespace, profile: LinkProfile) -> int:
