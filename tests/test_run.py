@@ -79,14 +79,16 @@ def test_every_message_is_accounted_for(finished: tuple[Path, str]) -> None:
     # 7 talking users at 5/s for 4 s: 140 messages a trial, ± 4 standard deviations of a Poisson count.
     counts = messages.groupby("trial").size()
     assert counts.between(140 - 4 * 140**0.5, 140 + 4 * 140**0.5).all(), counts
+    compared = 0
     # When a user joins depends on the link (its SYN may be lost); from then on its schedule is exactly the same.
     for _, mine in messages.sort_values("id").groupby("user"):
         gaps = [rows["intended_s"].diff().dropna().to_numpy() for _, rows in mine.groupby("trial")]
         both = min(map(len, gaps))
-        assert both > 5
+        compared += both
         assert gaps[0][:both] == pytest.approx(gaps[1][:both], abs=1e-8), (
             "variants of a repetition share their schedule"
         )
+    assert compared > 60, "half of what 7 users send in 4 s at 5/s"
 
 
 def test_response_time_is_that_of_the_link(finished: tuple[Path, str]) -> None:
