@@ -78,7 +78,7 @@ def _run(loop: Loop, server: ChatServer) -> None:
 
 def connect() -> None:
     """The command `chat-client`."""
-    from chat.console import main  # prompt_toolkit takes a third of a second that the server need not spend
+    from chat.interactive import main  # prompt_toolkit takes a third of a second that the server need not spend
 
     sys.exit(main())
 

@@ -20,6 +20,9 @@ FLOORS = {
         {"chat.recorder", "chat.tally", "chat.display"},
         {"chat.server", "chat.client"},
         {"chat.console", "chat.monitor"},
+        {"chat.commands"},
+        {"chat.terminal", "chat.pipe"},
+        {"chat.interactive"},
         {"chat.__main__"},
     ],
     "loadtests": [

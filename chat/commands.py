@@ -1,0 +1,78 @@
+"""What a person can type: one table, from which parsing, `/help` and completion follow.
+
+A command's arguments are named as in its usage: `NICK TEXT`; one in brackets may be left out, and the last one takes
+the rest of the line. The names say what may stand there, and so what completes them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from chat.console import Console
+from chat.display import visible
+from chat.errors import ChatError
+
+
+class Command(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    #: Names of the arguments, as in `NICK TEXT` or `[ROOM]`.
+    arguments: str
+    help: str
+    #: Called with the console and the arguments that were given.
+    run: Callable[..., None]
+
+    @property
+    def usage(self) -> str:
+        return f"{self.name} {self.arguments}".rstrip()
+
+    def parse(self, rest: str) -> list[str] | None:
+        """The arguments in the rest of a line; None if there are too few or too many."""
+        names = self.arguments.split()
+        given = rest.split(maxsplit=max(0, len(names) - 1))
+        needed = sum(not name.startswith("[") for name in names)
+        return given if needed <= len(given) <= len(names) else None
+
+
+def _help(console: Console) -> None:
+    width = max(len(command.usage) for command in COMMANDS)
+    for command in COMMANDS:
+        console.show(f"{command.usage:{width}}  {command.help}")
+    console.show("Anything else is said to everyone. A line that begins with // is said with one / less.")
+
+
+COMMANDS = (
+    Command("/help", "", "this list", _help),
+    Command(
+        "/msg", "NICK TEXT", "say something to one person", lambda console, nick, text: console.client.tell(nick, text)
+    ),
+    Command("/who", "", "who is here", lambda console: console.client.who()),
+    Command("/stats", "", "response times and connections", Console.stats),
+    Command("/reconnect", "", "break all connections and open new ones", lambda console: console.client.reconnect()),
+    Command("/exit", "", "leave; so do Ctrl-D and Ctrl-C", Console.leave),
+)
+_BY_NAME = {command.name: command for command in COMMANDS}
+
+
+def enter(console: Console, line: str) -> None:
+    """The person entered a line."""
+    line = line.strip()
+    try:
+        if line.startswith("/") and not line.startswith("//"):
+            _command(console, *line.split(maxsplit=1))
+        elif line:
+            console.say(line.removeprefix("/"))
+    except ChatError as error:
+        console.show(f"! {error}")
+
+
+def _command(console: Console, name: str, rest: str = "") -> None:
+    command = _BY_NAME.get(name)
+    if command is None:
+        console.show(f"! There is no command {visible(name)}; /help lists them all.")
+    elif (arguments := command.parse(rest)) is not None:
+        command.run(console, *arguments)
+    elif command.arguments:
+        console.show(f"! Usage: {command.usage}")
+    else:
+        console.show(f"! {name} takes no argument.")
