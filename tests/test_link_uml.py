@@ -8,13 +8,13 @@ import pytest
 from link_helpers import run_in_uml
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:
     """Every test of test_link_backends.py passes on netem, and none is skipped; `auto` chooses netem there."""
     results = tmp_path / "results.xml"
     options = ["-q", "-k", "netem", "-p", "no:cacheprovider", "-p", "no:locust", f"--junit-xml={results}"]
     code, output = run_in_uml(
-        [sys.executable, "-m", "pytest", "tests/test_link_backends.py", *options], tmp_path, timeout_s=200
+        [sys.executable, "-m", "pytest", "tests/test_link_backends.py", *options], tmp_path, timeout_s=380
     )
     assert code == 0, output
     suite = ET.parse(results).getroot().find("testsuite")
