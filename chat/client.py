@@ -18,20 +18,10 @@ from typing import Literal
 
 from chat import messages
 from chat.errors import NotRegistered
+from chat.events import Closed, Event, PathDown, PathName, PathUp, Reconnecting, Registered, Resumed, StartedAnew
 from chat.loop import Loop, Timer
 from chat.path import Path
-from chat.session import (
-    ClientSession,
-    Closed,
-    Event,
-    PathDown,
-    PathName,
-    PathUp,
-    Reconnecting,
-    Registered,
-    Resumed,
-    StartedAnew,
-)
+from chat.session import ClientSession
 from chat.tcpinfo import TcpInfo
 from chat.transport import Address, Arrival
 
@@ -48,7 +38,7 @@ FEED_BYTES = 65_536
 
 
 class ChatClient:
-    """Calls `on_event` from the loop; the last event is always :class:`chat.session.Closed`, exactly once.
+    """Calls `on_event` from the loop; the last event is always :class:`chat.events.Closed`, exactly once.
 
     Args:
         loop: runs everything; the caller runs the loop.
@@ -164,7 +154,7 @@ class ChatClient:
         return number
 
     def who(self) -> None:
-        """Ask who is present; a :class:`chat.session.Present` event answers.
+        """Ask who is present; a :class:`chat.events.Present` event answers.
 
         Raises:
             NotRegistered: there is no session, or no connection to it just now.

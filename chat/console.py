@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from chat.client import ChatClient, Mode
 from chat.display import describe
+from chat.events import Closed, Echoed, Event, Received, Registered
 from chat.loop import Loop
 from chat.recorder import Recorder
-from chat.session import Closed, Echoed, Event, Received, Registered
 from chat.tally import Tally
 from chat.transport import Address
 

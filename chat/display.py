@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from chat.session import (
+from chat.events import (
     Echoed,
     Event,
     Gap,

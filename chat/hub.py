@@ -5,10 +5,10 @@ a nickname; it may have several connections. It ends with `bye` or with its last
 that connection broke, it is kept for a while, and its client may come back to it.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable
 
 from chat.errors import Refusal
+from chat.idwindow import IdWindow
 from chat.log import Log
 from chat.messages import (
     Attach,
@@ -32,62 +32,12 @@ from chat.messages import (
     Welcome,
     Who,
 )
+from chat.names import clean_nick, fold
 from chat.outbox import Outbox
 from chat.wire import encode
 
 LOBBY = "lobby"
 INBOX = "inbox"
-#: How far a message id may lie behind the highest of its session and still be judged new or known.
-ID_WINDOW = 4096
-
-
-def clean_nick(nick: str, max_chars: int) -> str:
-    """The nickname as it will be shown.
-
-    Raises:
-        Refusal: it is empty, too long, or has spaces or characters that do not print.
-    """
-    nick = unicodedata.normalize("NFC", nick)
-    if not 1 <= len(nick) <= max_chars or not nick.isprintable() or " " in nick:
-        raise Refusal("bad_nick", f"A nickname has 1 to {max_chars} printable characters and no spaces.")
-    return nick
-
-
-def fold(nick: str) -> str:
-    """What two nicknames have in common if they count as the same one: case, width and composition do not matter."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", nick).casefold())
-
-
-class IdWindow:
-    """Accepts each message id once: the highest so far, and one bit for each of the ids below it.
-
-    The scheme of IPsec's anti-replay window (RFC 4303, 3.4.3): constant memory, any order within the window.
-    """
-
-    __slots__ = ("_highest", "_seen")
-
-    def __init__(self) -> None:
-        self._highest = 0
-        self._seen = 0
-
-    def accept(self, number: int) -> bool:
-        """Whether this is the first time.
-
-        Raises:
-            Refusal: the id lies too far back to tell.
-        """
-        ahead = number - self._highest
-        if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & (1 << ID_WINDOW) - 1 if ahead < ID_WINDOW else 1
-            self._highest = number
-            return True
-        if -ahead >= ID_WINDOW:
-            raise Refusal("stale_id", f"Message ids must rise; {number} is more than {ID_WINDOW} behind.")
-        bit = 1 << -ahead
-        if self._seen & bit:
-            return False
-        self._seen |= bit
-        return True
 
 
 class Session:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from chat.errors import AddressError
+from chat.events import PathName
 from chat.loop import Loop, Timer
 from chat.messages import Down, Message, Ping
 from chat.pulse import Pulse, patience_ns
-from chat.session import PathName
 from chat.tcpinfo import TcpInfo
 from chat.transport import Address, Arrival, Target, Transport, resolve
 from chat.wire import DOWN, BadLine, LineReader, encode

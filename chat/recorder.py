@@ -13,7 +13,7 @@ import csv
 import time
 from typing import TextIO
 
-from chat.session import Echoed, Received
+from chat.events import Echoed, Received
 
 COLUMNS = ("time_s", "kind", "from", "to", "text_bytes", "response_time_ms", "path", "exact")
 

@@ -17,9 +17,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from chat.client import ChatClient
+from chat.events import Closed, Echoed, EchoedAgain, PathDown, Received, Refused, Registered
+from chat.events import Event as ChatEvent
 from chat.loop import Loop, Timer
-from chat.session import Closed, Echoed, EchoedAgain, PathDown, Received, Refused, Registered
-from chat.session import Event as ChatEvent
 from chat.transport import Address
 from loadtests.recorder import Recorder
 from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, KINDS, LEFT, PATHS, REFUSED, SENT, TCP

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from chat_helpers import Relay, ServerProcess
 
 from chat.client import ChatClient, Mode
+from chat.events import Closed, Echoed, Event, Gap, Received, Reconnecting, StartedAnew
 from chat.loop import Loop
-from chat.session import Closed, Echoed, Event, Gap, Received, Reconnecting, StartedAnew
 from chat.transport import Address
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from chat.client import ChatClient, Mode
+from chat.events import Event
 from chat.loop import Loop
-from chat.session import Event
 from chat.transport import Address, Transport
 
 #: Unit of all deadlines; raise it on a slow machine.

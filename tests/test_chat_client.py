@@ -10,7 +10,7 @@ from chat_helpers import MODES, Clients, RawClient, ServerProcess, leave, server
 
 from chat.client import Mode
 from chat.errors import NotRegistered
-from chat.session import Closed, Echoed, PathDown, PathUp, PeerJoined, PeerLeft, Present, Received, Refused
+from chat.events import Closed, Echoed, PathDown, PathUp, PeerJoined, PeerLeft, Present, Received, Refused
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -218,7 +218,7 @@ def test_ipv6(clients: Clients) -> None:
 def test_a_killed_client_is_one_left(server: ServerProcess) -> None:
     """SIGKILL: the kernel closes both connections; the others see one `left`."""
     program = (
-        "import sys; from chat.client import ChatClient; from chat.loop import Loop; from chat.session import PathUp\n"
+        "import sys; from chat.client import ChatClient; from chat.loop import Loop; from chat.events import PathUp\n"
         "loop = Loop()\n"
         "def on_event(event):\n"
         "    if event == PathUp('secondary'): print('up', flush=True)\n"

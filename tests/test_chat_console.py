@@ -15,8 +15,7 @@ import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess, server_process
 
 from chat.display import describe, visible
-from chat.recorder import COLUMNS, Recorder
-from chat.session import (
+from chat.events import (
     Closed,
     Echoed,
     Gap,
@@ -29,6 +28,7 @@ from chat.session import (
     Refused,
     Registered,
 )
+from chat.recorder import COLUMNS, Recorder
 from chat.tally import Tally
 from chat.tcpinfo import TcpInfo
 

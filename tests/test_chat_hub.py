@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from chat.errors import Refusal
-from chat.hub import ID_WINDOW, Connection, Hub, IdWindow, clean_nick, fold
+from chat.hub import Connection, Hub
+from chat.idwindow import ID_WINDOW, IdWindow
 from chat.messages import Attach, Bye, Hello, Limits, Ping, Say, Tell, Up, Who
+from chat.names import clean_nick, fold
 
 
 class Hall:

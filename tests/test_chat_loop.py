@@ -229,7 +229,7 @@ def test_tcp_info_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
 GEVENT = """
 import sys
-import chat.client, chat.server, chat.loop, chat.session
+import chat.client, chat.server, chat.loop, chat.events
 assert not {"gevent", "locust", "prompt_toolkit"} & set(sys.modules), "importing chat imports too much"
 from gevent import monkey
 monkey.patch_all()
@@ -273,7 +273,7 @@ while not all(client.closed for client in clients):
 server.close("over")
 while not server.idle:
     turn()
-assert sum(isinstance(event, chat.session.Echoed) for event in events) == 20
+assert sum(isinstance(event, chat.events.Echoed) for event in events) == 20
 print("ok")
 """
 

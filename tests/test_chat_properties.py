@@ -5,9 +5,10 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat.events import Echoed, PathName, Received
 from chat.hub import Connection, Hub
 from chat.messages import Down, Up, Welcome
-from chat.session import ClientSession, Echoed, PathName, Received
+from chat.session import ClientSession
 from chat.wire import DOWN, UP, BadLine, LineReader
 
 PATHS: list[PathName] = ["primary", "secondary"]

@@ -7,7 +7,7 @@ from chat_helpers import MODES, Clients, RawClient, Relay, ServerProcess, cut, l
 
 from chat.client import Mode
 from chat.errors import NotRegistered
-from chat.session import Closed, Echoed, Gap, PathDown, PathUp, PeerLeft, Received, Reconnecting, Resumed, StartedAnew
+from chat.events import Closed, Echoed, Gap, PathDown, PathUp, PeerLeft, Received, Reconnecting, Resumed, StartedAnew
 
 
 @pytest.mark.parametrize("name", ["primary", "secondary"])

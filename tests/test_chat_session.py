@@ -4,21 +4,9 @@ import pytest
 
 from chat import messages
 from chat.errors import NotRegistered, TooMuchUnderWay
+from chat.events import Echoed, EchoedAgain, Event, Gap, PathName, PeerJoined, PeerLeft, Present, Received, Refused
 from chat.messages import Down
-from chat.session import (
-    MAX_UNDER_WAY,
-    ClientSession,
-    Echoed,
-    EchoedAgain,
-    Event,
-    Gap,
-    PathName,
-    PeerJoined,
-    PeerLeft,
-    Present,
-    Received,
-    Refused,
-)
+from chat.session import MAX_UNDER_WAY, ClientSession
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from chat.events import Echoed, EchoedAgain, PathName, Received
+from chat.events import Gap as Missed
 from chat.hub import LOBBY, Connection, Hub
 from chat.log import Log
 from chat.messages import Attached, Down, Gap, Joined, Message, Said, Up, Welcome
-from chat.session import ClientSession, Echoed, EchoedAgain, PathName, Received
-from chat.session import Gap as Missed
+from chat.session import ClientSession
 from chat.wire import DOWN, UP, BadLine, LineReader
 
 #: So small that members who read slowly fall off it.
