@@ -8,8 +8,8 @@ that connection broke, it is kept for a while, and its client may come back to i
 from collections.abc import Callable, Iterable
 
 from chat.errors import Refusal
-from chat.idwindow import IdWindow
 from chat.log import Log
+from chat.members import Connection, Session
 from chat.messages import (
     Attach,
     Attached,
@@ -33,41 +33,10 @@ from chat.messages import (
     Who,
 )
 from chat.names import clean_nick, fold
-from chat.outbox import Outbox
 from chat.wire import encode
 
 LOBBY = "lobby"
 INBOX = "inbox"
-
-
-class Session:
-    """A nickname with its private log and its connections."""
-
-    def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
-        self.nick = nick
-        self.key = key
-        self.token = token
-        self.inbox = inbox
-        self.ids = IdWindow()
-        self.connections: dict[Connection, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<Session {self.nick} with {len(self.connections)} connection(s)>"
-
-
-class Connection:
-    """One way into a session, or still a stranger."""
-
-    __slots__ = ("closing", "outbox", "session")
-
-    def __init__(self) -> None:
-        self.outbox = Outbox()
-        self.session: Session | None = None
-        #: Nothing more is read from it; once its outbox is empty it is to be closed.
-        self.closing = False
-
-    def __repr__(self) -> str:
-        return f"<Connection of {self.session.nick if self.session else 'a stranger'}, {self.outbox!r}>"
 
 
 class Hub:

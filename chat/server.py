@@ -15,8 +15,9 @@ from functools import partial
 from typing import Literal
 
 from chat.errors import AddressError
-from chat.hub import Connection, Hub
+from chat.hub import Hub
 from chat.loop import Loop, Timer
+from chat.members import Connection
 from chat.messages import Bye, Error, Limits, Up
 from chat.transport import Address, Arrival, Transport, reason_of, resolve, use_congestion_control
 from chat.wire import UP, BadLine, LineReader

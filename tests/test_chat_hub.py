@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from chat.errors import Refusal
-from chat.hub import Connection, Hub
+from chat.hub import Hub
 from chat.idwindow import ID_WINDOW, IdWindow
+from chat.members import Connection
 from chat.messages import Attach, Bye, Hello, Limits, Ping, Say, Tell, Up, Who
 from chat.names import clean_nick, fold
 

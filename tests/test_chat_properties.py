@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.events import Echoed, PathName, Received
-from chat.hub import Connection, Hub
+from chat.hub import Hub
+from chat.members import Connection
 from chat.messages import Down, Up, Welcome
 from chat.session import ClientSession
 from chat.wire import DOWN, UP, BadLine, LineReader

@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from chat.events import Echoed, EchoedAgain, PathName, Received
 from chat.events import Gap as Missed
-from chat.hub import LOBBY, Connection, Hub
+from chat.hub import LOBBY, Hub
 from chat.log import Log
+from chat.members import Connection
 from chat.messages import Attached, Down, Gap, Joined, Message, Said, Up, Welcome
 from chat.session import ClientSession
 from chat.wire import DOWN, UP, BadLine, LineReader

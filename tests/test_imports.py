@@ -14,7 +14,7 @@ FLOORS = {
         {"chat.errors"},
         {"chat.messages", "chat.events"},
         {"chat.wire"},
-        {"chat.log", "chat.outbox", "chat.names", "chat.idwindow", "chat.hub", "chat.session"},
+        {"chat.log", "chat.outbox", "chat.names", "chat.idwindow", "chat.members", "chat.hub", "chat.session"},
         {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.pulse"},
         {"chat.path"},
         {"chat.recorder", "chat.tally", "chat.display"},
@@ -46,7 +46,7 @@ FLOORS = {
     ],
 }
 PURE = ["chat/messages.py", "chat/wire.py", "chat/log.py", "chat/hub.py", "chat/session.py"]
-PURE += ["chat/outbox.py", "chat/pulse.py", "chat/events.py", "chat/names.py", "chat/idwindow.py"]
+PURE += ["chat/outbox.py", "chat/pulse.py", "chat/events.py", "chat/names.py", "chat/idwindow.py", "chat/members.py"]
 PURE += ["loadtests/link/profile.py", "loadtests/link/effects.py", "loadtests/link/pipeline.py"]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
 LOCUST_FILES = {"loadtests/locustfile.py", "loadtests/users.py", "loadtests/shape.py"}
