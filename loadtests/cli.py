@@ -9,6 +9,7 @@ from pathlib import Path
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link import command as link_command
 from loadtests.link import tryout as try_command
+from loadtests.link.lab import BACKENDS
 from loadtests.matrix import plan
 from loadtests.scenario import read_document
 from loadtests.yamlfile import Document
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a scenario, write its results and its report")
     _add_scenario(run, nargs="?")
     run.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
-    run.add_argument("--backend", choices=["auto", "netem", "emulator"], default="auto", help="what impairs the links")
+    run.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="what impairs the links")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
     run.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
     run.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")

@@ -69,7 +69,7 @@ class Progress:
 
     def _left_s(self, trial: Trial) -> float:
         """From the time that finished trials took, or from the scenario while none has finished."""
-        expected_s = np.mean(self._spent_s) if self._spent_s else trial.scenario.duration_s + 6
+        expected_s = np.mean(self._spent_s) if self._spent_s else trial.scenario.duration_s + 9
         spent_s = time.monotonic() - self._trial_started_s
         return float(max(expected_s - spent_s, 0) + expected_s * (self._trials[-1].number - trial.number))
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 import msgspec
 import pandas as pd
 
-from loadtests import collect
+from loadtests import collect, linktable
 from loadtests.capture import capturing
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BackendName, Lab, open_lab
@@ -35,7 +35,6 @@ LOCUSTFILE = Path(__file__).parent / "locustfile.py"
 _PORT = 5000
 #: Ctrl-C is for us alone: we end server and load ourselves, in order.
 _APART: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
-_CALIBRATIONS = 3
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
 
@@ -204,14 +203,15 @@ def _run_trial(
             lab = stack.enter_context(open_lab(trial.links, backend=backend, seed=trial.seed)) if trial.links else None
             if lab:
                 notes["congestion_control"] = trial.scenario.congestion
-                directory.append("link", _calibrated(lab).assign(trial=trial.number))
+                directory.append("link", linktable.measured(lab, "before").assign(trial=trial.number))
                 notes |= {"backend": lab.backend, "addresses": lab.addresses}
+            running = stack.enter_context(ExitStack())
             if lab and directory.captures:
-                stack.enter_context(capturing(lab, raw, list(trial.links)))
-            server = stack.enter_context(_server(lab, trial, raw)) if lab else None
+                running.enter_context(capturing(lab, raw, list(trial.links)))
+            server = running.enter_context(_server(lab, trial, raw)) if lab else None
             if lab:
                 lab.start()  # the load meets fresh randomness, however long calibration took
-            load = stack.enter_context(_load(lab, trial, raw))
+            load = running.enter_context(_load(lab, trial, raw))
             awaits_timeline = any(profile.timeline for profile in trial.links.values())
             pids = {"load": load.pid}
             if lab and server:
@@ -236,7 +236,12 @@ def _run_trial(
                 raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{_tail(raw / 'locust.log')}")
             if lab:
                 notes["link_counters"] = [msgspec.to_builtins(row) for row in lab.stats()]
-                notes["link_changes"] = [msgspec.to_builtins(change) for change in lab.changes()]
+                directory.append("link", linktable.changed(lab, start_ns).assign(trial=trial.number))
+                progress.say(trial, "measuring the link again")
+                running.close()  # nobody else sends then
+                lab.stop()
+                lab.settle()
+                directory.append("link", linktable.measured(lab, "after").assign(trial=trial.number))
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"
@@ -251,15 +256,6 @@ def _run_trial(
 def _clocks_ns() -> int:
     """How far the wall clock is ahead of the monotonic one; it changes when the wall clock is stepped."""
     return time.time_ns() - time.monotonic_ns()
-
-
-def _calibrated(lab: Lab) -> pd.DataFrame:
-    """Rows of `link.csv`. A link that is off is off each time; a busy moment of the machine is gone the next time."""
-    for _attempt in range(_CALIBRATIONS):
-        rows = lab.calibrate()
-        if all(row.within for row in rows):
-            break
-    return pd.DataFrame([msgspec.to_builtins(row) for row in rows])
 
 
 def _seconds_of(process: "subprocess.Popen[bytes]") -> Iterator[None]:

@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 #: Raised whenever a column changes its name or meaning.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 KINDS = ("say", "tell")
 PATHS = ("primary", "secondary")
@@ -147,12 +147,15 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "link": _TRIAL
     | {
+        "when": "`before` or `after` the load: a figure that was measured; `change`: the link's timeline changed it",
         "path": "`primary` or `secondary`",
         "direction": "`up` (client → server), `down`, or `both`",
+        "time_s": "when the change happened; seconds since the start of the trial's load; empty for measurements",
+        "change": "what the direction does from then on; empty for measurements, as what follows is for changes",
         "metric": "what was measured, unit in its name",
         "requested": "what the link profile asks for",
         "expected": "what a perfect link would show: with the time that a probe occupies a link with a rate",
-        "measured": "what probes found just before the trial",
+        "measured": "what probes found",
         "low": "smallest value within tolerance",
         "high": "largest value within tolerance",
         "within": "`True`: `low ≤ measured ≤ high`",

@@ -37,6 +37,7 @@ FLOORS = {
             "loadtests.machine",
             "loadtests.analysis",
             "loadtests.capture",
+            "loadtests.linktable",
         },
         {"loadtests.matrix", "loadtests.engine", "loadtests.report", "loadtests.verdict"},
         {"loadtests.users", "loadtests.shape", "loadtests.progress"},

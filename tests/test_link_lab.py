@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from link_helpers import PROJECT, in_lab
 
@@ -245,7 +246,49 @@ def test_an_ordinary_user_gets_a_trustworthy_run(tmp_path: Path) -> None:
     (run,) = results.glob("*-short/run.json")
     (trial,) = json.loads(run.read_text())["trials"]
     assert trial["state"] == "finished"
-    assert [change["direction"] for change in trial["link_changes"]] == ["up", "down"]
+    link = pd.read_csv(run.with_name("link.csv"))
+    changes = link[link["when"] == "change"]
+    assert changes["direction"].tolist() == ["up", "down"]
+    assert (changes["time_s"] >= 1).all()
+    assert changes["change"].str.startswith("delay 20 ms, loss 1 %").all()
+    assert set(link["when"]) == {"before", "after", "change"}
+
+
+NARROW_SCENARIO = """
+link: {rtt: 4ms, rate: 1mbit}
+users: {BroadcastUser: 2}
+messages: {rate: 9/s}
+warmup: 0s
+stages: [{users: 2, duration: 1s}]
+"""
+#: Fills the way down of the primary path, from the server's side.
+FLOOD = """
+import socket
+flood = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    flood.sendto(bytes(1400), ("10.77.1.1", 9))
+"""
+
+
+def test_a_link_that_was_off_after_the_load_makes_a_run_untrustworthy(tmp_path: Path) -> None:
+    """Somebody else uses the link from the end of the load on; the figures before it were right."""
+    scenario = tmp_path / "short.yaml"
+    scenario.write_text(NARROW_SCENARIO)
+    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chatlab:
+        assert chatlab.stdout is not None
+        assert any("measuring the link again" in line for line in chatlab.stdout)
+        holder = next(iter(descendants(chatlab.pid)))
+        enter = ["nsenter", "--target", str(holder), "--mount"]
+        enter += [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        flooding = [*enter, "ip", "netns", "exec", "server", sys.executable, "-c", FLOOD]
+        with subprocess.Popen(flooding, stderr=subprocess.DEVNULL) as flood:
+            said = chatlab.stdout.read()
+            flood.kill()
+    assert chatlab.returncode == 3, said
+    doubts = [line for line in said.splitlines() if "the link was off" in line]
+    assert any("after the load the link was off: primary down " in doubt for doubt in doubts), said
+    assert not any("before the load" in doubt for doubt in doubts), said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")

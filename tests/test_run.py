@@ -121,6 +121,7 @@ def test_both_ends_of_every_connection_are_in_tcp_csv(finished: tuple[Path, str]
 def test_links_were_as_requested(finished: tuple[Path, str]) -> None:
     link = pd.read_csv(finished[0] / "link.csv")
     rtt = link[link["metric"] == "rtt_ms"]
+    assert rtt.groupby("trial")["when"].unique().map(list).tolist() == [["before", "after"]] * 2
     assert (rtt["measured"] - 60).abs().max() <= 60 * 0.05 + 1
     assert link["within"].all(), link[~link["within"]]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from loadtests.analysis.plots import over_time
 from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.stats import rfc3550_jitter_ms, second_connection, summarise
 from loadtests.samples import TABLES
@@ -82,6 +83,18 @@ def test_second_connection_alone_may_be_varied(tmp_path: Path) -> None:
 def test_second_connection_without_single_is_empty(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 1.0)]}, [{"link": "lan"}])
     assert second_connection(run).empty
+
+
+def test_changes_of_a_link_are_marked_where_it_changed(tmp_path: Path) -> None:
+    messages = [message(trial, 9.0) | {"intended_s": 1.0} for trial in (1, 2)]
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}, {"link": "train"}])
+    assert run.link_changes.empty, "no link was impaired"
+    change = {"trial": 2, "when": "change", "path": "primary"}
+    rows = [change | {"time_s": time_s, "direction": way} for time_s in (1.51, 2.5) for way in ("up", "down")]
+    pd.DataFrame([*rows, {"trial": 1, "when": "before"}], columns=list(TABLES["link"])).to_csv(tmp_path / "link.csv")
+    lan, train = over_time(run).axes
+    assert [line.get_xdata()[0] for line in lan.lines] == []
+    assert [line.get_xdata()[0] for line in train.lines] == [1.5, 2.5]
 
 
 def test_open_run_names_what_is_missing(tmp_path: Path) -> None:

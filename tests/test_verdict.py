@@ -59,9 +59,11 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         ],
         "link": [
             {"trial": n, "path": "primary", "direction": "up", "metric": "delay_ms", "measured": 5.0, "low": 4.0}
-            | {"high": 6.0, "within": changes.get("within", True)}
+            | {"high": 6.0, "when": when, "within": changes.get(when, True)}
             for n in times
-        ],
+            for when in ("before", "after")
+        ]
+        + [{"trial": n, "when": "change", "time_s": 1.0, "path": "primary", "change": "outage"} for n in times],
     }
     for table, columns in TABLES.items():
         pd.DataFrame(rows.get(table, []), columns=list(columns)).to_csv(folder / f"{table}.csv", index=False)
@@ -89,7 +91,8 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"within": False}, "lan: the link was off: primary up delay_ms is 5, allowed 4 to 6"),
+        ({"before": False}, "lan: before the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
+        ({"after": False}, "lan: after the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
         ({"load": 90.0}, "lan: the load generator used 90 % of a core, more than 70 %"),
         ({"machine": 195.0}, "lan: 98% of the machine was busy"),
         ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late at a service time of 10.0 ms"),

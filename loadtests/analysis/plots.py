@@ -67,10 +67,15 @@ def over_time(run: Run) -> Figure:
         height=3.6,
         aspect=1.15,
     )
-    for panel in grid.axes.flat:
+    changes = run.link_changes
+    for value, panel in grid.axes_dict.items():
         panel.set_ylim(bottom=0)
+        for time_s in changes.loc[changes[condition] == value, "time_s"].round(1).unique():
+            panel.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
     grid.set_axis_labels("intended time of the message (s)", _RESPONSE_TIME)
-    return _titled(grid, condition, "When were messages slow?")
+    return _titled(
+        grid, condition, "When were messages slow?" + (" (dashed: the link changes)" if len(changes) else "")
+    )
 
 
 def comparison(run: Run) -> Figure:

@@ -51,6 +51,14 @@ class Run:
             rows = rows.astype(float)
         return rows.merge(self.trials, on="trial")
 
+    @property
+    def link_changes(self) -> pd.DataFrame:
+        """The rows of `link.csv` that tell when a link's timeline changed it."""
+        if not (self.path / "link.csv").exists():  # no link was impaired
+            return pd.DataFrame(columns=[*self.conditions, "time_s"])
+        rows = self.table("link")
+        return rows[rows["when"] == "change"]
+
     @cached_property
     def messages(self) -> pd.DataFrame:
         """`messages.csv` without the warm-up."""

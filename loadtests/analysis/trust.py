@@ -29,9 +29,9 @@ def doubts(run: Run) -> list[str]:
 def _links(run: Run) -> list[str]:
     rows = run.table("link") if (run.path / "link.csv").exists() else pd.DataFrame(columns=["within"])
     return [
-        f"{row.variant}: the link was off: {row.path} {row.direction} {row.metric} is {row.measured:.4g}, "
-        f"allowed {row.low:.4g} to {row.high:.4g}"
-        for row in rows[~rows["within"].astype(bool)].itertuples()
+        f"{row.variant}: {row.when} the load the link was off: {row.path} {row.direction} {row.metric} "
+        f"is {row.measured:.4g}, allowed {row.low:.4g} to {row.high:.4g}"
+        for row in rows[rows["within"].eq(False)].itertuples()
     ]
 
 

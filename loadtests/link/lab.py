@@ -16,6 +16,10 @@ from loadtests.link.profile import LinkProfile
 from loadtests.link.qdisc import beyond_netem
 from loadtests.link.topology import CLIENT, SERVER, server_address
 
+#: Links are quiet when they carry no more than this in so much time; what is left may be a connection's last words.
+_STRAY_BYTES, _QUIET_S = 1500, 0.1
+_SETTLED_BY_S = 3.0
+
 BackendName = Literal["auto", "emulator", "netem", "none"]
 
 BACKENDS: dict[str, Callable[[dict[str, LinkProfile], int], Backend]] = {
@@ -67,6 +71,22 @@ class Lab:
     def stop(self) -> None:
         """End the timelines: every link is as it begins, and can be calibrated again."""
         self._backend.stop()
+
+    def settle(self) -> None:
+        """Wait until the links carry next to nothing: what senders that have ended left behind, they still deliver.
+
+        It gives up after some seconds, for the calibration that follows will tell.
+        """
+        longest_s = max(link.rtt_s + link.up.queue_s + link.down.queue_s for link in self.links.values())
+        end_s = time.monotonic() + _SETTLED_BY_S + longest_s
+        while time.monotonic() < end_s:
+            before = self._carried_bytes()
+            time.sleep(_QUIET_S + longest_s)
+            if self._carried_bytes() - before <= _STRAY_BYTES:
+                return
+
+    def _carried_bytes(self) -> int:
+        return sum(stats.delivered_bytes for stats in self.stats())
 
     def changes(self) -> list[LinkChange]:
         """What the timelines have changed since `start`."""

@@ -100,6 +100,11 @@ class Direction(msgspec.Struct, frozen=True, kw_only=True):
         """How long a packet of `ip_bytes` occupies the link."""
         return (ip_bytes + ETHERNET_HEADER_BYTES) * 8 / self.rate_bps if self.rate_bps else 0.0
 
+    @property
+    def queue_s(self) -> float:
+        """How long a packet waits behind a full queue; 0 without a constant rate."""
+        return self.queue_packets * self.transmission_s(1500)
+
     def __str__(self) -> str:
         if self.loss == 1:
             return "outage"
