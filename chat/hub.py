@@ -7,6 +7,7 @@ that connection broke, it is kept for a while, and its client may come back to i
 
 from collections.abc import Callable, Iterable
 
+from chat.courier import Courier
 from chat.errors import Refusal
 from chat.log import Log
 from chat.members import Connection, Session
@@ -15,6 +16,11 @@ from chat.messages import (
     Attached,
     Bye,
     Cursors,
+    FileAccept,
+    FileChunk,
+    FileCredit,
+    FileEnd,
+    FileOffer,
     Hello,
     Joined,
     Left,
@@ -69,6 +75,7 @@ class Hub:
         self._followers: dict[Log, dict[Connection, None]] = {self._lobby: {}}
         self._grown: dict[Log, None] = {}
         self._told: dict[Connection, None] = {}
+        self._courier = Courier(self.limits, self._log_private, self._to_be_sent)
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._by_nick)} session(s), {self.duplicates} duplicate(s), {self._lobby!r}>"
@@ -130,6 +137,7 @@ class Hub:
         self._by_nick.clear()
         self._by_token.clear()
         self._away.clear()
+        self._courier.clear()
 
     def tell(self, connection: Connection, message: Message) -> None:
         """Queue a message for one connection alone."""
@@ -157,8 +165,12 @@ class Hub:
 
     def _receive_in_session(self, connection: Connection, session: Session, message: Up) -> None:
         match message:
-            case Say() | Tell():
+            case Say() | Tell() | FileOffer() | FileAccept() | FileEnd():
                 self._deliver(session, message)
+            case FileChunk():
+                self._courier.chunk(session, connection, message)
+            case FileCredit():
+                self._courier.credit(session, connection, message)
             case Ping(n):
                 self.tell(connection, Pong(n))
             case Who():
@@ -222,11 +234,22 @@ class Hub:
         for log in self._logs_of(session):
             self._followers[log].pop(connection, None)
 
-    def _deliver(self, session: Session, message: Say | Tell) -> None:
+    def _deliver(self, session: Session, message: Say | Tell | FileOffer | FileAccept | FileEnd) -> None:
         # Marked before it is judged: the second copy must not succeed where the first was refused.
         if message.id is not None and not session.ids.accept(message.id):
             self.duplicates += 1
             return
+        match message:
+            case FileOffer():
+                self._courier.offer(session, self._called(message.to), message)
+            case FileAccept():
+                self._courier.accept(session, message)
+            case FileEnd():
+                self._courier.end(session, message)
+            case _:
+                self._speak(session, message)
+
+    def _speak(self, session: Session, message: Say | Tell) -> None:
         text, number = message.text, message.id
         if not text:
             raise Refusal("empty_text", "The text is empty.")
@@ -235,19 +258,29 @@ class Hub:
         if isinstance(message, Say):
             self._append(self._lobby, Said(LOBBY, self._lobby.last_seq + 1, session.nick, text, number))
             return
-        recipient = self._by_nick.get(fold(message.to))
-        if recipient is None:
-            raise Refusal("no_such_nick", f"Nobody here is called {message.to}.")
+        recipient = self._called(message.to)
         for inbox in {recipient.inbox: None, session.inbox: None}:
             self._append(inbox, Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number))
 
+    def _called(self, nick: str) -> Session:
+        session = self._by_nick.get(fold(nick))
+        if session is None:
+            raise Refusal("no_such_nick", f"Nobody here is called {nick}.")
+        return session
+
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
-        session, number = connection.session, message.id if isinstance(message, Say | Tell) else None
+        session, number = connection.session, getattr(message, "id", None)
         if session is None:
             self.tell(connection, Refused(refusal.code, refusal.reason, number))
         else:
             inbox = session.inbox
             self._append(inbox, Refused(refusal.code, refusal.reason, number, INBOX, inbox.last_seq + 1))
+
+    def _log_private(self, session: Session, message_at: Callable[[str, int], Message]) -> None:
+        self._append(session.inbox, message_at(INBOX, session.inbox.last_seq + 1))
+
+    def _to_be_sent(self, connection: Connection) -> None:
+        self._told[connection] = None
 
     def _append(self, log: Log, message: Message) -> None:
         log.append(encode(message))
@@ -256,6 +289,7 @@ class Hub:
     # How sessions and connections end.
 
     def _end(self, session: Session, reason: str, last_line: bytes = b"") -> None:
+        self._courier.forget(session, reason)
         for connection in [*session.connections]:
             self._release(connection, last_line)
         del self._by_nick[fold(session.nick)], self._by_token[session.token], self._followers[session.inbox]

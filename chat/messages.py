@@ -4,7 +4,7 @@ A message is a JSON object with a `type`; fields unknown to the reader are ignor
 ones first. What comes from a log carries `log` and `seq` (see :mod:`chat.log`).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,15 @@ import msgspec
 MessageId = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 #: For each log, the sequence number of the last line that was seen (0: none).
 Cursors = dict[str, Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]]
+#: The number of a file transfer, given by the server, and a place or length within a file.
+FileNumber = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+ByteCount = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+#: A name of at most 255 characters; whoever stores the file makes it safe.
+FileName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Reason = Annotated[str, msgspec.Meta(max_length=200)]
+#: How a transfer ended: complete and verified, not wanted, called off by either side, or impossible to go on with.
+Outcome = Literal["done", "rejected", "cancelled", "failed"]
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="type", tag=str.lower):
@@ -66,7 +75,51 @@ class Ping(Message, frozen=True):
     n: MessageId | None = None
 
 
+class FileOffer(Message, frozen=True, tag="file_offer"):
+    """I would like to send somebody this file."""
+
+    to: str
+    name: FileName
+    size: ByteCount
+    sha256: Sha256
+    id: MessageId | None = None
+
+
+class FileAccept(Message, frozen=True, tag="file_accept"):
+    """I want this file; the first `file_credit` says from where on."""
+
+    file: FileNumber
+    id: MessageId | None = None
+
+
+class FileEnd(Message, frozen=True, tag="file_end"):
+    """This transfer is over: either side may say so at any time, but only the receiver that it is `done`."""
+
+    file: FileNumber
+    outcome: Outcome
+    reason: Reason = ""
+    id: MessageId | None = None
+
+
 # Both directions.
+
+
+class FileChunk(Message, frozen=True, tag="file_chunk"):
+    """Some bytes of a file. Passed on to the connection that the receiver's last credit came from."""
+
+    file: FileNumber
+    offset: ByteCount
+    #: Base64 in JSON.
+    data: bytes
+
+
+class FileCredit(Message, frozen=True, tag="file_credit"):
+    """The receiver has everything before this offset, so that as much as a window may follow after it."""
+
+    file: FileNumber
+    offset: ByteCount
+    #: What was sent after the offset is lost: go on from there.
+    again: bool = False
 
 
 class Bye(Message, frozen=True):
@@ -87,6 +140,10 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     text_bytes: int = 8_192
     #: Longest nickname, in characters.
     nick_chars: int = 32
+    #: How far a file's sender may be ahead of what its receiver has confirmed.
+    file_window_bytes: int = 262_144
+    #: Open transfers of one session, counted apart as sender and as receiver.
+    files: int = 8
 
 
 class Welcome(Message, frozen=True):
@@ -153,6 +210,42 @@ class Refused(Message, frozen=True):
     seq: int = 0
 
 
+class FileOffered(Message, frozen=True, tag="file_offered"):
+    """Somebody would like to send you a file, or you somebody. The transfer has a number now."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    to: str
+    file: int
+    name: str
+    size: int
+    sha256: str
+    id: int | None = None
+
+
+class FileAccepted(Message, frozen=True, tag="file_accepted"):
+    """The receiver wants the file."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    file: int
+    id: int | None = None
+
+
+class FileEnded(Message, frozen=True, tag="file_ended"):
+    """A transfer is over, because of whom, and why."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    file: int
+    outcome: Outcome
+    reason: str = ""
+    id: int | None = None
+
+
 class Present(Message, frozen=True):
     """The nicknames of all sessions, in order of arrival."""
 
@@ -179,5 +272,23 @@ class Error(Message, frozen=True):
     reason: str
 
 
-Up = Hello | Attach | Say | Tell | Who | Ping | Bye
-Down = Welcome | Attached | Said | Told | Joined | Left | Refused | Present | Gap | Pong | Error | Bye
+Up = Hello | Attach | Say | Tell | FileOffer | FileAccept | FileEnd | FileChunk | FileCredit | Who | Ping | Bye
+Down = (
+    Welcome
+    | Attached
+    | Said
+    | Told
+    | Joined
+    | Left
+    | Refused
+    | FileOffered
+    | FileAccepted
+    | FileEnded
+    | FileChunk
+    | FileCredit
+    | Present
+    | Gap
+    | Pong
+    | Error
+    | Bye
+)

@@ -1,9 +1,10 @@
-"""Outbox: what one connection has still to be sent.
+"""Outbox: what one connection has still to be sent: answers, then what its logs have, then pieces of files.
 
 A connection that does not drain costs its cursors, the rest of the one line it is in the middle of, and the answers to
 its own requests, which :attr:`Outbox.full` lets the server bound.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 from chat.log import Log
@@ -12,31 +13,36 @@ from chat.wire import encode
 
 #: Most bytes taken from one log for one send: about what an empty socket buffer takes at once.
 BATCH_BYTES = 65_536
+#: About how much of files goes into one send: what talk has to wait for if it comes a moment later.
+BULK_BYTES = 16_384
 #: Direct lines beyond this mean that the peer asks and does not read the answers.
 FULL_BYTES = 65_536
 
 
 class _Part(NamedTuple):
-    """One piece of a batch: direct lines (no log), or lines of a log and the cursor after them."""
+    """One piece of a batch: direct lines (no log), lines of a log and the cursor after them, or so many of files."""
 
-    log: Log | None
+    log: Log | deque[bytes] | None
     data: bytes
     cursor: int
 
 
 class Outbox:
-    """Direct lines first, then what is new in each followed log.
+    """Direct lines first, then what is new in each followed log, then a little of the files.
 
     The owner calls :meth:`take`, sends what it got, and reports with :meth:`sent` how much of it went out.
     """
 
-    __slots__ = ("_cursors", "_direct", "_parts", "direct_bytes", "skipped")
+    __slots__ = ("_bulk", "_cursors", "_direct", "_parts", "bulk_bytes", "direct_bytes", "skipped")
 
     def __init__(self) -> None:
         self.direct_bytes = 0
+        #: Lines of files that wait until there is nothing else to be sent.
+        self.bulk_bytes = 0
         #: Lines that a follower was too slow for: they left their log before it took them.
         self.skipped = 0
         self._direct: list[bytes] = []
+        self._bulk: deque[bytes] = deque()
         self._cursors: dict[Log, int] = {}
         self._parts: list[_Part] = []
 
@@ -52,12 +58,17 @@ class Outbox:
     @property
     def pending(self) -> bool:
         """Whether there is anything to send."""
-        return bool(self._direct) or any(cursor < log.last_seq for log, cursor in self._cursors.items())
+        return bool(self._direct or self._bulk) or any(cursor < log.last_seq for log, cursor in self._cursors.items())
 
     def tell(self, line: bytes) -> None:
         """Queue a line for this connection alone."""
         self._direct.append(line)
         self.direct_bytes += len(line)
+
+    def tell_later(self, line: bytes) -> None:
+        """Queue a line for this connection alone, behind everything else."""
+        self._bulk.append(line)
+        self.bulk_bytes += len(line)
 
     def follow(self, log: Log, cursor: int) -> None:
         """Send this log's lines after the cursor, from now on; say so if some of them are gone already."""
@@ -72,6 +83,7 @@ class Outbox:
         for part in self._new_lines():
             self.tell(part.data)
         self._cursors.clear()
+        self._drop_bulk(len(self._bulk))
         if line:
             self.tell(line)
 
@@ -80,6 +92,8 @@ class Outbox:
         self._parts = parts = self._new_lines()
         if self._direct:
             parts.insert(0, _Part(None, b"".join(self._direct), 0))
+        if self._bulk:
+            parts.append(self._some_bulk())
         return parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
 
     def sent(self, count: int) -> None:
@@ -95,20 +109,40 @@ class Outbox:
             count -= len(data)
             if log is None:
                 self._set_direct(b"")
+            elif log is self._bulk:
+                self._drop_bulk(cursor)
             else:
+                assert isinstance(log, Log)
                 self._cursors[log] = cursor
 
-    def _sent_in_part(self, log: Log | None, data: bytes, count: int) -> None:
+    def _sent_in_part(self, log: Log | deque[bytes] | None, data: bytes, count: int) -> None:
         if log is None:
             self._set_direct(data[count:])
         elif count:
             end = data.index(b"\n", count - 1) + 1
-            self._cursors[log] += data.count(b"\n", 0, end)
+            if isinstance(log, Log):
+                self._cursors[log] += data.count(b"\n", 0, end)
+            else:
+                self._drop_bulk(data.count(b"\n", 0, end))
             self._set_direct(data[count:end])
 
     def _set_direct(self, rest: bytes) -> None:
         self._direct = [rest] if rest else []
         self.direct_bytes = len(rest)
+
+    def _some_bulk(self) -> _Part:
+        lines: list[bytes] = []
+        size = 0
+        for line in self._bulk:
+            size += len(line)
+            if lines and size > BULK_BYTES:
+                break
+            lines.append(line)
+        return _Part(self._bulk, b"".join(lines), len(lines))
+
+    def _drop_bulk(self, count: int) -> None:
+        for _ in range(count):
+            self.bulk_bytes -= len(self._bulk.popleft())
 
     def _announce_missed(self, log: Log, cursor: int) -> int:
         missed = log.missed(cursor)

@@ -55,7 +55,13 @@ def test_welcome_and_joined(hall: Hall) -> None:
         "nick": "Ana",
         "token": "token1",
         "cursors": {"inbox": 0, "lobby": 1},
-        "limits": {"line_bytes": 65536, "text_bytes": 8192, "nick_chars": 32},
+        "limits": {
+            "line_bytes": 65536,
+            "text_bytes": 8192,
+            "nick_chars": 32,
+            "file_window_bytes": 262144,
+            "files": 8,
+        },
     }
     ben = hall.join("ben")
     assert hall.take(ana) == [{"type": "joined", "log": "lobby", "seq": 2, "nick": "ben"}]

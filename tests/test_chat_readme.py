@@ -12,7 +12,10 @@ from chat_helpers import RawClient, ServerProcess, server_process
 from chat import messages
 
 README = (Path(__file__).parent.parent / "chat" / "README.md").read_text()
-DIALOGUE = re.findall(r"^(\w+)([<>]) (.*)$", README, re.MULTILINE)
+#: Each block of lines is a day of its own, with a server of its own.
+DIALOGUES = [
+    lines for block in README.split("```")[1::2] if (lines := re.findall(r"^(\w+)([<>]) (.*)$", block, re.MULTILINE))
+]
 
 
 @pytest.fixture
@@ -21,11 +24,12 @@ def server() -> Iterator[ServerProcess]:
         yield server
 
 
-def test_replay(server: ServerProcess) -> None:
+@pytest.mark.parametrize("dialogue", DIALOGUES)
+def test_replay(server: ServerProcess, dialogue: list[tuple[str, str, str]]) -> None:
     """An example of every message."""
     clients: dict[str, RawClient] = {}
     tokens: dict[str, str] = {}
-    for who, direction, line in DIALOGUE:
+    for who, direction, line in dialogue:
         if who not in clients:
             clients[who] = RawClient(server.address)
         client = clients[who]
