@@ -15,9 +15,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# What the link emulator costs, beside its limits; best on a machine that does nothing else.
+# What the link emulator and the load generator cost, beside their limits; best on a machine that does nothing else.
 bench: .venv/ready
 	$(BIN)/python tests/bench_link.py
+	$(BIN)/python tests/bench_load.py
 
 notebooks: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -31,7 +31,8 @@ class Recorder:
             self._stem.with_suffix(".start").write_text(json.dumps(start))
 
     def add(self, record: Record, *values: Any) -> None:
-        self._buffers[record.name] += self._packers[record.name].pack(*values)
+        if self._stem:
+            self._buffers[record.name] += self._packers[record.name].pack(*values)
 
     def flush(self) -> None:
         for name, buffer in self._buffers.items():

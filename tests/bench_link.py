@@ -10,6 +10,7 @@ import sys
 import time
 
 import psutil
+from bench_table import Figure, print_table
 
 from loadtests.link.lab import Lab, open_lab
 from loadtests.link.laboratory import run_in_lab
@@ -79,22 +80,14 @@ def main() -> int:
         with open_lab({"primary": LinkProfile(name="nothing")}, "emulator") as lab:
             added.append(added_rtt_ms(lab))
         decided.append(decisions_per_s())
-    rows = (
-        ("CPU per packet, µs", costs, 10.0, True),
-        ("packets per second of one core", speeds, 60_000.0, False),
-        ("round trip added, ms", added, 0.4, True),
-        ("lateness at 5,000 packets/s, p99, ms", late, 0.5, True),
-        ("decisions per second", decided, 60_000.0, False),
+    figures = (
+        Figure("CPU per packet, µs", costs, 10),
+        Figure("packets per second of one core", speeds, 60_000, at_most=False),
+        Figure("round trip added, ms", added, 0.4),
+        Figure("lateness at 5,000 packets/s, p99, ms", late, 0.5),
+        Figure("decisions per second", decided, 60_000, at_most=False),
     )
-    good = True
-    for name, figures, limit, at_most in rows:
-        median = statistics.median(figures)
-        within = median <= limit if at_most else median >= limit
-        good &= within
-        word = "at most" if at_most else "at least"
-        spread = f"{min(figures):.4g} to {max(figures):.4g}"
-        print(f"{name:38}{median:10.4g}  ({spread}; {word} {limit:g}){'' if within else '  MISSED'}")
-    return 0 if good else 1
+    return 0 if print_table(figures) else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,15 +28,26 @@ class ServerProcess:
         command = [sys.executable, "-m", "chat", "serve", "--host", host, "--port", str(port), *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        line = self.process.stderr.readline()
+        self._stderr = self.process.stderr
+        line = self._stderr.readline()
         assert line.startswith("listening on "), line
         self.address: Address = (host, int(line.rsplit(":", 1)[1]))
+        self._log: list[str] = []
+        # Read all along: a pipe that is full would stop the server.
+        self._reader = threading.Thread(target=self._log.extend, args=[self._stderr], daemon=True)
+        self._reader.start()
 
     def stop(self) -> tuple[int, str]:
         """SIGTERM; exit code and the rest of its log."""
         self.process.terminate()
-        _, log = self.process.communicate(timeout=10 * SECOND)
-        return self.process.returncode, log
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; exit code and the rest of its log."""
+        self.process.wait(timeout=10 * SECOND)
+        self._reader.join()
+        self._stderr.close()
+        return self.process.returncode, "".join(self._log)
 
 
 @contextlib.contextmanager

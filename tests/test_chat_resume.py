@@ -68,7 +68,7 @@ def test_the_server_is_killed(clients: Clients, mode: Mode) -> None:
         lost = client.say("into the void")
         server.process.kill()
         clients.until(lambda: client.closed)
-        server.process.communicate()
+        server.end()
     closed = clients.events[client][-1]
     assert isinstance(closed, Closed)
     assert closed.lost == (lost,)
@@ -128,7 +128,7 @@ def test_the_server_restarts(clients: Clients) -> None:
     with server_process() as server:
         client = clients.join("ana", server.address, mode="redundant")
         server.process.kill()
-        server.process.communicate()
+        server.end()
     with server_process(port=server.address[1]):
         clients.until(lambda: clients.of(client, StartedAnew) and len(client.tcp_info()) == 2)
         client.say("here again")

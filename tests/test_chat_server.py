@@ -237,8 +237,8 @@ def test_signals_say_bye_to_everybody(number: signal.Signals) -> None:
         for client in (ana, stranger):
             assert client.until("bye")["reason"] == "The server is shutting down."
             assert client.receive() is None
-    _, log = server.process.communicate(timeout=5 * SECOND)
-    assert server.process.returncode == 0
+    exit_code, log = server.end()
+    assert exit_code == 0
     assert "ana is here from 127.0.0.1:" in log
 
 
