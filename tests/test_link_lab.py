@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from link_helpers import PROJECT, in_lab
+from run_helpers import assert_finished
 
 from loadtests.errors import LinkError
 from loadtests.link import laboratory, namespaces
@@ -242,7 +243,7 @@ def test_an_ordinary_user_gets_a_trustworthy_run(tmp_path: Path) -> None:
         folders = [str(tmp_path), sys.base_prefix, str(PROJECT)]
         command = ["unshare", "--mount", "sh", "-c", AS_NOBODY, *folders, *command]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HOME": str(results)})
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_finished(done.returncode, done.stdout + done.stderr)
     (run,) = results.glob("*-short/run.json")
     (trial,) = json.loads(run.read_text())["trials"]
     assert trial["state"] == "finished"

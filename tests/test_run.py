@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 from chat_helpers import server_process
+from run_helpers import assert_finished, chatlab
 
 from loadtests.samples import SCHEMA_VERSION, TABLES
 
@@ -30,6 +31,7 @@ warmup: 1s
 vary:
   connections: [single, redundant]
 """
+BRIEF = "warmup: 0s\nstages: [{users: 1, duration: 1s}]\n"
 LONG = SHORT.replace("4s", "60s")
 FROZEN = """
 link: lan
@@ -40,11 +42,6 @@ warmup: 0s
 """
 
 
-def chatlab(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "loadtests", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=110)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The directory of a finished run, and what it printed."""
@@ -52,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     scenario = folder / "short.yaml"
     scenario.write_text(SHORT)
     done = chatlab("run", scenario, "--results", folder / "results")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_finished(done.returncode, done.stdout + done.stderr)
     return next((folder / "results").iterdir()), done.stdout
 
 
@@ -147,7 +144,7 @@ def test_report_can_be_made_anew(finished: tuple[Path, str]) -> None:
     report = finished[0] / "report.html"
     report.unlink()
     done = chatlab("report", finished[0])
-    assert done.returncode == 0, done.stderr
+    assert_finished(done.returncode, done.stdout + done.stderr)
     assert report.exists()
 
 
@@ -174,9 +171,9 @@ class StartedRun:
         raise AssertionError(f"the run ended early: {self.process.communicate()}")
 
     def end(self) -> tuple[int, str]:
-        """Exit code and standard error."""
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
+        """Exit code, and the rest of what it printed."""
+        printed, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, printed + errors
 
     @property
     def info(self) -> dict[str, Any]:
@@ -186,9 +183,9 @@ class StartedRun:
 def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
     run = StartedRun(tmp_path)
     os.killpg(run.process.pid, signal.SIGINT)
-    code, errors = run.end()
-    assert code == 130, errors
-    assert "Traceback" not in errors
+    code, printed = run.end()
+    assert code == 130, printed
+    assert "Traceback" not in printed
     assert run.info["state"] == "interrupted"
     messages = pd.read_csv(next(run.results.iterdir()) / "messages.csv")
     assert (messages["outcome"] == "echoed").sum() > 10
@@ -207,7 +204,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
     (directory,) = results.iterdir()
     first = pd.read_csv(directory / "messages.csv", dtype=str)
     done = chatlab("run", "--resume", directory)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert_finished(done.returncode, done.stdout + done.stderr)
     assert "trial 1 of" not in done.stdout
     messages = pd.read_csv(directory / "messages.csv", dtype=str)
     assert messages[messages["trial"] == "1"].equals(first[first["trial"] == "1"]), "finished trials stay as they are"
@@ -227,8 +224,7 @@ def test_a_frozen_server_does_not_thin_the_load(tmp_path: Path) -> None:
     time.sleep(freeze_s)  # the freeze itself, not a synchronisation
     server.resume()
     thawed_ns = time.monotonic_ns()
-    code, errors = run.end()
-    assert code == 0, errors
+    assert_finished(*run.end())
     messages = pd.read_csv(next(run.results.iterdir()) / "messages.csv")
     assert (messages["outcome"] == "echoed").all()
     for _, mine in messages.sort_values("id").groupby("user"):
@@ -258,13 +254,26 @@ def test_a_closed_workload_and_a_missed_threshold(tmp_path: Path) -> None:
         assert (mine["intended_s"].diff().dropna() >= 0.3).all(), "answer (100 ms) and think time (200 ms)"
 
 
+def test_a_run_without_link_and_without_messages_has_a_report(tmp_path: Path) -> None:
+    """Against somebody else's server, with users who only listen: no `link.csv`, nothing to draw."""
+    scenario = tmp_path / "s.yaml"
+    with server_process() as server:
+        address = f"127.0.0.1:{server.address[1]}"
+        scenario.write_text(f"server: {address}\nusers: {{ListeningUser: 1}}\n" + BRIEF)
+        done = chatlab("run", scenario, "--results", tmp_path / "results")
+    assert_finished(done.returncode, done.stdout + done.stderr)
+    (directory,) = (tmp_path / "results").iterdir()
+    assert not (directory / "link.csv").exists()
+    assert "Traceback" not in (directory / "report.html").read_text()
+
+
 def test_a_server_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     run = StartedRun(tmp_path)
     (server,) = children_named(psutil.Process(run.process.pid), "chat", "serve")
     server.kill()
-    code, errors = run.end()
+    code, printed = run.end()
     assert code == 2
-    assert "the chat server ended by itself" in errors
+    assert "the chat server ended by itself" in printed
     assert str(run.info["state"]).startswith("failed: the chat server ended")
     assert (next(run.results.iterdir()) / "messages.csv").exists()
 

@@ -3,6 +3,9 @@
 The first varied key of the scenario is the condition (panels, or the x axis), the second one is the colour.
 """
 
+import functools
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -17,12 +20,29 @@ _RESPONSE_TIME = "response time (ms)"
 _PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"]
 
 
+def _needs_messages(draw: Callable[[Run], Figure]) -> Callable[[Run], Figure]:
+    """Without a message that was answered there is nothing to draw, and the figure says so."""
+
+    @functools.wraps(draw)
+    def drawn(run: Run) -> Figure:
+        if run.messages["response_time_ms"].notna().any():
+            return draw(run)
+        figure, axes = plt.subplots(figsize=(6, 1))
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "No message was answered after the warm-up.", ha="center", va="center")
+        plt.close(figure)
+        return figure
+
+    return drawn
+
+
 def set_style() -> None:
     """The house style, for all figures of a notebook."""
     sns.set_theme(style="whitegrid", context="notebook", palette=_PALETTE)
     plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titleweight": "bold"})
 
 
+@_needs_messages
 def distribution(run: Run) -> Figure:
     """ECDF of response times, a panel for each condition, a curve for each colour; lost messages keep it below 1."""
     condition, colour = _roles(run)
@@ -47,6 +67,7 @@ def distribution(run: Run) -> Figure:
     return _titled(grid, condition, "How long does a message take? (dotted: 99 %)")
 
 
+@_needs_messages
 def over_time(run: Run) -> Figure:
     """Each message at its intended time: retransmissions are the steps above the floor, overload is a slope."""
     condition, colour = _roles(run)
@@ -78,6 +99,7 @@ def over_time(run: Run) -> Figure:
     )
 
 
+@_needs_messages
 def comparison(run: Run) -> Figure:
     """Box plots of response times side by side: box = quartiles, whiskers = 1st and 99th percentile, dots beyond."""
     condition, colour = _roles(run)
@@ -104,6 +126,7 @@ def comparison(run: Run) -> Figure:
     return figure
 
 
+@_needs_messages
 def percentiles(run: Run) -> Figure:
     """Median, p95 and p99 of response time for each condition: where does the tail leave the median?"""
     condition, colour = _roles(run)

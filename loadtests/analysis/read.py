@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from loadtests.samples import TABLES
+
 RESULTS = Path(__file__).parent.parent.parent / "results"
 
 
@@ -45,8 +47,12 @@ class Run:
         return frame
 
     def table(self, name: str) -> pd.DataFrame:
-        """The table `name` (`messages`, `deliveries`, `tcp`, `link`, …) with the variant of each row's trial."""
-        rows = pd.read_csv(self.path / f"{name}.csv")
+        """The table `name` (`messages`, `deliveries`, `tcp`, `link`, …) with the variant of each row's trial.
+
+        Empty if the run had nothing to write there: no link of its own, say.
+        """
+        file = self.path / f"{name}.csv"
+        rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(TABLES[name]))
         if rows.empty:  # pandas cannot know then that the columns hold numbers
             rows = rows.astype(float)
         return rows.merge(self.trials, on="trial")
@@ -54,8 +60,6 @@ class Run:
     @property
     def link_changes(self) -> pd.DataFrame:
         """The rows of `link.csv` that tell when a link's timeline changed it."""
-        if not (self.path / "link.csv").exists():  # no link was impaired
-            return pd.DataFrame(columns=[*self.conditions, "time_s"])
         rows = self.table("link")
         return rows[rows["when"] == "change"]
 

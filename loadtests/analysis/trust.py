@@ -27,7 +27,7 @@ def doubts(run: Run) -> list[str]:
 
 
 def _links(run: Run) -> list[str]:
-    rows = run.table("link") if (run.path / "link.csv").exists() else pd.DataFrame(columns=["within"])
+    rows = run.table("link")
     return [
         f"{row.variant}: {row.when} the load the link was off: {row.path} {row.direction} {row.metric} "
         f"is {row.measured:.4g}, allowed {row.low:.4g} to {row.high:.4g}"
