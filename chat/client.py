@@ -20,6 +20,7 @@ from chat import messages
 from chat.errors import NotRegistered
 from chat.events import Closed, Event, PathDown, PathName, PathUp, Reconnecting, Registered, Resumed, StartedAnew
 from chat.loop import Loop, Timer
+from chat.messages import LOBBY
 from chat.path import Path
 from chat.session import ClientSession
 from chat.tcpinfo import TcpInfo
@@ -105,6 +106,11 @@ class ChatClient:
         return self._session.registered and self._end_reason is None
 
     @property
+    def rooms(self) -> list[str]:
+        """The rooms that we are in, the lobby first."""
+        return self._session.rooms
+
+    @property
     def away(self) -> bool:
         """Whether all connections are gone and new ones are tried."""
         return self._away_timer is not None
@@ -130,11 +136,12 @@ class ChatClient:
             path.look_up()
         self._untried.pop(0).open()
 
-    def say(self, text: str, *, intended_ns: int | None = None) -> int:
-        """Send a message to everyone and return its id.
+    def say(self, text: str, *, room: str = LOBBY, intended_ns: int | None = None) -> int:
+        """Send a message to everyone in a room and return its id.
 
         Args:
             text: what to say.
+            room: where; we must be in it, or be about to: what is asked first is done first.
             intended_ns: when it was meant to be sent (CLOCK_MONOTONIC); now, if not given.
 
         Raises:
@@ -142,7 +149,7 @@ class ChatClient:
             TooMuchUnderWay: thousands of messages wait for their echo.
         """
         now_ns = self._speak()
-        number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns)
+        number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns, room)
         self._feed_all()
         return number
 
@@ -153,18 +160,40 @@ class ChatClient:
         self._feed_all()
         return number
 
-    def who(self) -> None:
-        """Ask who is present; a :class:`chat.events.Present` event answers.
+    def join(self, room: str) -> int:
+        """Go into a room; an :class:`chat.events.Entered` or a refusal with this id follows. Raises as :meth:`say`.
+
+        It outlives broken connections, and a new session too: we ask to be let in again.
+        """
+        number = self._session.join(room, self._speak())
+        self._feed_all()
+        return number
+
+    def leave_room(self, room: str) -> int:
+        """Go out of a room; a :class:`chat.events.Departed` or a refusal follows. Otherwise like :meth:`join`."""
+        number = self._session.leave(room, self._speak())
+        self._feed_all()
+        return number
+
+    def who(self, room: str = LOBBY) -> None:
+        """Ask who is in a room; a :class:`chat.events.Present` event answers.
 
         Raises:
             NotRegistered: there is no session, or no connection to it just now.
         """
+        self._ask(messages.Who(room))
+
+    def list_rooms(self) -> None:
+        """Ask which rooms there are; a :class:`chat.events.RoomList` event answers. Raises as :meth:`who`."""
+        self._ask(messages.ListRooms())
+
+    def _ask(self, question: messages.Message) -> None:
         self._speak()
         # On one path only: an answer that comes from no log cannot be recognised as a second copy.
         path = next((path for path in self._paths if path.up), None)
         if path is None:
             raise NotRegistered("There is no connection just now; new ones are tried.")
-        path.ask(messages.Who())
+        path.ask(question)
 
     def reconnect(self) -> None:
         """Break all connections; the session goes on over new ones.
@@ -219,7 +248,7 @@ class ChatClient:
             case messages.Welcome():
                 self._welcome(path, message)
             case messages.Attached():
-                self._attached(path)
+                self._attached(path, message)
             case messages.Bye(reason):
                 if self._end_reason is None:
                     self._end_when_closed(reason)
@@ -228,6 +257,8 @@ class ChatClient:
                     self._on_event(event)
                 if isinstance(message, messages.Refused) and not path.up:
                     self._not_let_in(path, message)
+        if path.carries and self._session.wants_to_ask:
+            path.write(self._session.ask())
 
     def path_room(self, path: Path) -> None:
         """The path can take more."""
@@ -256,10 +287,13 @@ class ChatClient:
     # How paths come into use.
 
     def _welcome(self, path: Path, message: messages.Welcome) -> None:
+        rooms = self._session.rooms[1:]
         self._session.welcome(message)
         path.accepted()
         path.follows = path.carries = True
         self._session.following.add(path.name)
+        for room in rooms:
+            self.join(room)
         if self.away:
             self._back()
             self._on_event(StartedAnew(message.nick, self._in_doubt))
@@ -274,7 +308,7 @@ class ChatClient:
         path.follows = follow
         path.write(self._session.attach(follow))
 
-    def _attached(self, path: Path) -> None:
+    def _attached(self, path: Path, message: messages.Attached) -> None:
         is_new = not path.up
         path.accepted()
         if path.follows:
@@ -291,6 +325,8 @@ class ChatClient:
                 self.resumptions += 1
                 self._on_event(Resumed(path.name))
             self._on_event(PathUp(path.name))
+        for event in self._session.member(message.cursors, message.id):
+            self._on_event(event)
 
     def _not_let_in(self, path: Path, refusal: messages.Refused) -> None:
         if refusal.code != "bad_token":

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from chat.messages import LOBBY
+
 PathName = Literal["primary", "secondary"]
 Kind = Literal["say", "tell"]
 
@@ -49,6 +51,15 @@ class Echoed(_Event, frozen=True):
         return self.received_ns - self.sent_ns
 
 
+class EchoMissed(_Event, frozen=True):
+    """The server has dealt with this message of ours, but the line that would have said so was dropped before us.
+
+    It was accepted, unless lines of our inbox were dropped too and a refusal was among them.
+    """
+
+    id: int
+
+
 class EchoedAgain(_Event, frozen=True):
     """The second copy of an echo came over the other connection: how much later tells what the first was worth."""
 
@@ -74,22 +85,43 @@ class Received(_Event, frozen=True):
 
 
 class PeerJoined(_Event, frozen=True):
-    """Somebody came."""
+    """Somebody came into a room."""
 
     nick: str
+    room: str = LOBBY
 
 
 class PeerLeft(_Event, frozen=True):
-    """Somebody is gone."""
+    """Somebody has left a room; everybody leaves the lobby last."""
 
     nick: str
     reason: str
+    room: str = LOBBY
+
+
+class Entered(_Event, frozen=True):
+    """We are in this room now."""
+
+    room: str
+
+
+class Departed(_Event, frozen=True):
+    """We are in this room no longer."""
+
+    room: str
 
 
 class Present(_Event, frozen=True):
-    """Answer to `who`: the nicknames present."""
+    """Answer to `who`: the nicknames of those who are in the room."""
 
     nicks: list[str]
+    room: str = LOBBY
+
+
+class RoomList(_Event, frozen=True):
+    """Answer to `rooms`: all rooms, and how many are in each."""
+
+    rooms: dict[str, int]
 
 
 class Refused(_Event, frozen=True):
@@ -157,11 +189,15 @@ class Closed(_Event, frozen=True):
 Event = (
     Registered
     | Echoed
+    | EchoMissed
     | EchoedAgain
     | Received
     | PeerJoined
     | PeerLeft
+    | Entered
+    | Departed
     | Present
+    | RoomList
     | Refused
     | Gap
     | PathUp

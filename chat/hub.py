@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from chat.courier import Courier
 from chat.errors import Refusal
 from chat.log import Log
-from chat.members import Connection, Session
+from chat.members import Connection, Room, Session
 from chat.messages import (
+    INBOX,
     Attach,
     Attached,
     Bye,
@@ -22,16 +23,23 @@ from chat.messages import (
     FileEnd,
     FileOffer,
     Hello,
+    Join,
     Joined,
+    Leave,
     Left,
     Limits,
+    ListRooms,
+    Member,
     Message,
     Ping,
     Pong,
     Present,
     Refused,
+    RoomList,
     Said,
     Say,
+    Settle,
+    Settled,
     Tell,
     Told,
     Up,
@@ -39,14 +47,12 @@ from chat.messages import (
     Who,
 )
 from chat.names import clean_nick, fold
+from chat.rooms import Rooms
 from chat.wire import encode
-
-LOBBY = "lobby"
-INBOX = "inbox"
 
 
 class Hub:
-    """All sessions and the lobby.
+    """All sessions and all rooms.
 
     After any call, :meth:`take_ready` names the connections that have something to be sent or are to be closed.
     """
@@ -56,8 +62,7 @@ class Hub:
         new_token: Callable[[], str],
         *,
         limits: Limits | None = None,
-        lobby_lines: int = 65_536,
-        lobby_bytes: int = 8 << 20,
+        rooms: Rooms | None = None,
         inbox_lines: int = 1_024,
         inbox_bytes: int = 128 << 10,
     ) -> None:
@@ -65,25 +70,25 @@ class Hub:
         #: Second copies of messages that had already come over another connection.
         self.duplicates = 0
         self._new_token = new_token
-        self._lobby = Log(LOBBY, max_lines=lobby_lines, max_bytes=lobby_bytes)
+        self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
         self._inbox_lines = inbox_lines
         self._inbox_bytes = inbox_bytes
         self._by_nick: dict[str, Session] = {}
         self._by_token: dict[str, Session] = {}
         #: Sessions without a connection: until when they are kept (ns), and why they will have left.
         self._away: dict[Session, tuple[int, str]] = {}
-        self._followers: dict[Log, dict[Connection, None]] = {self._lobby: {}}
+        self._followers: dict[Log, dict[Connection, None]] = {self.rooms.lobby.log: {}}
         self._grown: dict[Log, None] = {}
         self._told: dict[Connection, None] = {}
         self._courier = Courier(self.limits, self._log_private, self._to_be_sent)
 
     def __repr__(self) -> str:
-        return f"<Hub {len(self._by_nick)} session(s), {self.duplicates} duplicate(s), {self._lobby!r}>"
+        return f"<Hub {len(self._by_nick)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
 
     @property
     def nicks(self) -> list[str]:
         """The nicknames present, in order of arrival."""
-        return [session.nick for session in self._by_nick.values()]
+        return [session.nick for session in self._by_token.values()]
 
     def take_ready(self) -> Iterable[Connection]:
         """The connections with something new since the last call."""
@@ -165,16 +170,28 @@ class Hub:
 
     def _receive_in_session(self, connection: Connection, session: Session, message: Up) -> None:
         match message:
-            case Say() | Tell() | FileOffer() | FileAccept() | FileEnd():
-                self._deliver(session, message)
+            case Say() | Tell() | Join() | Leave() | FileOffer() | FileAccept() | FileEnd():
+                # Marked before it is judged: the second copy must not succeed where the first was refused.
+                if message.id is not None and not session.ids.accept(message.id):
+                    self.duplicates += 1
+                else:
+                    self._grant(session, message)
             case FileChunk():
                 self._courier.chunk(session, connection, message)
             case FileCredit():
                 self._courier.credit(session, connection, message)
             case Ping(n):
                 self.tell(connection, Pong(n))
-            case Who():
-                self.tell(connection, Present(self.nicks))
+            case Who(name):
+                room = self.rooms.find(name)
+                if room is None:
+                    raise Refusal("no_such_room", f"There is no room {name}.")
+                self.tell(connection, Present(room.nicks, room.log.name))
+            case Settle():
+                cursors = {log.name: log.last_seq for log in _logs_of(session)}
+                self.tell(connection, Settled(session.ids.highest, cursors))
+            case ListRooms():
+                self.tell(connection, RoomList({room.log.name: len(room.members) for room in self.rooms}))
             case Bye():
                 self._end(session, "said bye", encode(Bye("You said bye.")))
             case Attach(token, cursors, follow) if token == session.token:
@@ -189,7 +206,7 @@ class Hub:
             session = self._begin(nick, key)
         elif not key or session.key != key:
             raise Refusal("nick_in_use", f"Somebody here is already called {session.nick}.")
-        cursors = {log.name: log.last_seq for log in self._logs_of(session)}
+        cursors = {log.name: log.last_seq for log in _logs_of(session)}
         self.tell(connection, Welcome(session.nick, session.token, cursors, self.limits))
         self._follow(connection, session, cursors)
 
@@ -198,24 +215,25 @@ class Hub:
         session = Session(nick, key, self._new_token(), inbox)
         self._by_nick[fold(nick)] = self._by_token[session.token] = session
         self._followers[inbox] = {}
-        # Announced before the newcomer follows: its cursor begins after its own arrival.
-        self._append(self._lobby, Joined(LOBBY, self._lobby.last_seq + 1, nick))
+        self._enter_room(session, self.rooms.lobby)
         return session
 
     def _attach(self, connection: Connection, session: Session, cursors: Cursors, follow: bool) -> None:
-        if follow:
-            cursors = {
-                log.name: min(cursors.get(log.name, log.last_seq), log.last_seq) for log in self._logs_of(session)
-            }
-        self.tell(connection, Attached(session.nick, cursors))
+        cursors = {log.name: self._start(log, first, cursors) for log, first in _logs_of(session).items()}
+        self.tell(connection, Attached(session.nick, cursors, session.last_change))
         if follow:
             self._follow(connection, session, cursors)
         else:
             self._enter(connection, session)
             self._unfollow(connection, session)
 
-    def _logs_of(self, session: Session) -> tuple[Log, ...]:
-        return session.inbox, self._lobby
+    def _start(self, log: Log, first: int, cursors: Cursors) -> int:
+        """From where a connection follows a log: where the session came to it, unless it has seen more already.
+
+        The lobby may be read from further back.
+        """
+        cursor = cursors.get(log.name, first)
+        return min(cursor if log is self.rooms.lobby.log else max(cursor, first), log.last_seq)
 
     def _enter(self, connection: Connection, session: Session) -> None:
         session.connections[connection] = None
@@ -225,42 +243,97 @@ class Hub:
     def _follow(self, connection: Connection, session: Session, cursors: Cursors) -> None:
         """Let the connection follow the session's logs from these cursors."""
         self._enter(connection, session)
-        for log in self._logs_of(session):
+        for log in _logs_of(session):
             connection.outbox.follow(log, cursors[log.name])
             self._followers[log][connection] = None
 
     def _unfollow(self, connection: Connection, session: Session) -> None:
         connection.outbox.unfollow()
-        for log in self._logs_of(session):
+        for log in _logs_of(session):
             self._followers[log].pop(connection, None)
 
-    def _deliver(self, session: Session, message: Say | Tell | FileOffer | FileAccept | FileEnd) -> None:
-        # Marked before it is judged: the second copy must not succeed where the first was refused.
-        if message.id is not None and not session.ids.accept(message.id):
-            self.duplicates += 1
-            return
+    def _grant(self, session: Session, message: Say | Tell | Join | Leave | FileOffer | FileAccept | FileEnd) -> None:
         match message:
-            case FileOffer():
-                self._courier.offer(session, self._called(message.to), message)
+            case Say(text, number, name):
+                self._check_text(text)
+                room = self._room_of(session, name)
+                log = room.log
+                self._append(log, Said(log.name, log.last_seq + 1, session.nick, text, number))
+            case Tell(nick, text, number):
+                self._check_text(text)
+                recipient = self._called(nick)
+                for inbox in {recipient.inbox: None, session.inbox: None}:
+                    self._append(inbox, Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number))
+            case Join(name, number):
+                self._join(session, name)
+                self._tell_member(session, number)
+            case Leave(name, number):
+                self._leave(session, self._room_of(session, name))
+                self._tell_member(session, number)
+            case FileOffer(nick):
+                self._courier.offer(session, self._called(nick), message)
             case FileAccept():
                 self._courier.accept(session, message)
             case FileEnd():
                 self._courier.end(session, message)
-            case _:
-                self._speak(session, message)
 
-    def _speak(self, session: Session, message: Say | Tell) -> None:
-        text, number = message.text, message.id
+    def _check_text(self, text: str) -> None:
         if not text:
             raise Refusal("empty_text", "The text is empty.")
         if len(text) * 4 > self.limits.text_bytes and len(text.encode()) > self.limits.text_bytes:
             raise Refusal("text_too_long", f"The text is longer than {self.limits.text_bytes} bytes.")
-        if isinstance(message, Say):
-            self._append(self._lobby, Said(LOBBY, self._lobby.last_seq + 1, session.nick, text, number))
+
+    # Rooms.
+
+    def _room_of(self, session: Session, name: str) -> Room:
+        room = self.rooms.find(name)
+        if room not in session.rooms:
+            raise Refusal("not_in_room", f"You are not in the room {name}.")
+        assert room is not None
+        return room
+
+    def _join(self, session: Session, name: str) -> None:
+        if self.rooms.find(name) in session.rooms:
             return
-        recipient = self._called(message.to)
-        for inbox in {recipient.inbox: None, session.inbox: None}:
-            self._append(inbox, Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number))
+        if len(session.rooms) > self.limits.rooms:
+            raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
+        room = self.rooms.open(name)
+        self._enter_room(session, room)
+        for connection in self._followers[session.inbox]:
+            connection.outbox.follow(room.log, room.log.last_seq)
+            self._followers[room.log][connection] = None
+
+    def _leave(self, session: Session, room: Room) -> None:
+        if room is self.rooms.lobby:
+            raise Refusal("lobby_is_for_all", "Everybody is in the lobby.")
+        for connection in self._followers[session.inbox]:
+            connection.outbox.leave(room.log)
+            self._followers[room.log].pop(connection, None)
+        del session.rooms[room]
+        self._exit_room(session, room, "left the room")
+
+    def _tell_member(self, session: Session, number: int | None) -> None:
+        session.last_change = max(session.last_change, number or 0)
+        cursors = {room.log.name: first for room, first in session.rooms.items() if room is not self.rooms.lobby}
+        for connection in self._followers[session.inbox]:
+            self.tell(connection, Member(cursors, session.last_change))
+
+    def _enter_room(self, session: Session, room: Room) -> None:
+        log = room.log
+        self._followers.setdefault(log, {})
+        # Announced before the newcomer follows: its cursor begins after its own arrival.
+        self._append(log, Joined(log.name, log.last_seq + 1, session.nick))
+        room.members[session] = None
+        session.rooms[room] = log.last_seq
+
+    def _exit_room(self, session: Session, room: Room, reason: str) -> None:
+        log = room.log
+        del room.members[session]
+        if room.members or room is self.rooms.lobby:
+            self._append(log, Left(log.name, log.last_seq + 1, session.nick, reason))
+        else:
+            self.rooms.forget(room)
+            del self._followers[log]
 
     def _called(self, nick: str) -> Session:
         session = self._by_nick.get(fold(nick))
@@ -294,7 +367,8 @@ class Hub:
             self._release(connection, last_line)
         del self._by_nick[fold(session.nick)], self._by_token[session.token], self._followers[session.inbox]
         self._away.pop(session, None)
-        self._append(self._lobby, Left(LOBBY, self._lobby.last_seq + 1, session.nick, reason))
+        for room in session.rooms:
+            self._exit_room(session, room, reason)
 
     def _release(self, connection: Connection, last_line: bytes = b"") -> None:
         """Take the connection out of its session; it closes after what it has been told so far."""
@@ -304,6 +378,11 @@ class Hub:
         connection.session = None
         connection.closing = True
         del session.connections[connection]
-        for log in self._logs_of(session):
+        for log in _logs_of(session):
             self._followers[log].pop(connection, None)
         self._told[connection] = None
+
+
+def _logs_of(session: Session) -> dict[Log, int]:
+    """The logs that the session follows, and the number of the last line before it came to each."""
+    return {session.inbox: 0, **{room.log: first for room, first in session.rooms.items()}}

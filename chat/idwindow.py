@@ -12,10 +12,10 @@ class IdWindow:
     The scheme of IPsec's anti-replay window (RFC 4303, 3.4.3): constant memory, any order within the window.
     """
 
-    __slots__ = ("_highest", "_seen")
+    __slots__ = ("_seen", "highest")
 
     def __init__(self) -> None:
-        self._highest = 0
+        self.highest = 0
         self._seen = 0
 
     def accept(self, number: int) -> bool:
@@ -24,10 +24,10 @@ class IdWindow:
         Raises:
             Refusal: the id lies too far back to tell.
         """
-        ahead = number - self._highest
+        ahead = number - self.highest
         if ahead > 0:
             self._seen = (self._seen << ahead | 1) & (1 << ID_WINDOW) - 1 if ahead < ID_WINDOW else 1
-            self._highest = number
+            self.highest = number
             return True
         if -ahead >= ID_WINDOW:
             raise Refusal("stale_id", f"Message ids must rise; {number} is more than {ID_WINDOW} behind.")

@@ -20,11 +20,14 @@ class Batch(NamedTuple):
 
 
 class Log:
-    """Lines `first_seq … last_seq`; older ones are dropped when there are too many or they are too big."""
+    """Lines `first_seq … last_seq`; older ones are dropped when there are too many or they are too big.
 
-    def __init__(self, name: str, *, max_lines: int, max_bytes: int) -> None:
+    The first line has the number `after + 1`.
+    """
+
+    def __init__(self, name: str, *, max_lines: int, max_bytes: int, after: int = 0) -> None:
         self.name = name
-        self.first_seq = 1
+        self.first_seq = after + 1
         self._max_lines = max_lines
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -39,7 +42,7 @@ class Log:
 
     @property
     def last_seq(self) -> int:
-        """Number of the newest line; 0 before the first."""
+        """Number of the newest line; `after` before the first."""
         return self.first_seq + len(self._lines) - self._dropped - 1
 
     def append(self, line: bytes) -> None:

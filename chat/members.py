@@ -1,4 +1,4 @@
-"""Session and Connection: who is in the chat, and over how many ways."""
+"""Session, Connection, Room: who is in the chat, over how many ways, and where."""
 
 from chat.idwindow import IdWindow
 from chat.log import Log
@@ -14,6 +14,10 @@ class Session:
         self.token = token
         self.inbox = inbox
         self.ids = IdWindow()
+        #: The rooms it is in, the lobby first, and the number of the last line before it came into each.
+        self.rooms: dict[Room, int] = {}
+        #: The id of the last `join` or `leave`.
+        self.last_change = 0
         self.connections: dict[Connection, None] = {}
 
     def __repr__(self) -> str:
@@ -33,3 +37,19 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection of {self.session.nick if self.session else 'a stranger'}, {self.outbox!r}>"
+
+
+class Room:
+    """A log that is followed by all who are in it."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        #: In order of arrival.
+        self.members: dict[Session, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Room {self.log.name} of {len(self.members)}>"
+
+    @property
+    def nicks(self) -> list[str]:
+        return [session.nick for session in self.members]

@@ -22,6 +22,10 @@ Reason = Annotated[str, msgspec.Meta(max_length=200)]
 #: How a transfer ended: complete and verified, not wanted, called off by either side, or impossible to go on with.
 Outcome = Literal["done", "rejected", "cancelled", "failed"]
 
+#: The room in which everybody is, and the log of what concerns one session alone.
+LOBBY = "lobby"
+INBOX = "inbox"
+
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="type", tag=str.lower):
     """Base of all messages; the type on the wire is the class name in lower case."""
@@ -51,10 +55,11 @@ class Attach(Message, frozen=True):
 
 
 class Say(Message, frozen=True):
-    """A message to everyone."""
+    """A message to everyone in a room, in which the sender must be."""
 
     text: str
     id: MessageId | None = None
+    room: str = LOBBY
 
 
 class Tell(Message, frozen=True):
@@ -65,8 +70,32 @@ class Tell(Message, frozen=True):
     id: MessageId | None = None
 
 
+class Join(Message, frozen=True):
+    """Let me into a room; it begins to exist with the first who comes."""
+
+    room: str
+    id: MessageId | None = None
+
+
+class Leave(Message, frozen=True):
+    """Let me out of a room; it is forgotten with the last who goes."""
+
+    room: str
+    id: MessageId | None = None
+
+
 class Who(Message, frozen=True):
-    """Who is present?"""
+    """Who is in this room?"""
+
+    room: str = LOBBY
+
+
+class ListRooms(Message, frozen=True, tag="rooms"):
+    """Which rooms are there?"""
+
+
+class Settle(Message, frozen=True):
+    """How far have you come with my messages? For one who has missed lines, and perhaps echoes among them."""
 
 
 class Ping(Message, frozen=True):
@@ -138,12 +167,14 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     line_bytes: int = 65_536
     #: Longest text, as UTF-8. Escaped in JSON it may grow sixfold and must still fit in a line.
     text_bytes: int = 8_192
-    #: Longest nickname, in characters.
+    #: Longest name of a person or a room, in characters.
     nick_chars: int = 32
     #: How far a file's sender may be ahead of what its receiver has confirmed.
     file_window_bytes: int = 262_144
     #: Open transfers of one session, counted apart as sender and as receiver.
     files: int = 8
+    #: In how many rooms a session may be, beside the lobby.
+    rooms: int = 16
 
 
 class Welcome(Message, frozen=True):
@@ -156,14 +187,28 @@ class Welcome(Message, frozen=True):
 
 
 class Attached(Message, frozen=True):
-    """This connection belongs to the session; lines after these cursors follow."""
+    """This connection belongs to the session; lines after these cursors follow.
+
+    The logs among the cursors are all those that the session follows; `id` as in :class:`Member`.
+    """
 
     nick: str
     cursors: Cursors
+    id: int = 0
+
+
+class Member(Message, frozen=True):
+    """The rooms, beside the lobby, in which the session is now, and after which line it came into each.
+
+    It tells what `join` and `leave` have led to, up to the one with this id; it goes ahead of lines from the logs.
+    """
+
+    cursors: Cursors
+    id: int = 0
 
 
 class Said(Message, frozen=True):
-    """Someone, perhaps you, spoke to everyone."""
+    """Someone, perhaps you, spoke to everyone in the room after which the log is called."""
 
     log: str
     seq: int
@@ -184,7 +229,7 @@ class Told(Message, frozen=True):
 
 
 class Joined(Message, frozen=True):
-    """Someone came."""
+    """Someone came into the room."""
 
     log: str
     seq: int
@@ -192,7 +237,7 @@ class Joined(Message, frozen=True):
 
 
 class Left(Message, frozen=True):
-    """Someone is gone."""
+    """Someone has left the room."""
 
     log: str
     seq: int
@@ -247,9 +292,23 @@ class FileEnded(Message, frozen=True, tag="file_ended"):
 
 
 class Present(Message, frozen=True):
-    """The nicknames of all sessions, in order of arrival."""
+    """The nicknames of all who are in the room, in order of arrival."""
 
     nicks: list[str]
+    room: str = LOBBY
+
+
+class RoomList(Message, frozen=True, tag="rooms"):
+    """All rooms, and how many are in each."""
+
+    rooms: dict[str, int]
+
+
+class Settled(Message, frozen=True):
+    """Every message of the session up to this id is granted or refused, in lines up to these cursors."""
+
+    id: int
+    cursors: Cursors
 
 
 class Gap(Message, frozen=True):
@@ -272,10 +331,28 @@ class Error(Message, frozen=True):
     reason: str
 
 
-Up = Hello | Attach | Say | Tell | FileOffer | FileAccept | FileEnd | FileChunk | FileCredit | Who | Ping | Bye
+Up = (
+    Hello
+    | Attach
+    | Say
+    | Tell
+    | Join
+    | Leave
+    | FileOffer
+    | FileAccept
+    | FileEnd
+    | FileChunk
+    | FileCredit
+    | Who
+    | ListRooms
+    | Settle
+    | Ping
+    | Bye
+)
 Down = (
     Welcome
     | Attached
+    | Member
     | Said
     | Told
     | Joined
@@ -287,6 +364,8 @@ Down = (
     | FileChunk
     | FileCredit
     | Present
+    | RoomList
+    | Settled
     | Gap
     | Pong
     | Error

@@ -1,8 +1,9 @@
-"""Names: what a nickname may be, and when two of them are the same."""
+"""Names: what a person or a room may be called, and when two names are the same."""
 
 import unicodedata
 
 from chat.errors import Refusal
+from chat.messages import INBOX
 
 
 def clean_nick(nick: str, max_chars: int) -> str:
@@ -12,11 +13,29 @@ def clean_nick(nick: str, max_chars: int) -> str:
         Refusal: it is empty, too long, or has spaces or characters that do not print.
     """
     nick = unicodedata.normalize("NFC", nick)
-    if not 1 <= len(nick) <= max_chars or not nick.isprintable() or " " in nick:
+    if not _is_name(nick, max_chars):
         raise Refusal("bad_nick", f"A nickname has 1 to {max_chars} printable characters and no spaces.")
     return nick
 
 
-def fold(nick: str) -> str:
-    """What two nicknames have in common if they count as the same one: case, width and composition do not matter."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", nick).casefold())
+def clean_room(name: str, max_chars: int) -> str:
+    """The name of a room as it will be shown, by the same rules.
+
+    Raises:
+        Refusal: as for a nickname; or it is the name of a log that is no room.
+    """
+    name = unicodedata.normalize("NFC", name)
+    if not _is_name(name, max_chars) or fold(name) == INBOX:
+        raise Refusal(
+            "bad_room", f"A room's name has 1 to {max_chars} printable characters, no spaces, and is not {INBOX}."
+        )
+    return name
+
+
+def fold(name: str) -> str:
+    """What two names have in common if they count as the same one: case, width and composition do not matter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _is_name(name: str, max_chars: int) -> bool:
+    return 1 <= len(name) <= max_chars and name.isprintable() and " " not in name

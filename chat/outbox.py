@@ -78,6 +78,12 @@ class Outbox:
         """Send no more lines of any log, except the rest of one that was begun."""
         self._cursors.clear()
 
+    def leave(self, log: Log) -> None:
+        """Follow this log no more; what it holds now, at most a batch, is still sent."""
+        if log in self._cursors and (part := self._new_part(log)) is not None:
+            self.tell(part.data)
+        self._cursors.pop(log, None)
+
     def finish(self, line: bytes = b"") -> None:
         """Follow nothing any more: what the logs hold now, at most a batch of each, and then this line is the end."""
         for part in self._new_lines():
@@ -151,14 +157,14 @@ class Outbox:
         return missed
 
     def _new_lines(self) -> list[_Part]:
-        parts = []
-        for log, cursor in self._cursors.items():
-            if cursor == log.last_seq:
-                continue
-            if missed := self._announce_missed(log, cursor):
-                self.skipped += missed
-                cursor = self._cursors[log] = cursor + missed
-            batch = log.read(cursor, BATCH_BYTES)
-            if batch.data:
-                parts.append(_Part(log, *batch))
-        return parts
+        return [part for part in map(self._new_part, self._cursors) if part is not None]
+
+    def _new_part(self, log: Log) -> _Part | None:
+        cursor = self._cursors[log]
+        if cursor == log.last_seq:
+            return None
+        if missed := self._announce_missed(log, cursor):
+            self.skipped += missed
+            cursor = self._cursors[log] = cursor + missed
+        batch = log.read(cursor, BATCH_BYTES)
+        return _Part(log, *batch) if batch.data else None

@@ -10,8 +10,11 @@ from typing import NamedTuple
 from chat import messages
 from chat.errors import NotRegistered, TooMuchUnderWay
 from chat.events import (
+    Departed,
     Echoed,
     EchoedAgain,
+    EchoMissed,
+    Entered,
     Event,
     Gap,
     Kind,
@@ -21,7 +24,9 @@ from chat.events import (
     Present,
     Received,
     Refused,
+    RoomList,
 )
+from chat.messages import INBOX, LOBBY
 from chat.wire import encode
 
 #: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
@@ -66,6 +71,14 @@ class ClientSession:
         self._key = key
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
+        #: Echoes may have been missed: the server is to be asked; and how often it was and has not answered yet.
+        self.wants_to_ask = False
+        self._asked = 0
+        #: Its last answer, as long as we have not come so far ourselves.
+        self._settled: messages.Settled | None = None
+        #: Ids of the `join` and `leave` among them, and of the last one that has taken effect.
+        self._changes: list[int] = []
+        self._last_change = 0
 
     def __repr__(self) -> str:
         state = "registered" if self.registered else "not registered"
@@ -81,6 +94,11 @@ class ClientSession:
         """Their ids, in the order they were sent."""
         return tuple(self._pending)
 
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms that we are in, the lobby first."""
+        return [LOBBY, *(log for log in self.cursors if log not in (LOBBY, INBOX))]
+
     # What we send.
 
     def hello(self) -> bytes:
@@ -91,20 +109,34 @@ class ClientSession:
         """The first line on any other connection; or on the same one again, to change `follow`."""
         return encode(messages.Attach(self.token, self.cursors, follow))
 
-    def say(self, text: str, intended_ns: int, sent_ns: int) -> int:
-        """A message to everyone is to be sent: its id. :meth:`unanswered` has its line.
+    def say(self, text: str, intended_ns: int, sent_ns: int, room: str = LOBBY) -> int:
+        """A message to everyone in a room is to be sent: its id. :meth:`unanswered` has its line.
 
         Raises:
             NotRegistered: there is no session yet.
             TooMuchUnderWay: too many messages are neither echoed nor refused.
         """
         number = self._next_id()
-        return self._send(number, messages.Say(text, number), intended_ns, sent_ns)
+        return self._send(number, messages.Say(text, number, room), intended_ns, sent_ns)
 
     def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> int:
         """A message to one nickname; otherwise like :meth:`say`."""
         number = self._next_id()
         return self._send(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
+
+    def join(self, room: str, sent_ns: int) -> int:
+        """We want to be in a room; otherwise like :meth:`say`."""
+        return self._change(messages.Join(room, self._next_id()), sent_ns)
+
+    def leave(self, room: str, sent_ns: int) -> int:
+        """We want to be out of a room; otherwise like :meth:`say`."""
+        return self._change(messages.Leave(room, self._next_id()), sent_ns)
+
+    def ask(self) -> bytes:
+        """The question what became of messages whose echo may have been missed."""
+        self.wants_to_ask = False
+        self._asked += 1
+        return encode(messages.Settle())
 
     def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
         """The lines of pending messages after this id, oldest first, and the id of the last of them.
@@ -133,7 +165,12 @@ class ClientSession:
         self._last_id += 1
         return self._last_id
 
-    def _send(self, number: int, message: messages.Say | messages.Tell, intended_ns: int, sent_ns: int) -> int:
+    def _change(self, message: messages.Join | messages.Leave, sent_ns: int) -> int:
+        assert message.id is not None
+        self._changes.append(message.id)
+        return self._send(message.id, message, sent_ns, sent_ns)
+
+    def _send(self, number: int, message: messages.Message, intended_ns: int, sent_ns: int) -> int:
         self._pending[number] = _Pending(encode(message), intended_ns, sent_ns)
         return number
 
@@ -143,6 +180,7 @@ class ClientSession:
         """The session begins."""
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
         self.cursors = dict(message.cursors)
+        self._last_change = 0
         self.registered = True
 
     def forget(self) -> tuple[int, ...]:
@@ -150,11 +188,38 @@ class ClientSession:
         self.registered = False
         in_doubt = self.lost
         self._pending.clear()
+        self._changes.clear()
+        self.wants_to_ask, self._asked, self._settled = False, 0, None
         return in_doubt
+
+    def member(self, cursors: messages.Cursors, number: int) -> list[Event]:
+        """We are in these rooms now, as all our `join` and `leave` up to this id would have it.
+
+        Told on each connection apart, so that what is older than what we know already changes nothing.
+        """
+        if number < self._last_change:
+            return []
+        self._last_change = number
+        while self._changes and self._changes[0] <= number:
+            self._pending.pop(self._changes.pop(0), None)
+        rooms = {log: cursor for log, cursor in cursors.items() if log not in (LOBBY, INBOX)}
+        # The echo of what we said last in a room may not have come before we left.
+        self.wants_to_ask |= bool(self._pending) and any(
+            rooms.get(room, cursor + 1) > cursor for room, cursor in self.cursors.items() if room not in (LOBBY, INBOX)
+        )
+        departed = [room for room in self.rooms[1:] if room not in rooms]
+        for room in departed:
+            del self.cursors[room]
+        entered = [room for room in rooms if room not in self.cursors]
+        for room, cursor in rooms.items():
+            self.cursors[room] = max(cursor, self.cursors.get(room, 0))
+        return [*map(Departed, departed), *map(Entered, entered)]
 
     def stop_following(self, path: PathName) -> set[PathName]:
         """A connection is gone. Return those that must be asked again for lines that it would have brought."""
         self.following.discard(path)
+        if self._asked:
+            self.wants_to_ask, self._asked = True, 0
         ask_again = {other for other, _ in self._passed_over} & self.following
         self._passed_over.clear()
         self.following -= ask_again
@@ -173,12 +238,22 @@ class ClientSession:
                 return [Refused(number, code, reason)]
             case messages.Error(code, reason):
                 return [Refused(None, code, reason)]
-            case messages.Present(nicks):
-                return [Present(nicks)]
+            case messages.Member(cursors, number):
+                return self.member(cursors, number)
+            case messages.Settled():
+                self._asked = max(0, self._asked - 1)
+                self._settled = message
+                return self._settle()
+            case messages.Present(nicks, room):
+                return [Present(nicks, room)]
+            case messages.RoomList(rooms):
+                return [RoomList(rooms)]
             case _:
                 # A gap line among them: what is missing shows in the numbers.
                 return []
-        cursor = self.cursors.get(message.log, message.seq - 1)
+        cursor = self.cursors.get(message.log)
+        if cursor is None:
+            return []  # of a room that we have left, as we know from the other connection
         if message.seq <= cursor:
             self.duplicates += 1
             match message:
@@ -192,7 +267,21 @@ class ClientSession:
             self._passed_over.discard((path, message.log))
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact)
-        return [Gap(message.log, missed), news] if missed else [news]
+        events = [Gap(message.log, missed), news] if missed else [news]
+        self.wants_to_ask |= missed > 0 and bool(self._pending)
+        return events + self._settle() if self._settled is not None else events
+
+    def _settle(self) -> list[Event]:
+        """Once we have come as far as the server had when it answered: what is still pending comes no more."""
+        settled = self._settled
+        if settled is None or any(self.cursors.get(log, seq) < seq for log, seq in settled.cursors.items()):
+            return []
+        self._settled = None
+        missed = [number for number in self._pending if number <= settled.id]
+        for number in missed:
+            del self._pending[number]
+        changes, self._changes = self._changes, [number for number in self._changes if number > settled.id]
+        return [EchoMissed(number) for number in missed if number not in changes]
 
     def _passes_over(self, path: PathName, log: str) -> bool:
         """Whether to drop what comes after a gap, because the other connection may bring it, and the missing lines too.
@@ -210,9 +299,9 @@ class ClientSession:
     def _news(self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool) -> Event:
         match message:
             case messages.Joined():
-                return PeerJoined(message.nick)
+                return PeerJoined(message.nick, message.log)
             case messages.Left():
-                return PeerLeft(message.nick, message.reason)
+                return PeerLeft(message.nick, message.reason, message.log)
             case messages.Refused():
                 if message.id is not None:
                     self._pending.pop(message.id, None)

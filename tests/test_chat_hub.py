@@ -12,6 +12,7 @@ from chat.idwindow import ID_WINDOW, IdWindow
 from chat.members import Connection
 from chat.messages import Attach, Bye, Hello, Limits, Ping, Say, Tell, Up, Who
 from chat.names import clean_nick, fold
+from chat.rooms import Rooms
 
 
 class Hall:
@@ -61,6 +62,7 @@ def test_welcome_and_joined(hall: Hall) -> None:
             "nick_chars": 32,
             "file_window_bytes": 262144,
             "files": 8,
+            "rooms": 16,
         },
     }
     ben = hall.join("ben")
@@ -203,7 +205,7 @@ def test_attach_replays_from_the_cursors(hall: Hall) -> None:
 
 
 def test_attach_announces_what_fell_out_of_the_log() -> None:
-    hall = Hall(lobby_lines=2)
+    hall = Hall(rooms=Rooms(name_chars=32, lobby_lines=2))
     ana = hall.join("ana")
     for text in "abcd":
         hall.hub.receive(ana, Say(text))
@@ -233,7 +235,7 @@ def test_a_session_outlives_a_connection_but_not_the_last(hall: Hall) -> None:
     assert hall.kinds(ben) == []
     hall.hub.disconnect(second, "reset")
     assert hall.take(ben) == [{"type": "left", "log": "lobby", "seq": 3, "nick": "ana", "reason": "reset"}]
-    assert hall.kinds(second) == ["attached"]
+    assert hall.kinds(second) == ["attached", "joined"]
     assert hall.take(hall.connect(Attach("token1")))[0]["code"] == "bad_token"
     hall.hub.disconnect(second, "again")
     assert hall.kinds(ben) == []
@@ -326,7 +328,8 @@ def test_limits_are_the_hubs() -> None:
 
 def test_repr(hall: Hall) -> None:
     ana = hall.join("ana")
-    assert repr(hall.hub) == "<Hub 1 session(s), 0 duplicate(s), <Log lobby 1…1 53 B>>"
+    assert repr(hall.hub) == "<Hub 1 session(s), 0 duplicate(s), <Rooms 1, <Log lobby 1…1 53 B>>>"
+    assert repr(hall.hub.rooms.lobby) == "<Room lobby of 1>"
     assert repr(ana.session) == "<Session ana with 1 connection(s)>"
     assert repr(ana) == "<Connection of ana, <Outbox 0 B direct, inbox 0/0, lobby 1/1>>"
     assert repr(Connection()) == "<Connection of a stranger, <Outbox 0 B direct>>"

@@ -1,8 +1,9 @@
-"""Hub and ClientSessions through arbitrary interleavings of sends, cuts, re-attachments, slow reads and trims.
+"""Hub and ClientSessions through arbitrary interleavings of sends, cuts, re-attachments, slow reads, trims, and of
+people who come into rooms and go out.
 
-The model is the list of what the hub accepted, in order. Each member walks along it, one step for each event: it must
-see exactly that, except what is announced to it as missed and is indeed gone. `tests/plant_faults.py` shows that this
-test finds faults.
+The model is the list of what the hub accepted in each room, in order. Each member walks along it, one step for each
+event, from where it came into the room: it must see exactly that, except what is announced to it as missed and is
+indeed gone. `tests/plant_faults.py` shows that this test finds faults.
 """
 
 import itertools
@@ -11,43 +12,61 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from chat.events import Echoed, EchoedAgain, PathName, Received
+from chat.events import Echoed, EchoMissed, Event, PathName, PeerJoined, PeerLeft, Received, Refused
 from chat.events import Gap as Missed
-from chat.hub import LOBBY, Hub
+from chat.hub import Hub
 from chat.log import Log
 from chat.members import Connection
-from chat.messages import Attached, Down, Gap, Joined, Message, Said, Up, Welcome
+from chat.messages import INBOX, LOBBY, Attached, Cursors, Down, Gap, Joined, Left, Member, Message, Said, Up, Welcome
+from chat.rooms import Rooms
 from chat.session import ClientSession
 from chat.wire import DOWN, UP, BadLine, LineReader
 
-#: So small that members who read slowly fall off it.
-LOBBY_LINES = 12
+#: So small that members who read slowly fall off the log.
+ROOM_LINES = 12
 GRACE_NS = 100
 PATHS: list[PathName] = ["primary", "secondary"]
+ROOMS = [LOBBY, "tea", "tin"]
 EVERYTHING = 1 << 30
 
-members = st.integers(0, 2)
+people = st.integers(0, 2)
 paths = st.sampled_from(PATHS)
+rooms = st.sampled_from(ROOMS)
+small_rooms = st.sampled_from(ROOMS[1:])
 sizes = st.integers(1, 300)
 
 
 class RecordingHub(Hub):
-    """Writes down what its lobby held, however soon it drops it."""
+    """Writes down what its rooms held, however soon it drops it."""
 
     def __init__(self) -> None:
         tokens = itertools.count()
-        super().__init__(lambda: f"token{next(tokens)}", lobby_lines=LOBBY_LINES)
-        #: The text of each line, by its number; None for people who come.
-        self.record: dict[int, str | None] = {}
+        small = Rooms(name_chars=32, lobby_lines=ROOM_LINES, room_lines=ROOM_LINES)
+        super().__init__(lambda: f"token{next(tokens)}", rooms=small)
+        #: For each room, what each line says by its number. The numbers of a forgotten room are not used again.
+        self.record: dict[str, dict[int, str]] = {room: {} for room in ROOMS}
 
     def _append(self, log: Log, message: Message) -> None:
-        if log is self._lobby:
-            self.record[log.last_seq + 1] = message.text if isinstance(message, Said) else None
+        if log.name != INBOX:
+            assert log.last_seq + 1 not in self.record[log.name]
+            self.record[log.name][log.last_seq + 1] = line(message)
         super()._append(log, message)
 
-    @property
-    def oldest(self) -> int:
-        return self._lobby.first_seq
+    def is_gone(self, room: str, seq: int) -> bool:
+        found = self.rooms.find(room)
+        return found is None or seq < found.log.first_seq
+
+
+def line(message: Message | Event) -> str:
+    """What a line of a room says, as the hub wrote it or as a member saw it."""
+    match message:
+        case Said() | Echoed() | Received():
+            return message.text
+        case Joined() | PeerJoined():
+            return f"+{message.nick}"
+        case Left() | PeerLeft():
+            return f"-{message.nick}"
+    raise AssertionError(message)
 
 
 class Wire:
@@ -56,8 +75,8 @@ class Wire:
     def __init__(self, hub: Hub) -> None:
         self.connection = Connection()
         self.up = b""
-        #: The number of the last lobby line that came, or was announced as missed, on this connection.
-        self.position = 0
+        #: For each log, the number of the last line that came, or was announced as missed, on this connection.
+        self.position: Cursors = {}
         self._hub = hub
         self._up_reader: LineReader[Up] = LineReader(UP, 65_536)
         self._down_reader: LineReader[Down] = LineReader(DOWN, 65_536)
@@ -79,34 +98,41 @@ class Wire:
         return found
 
     def _follow(self, message: Down) -> None:
-        if isinstance(message, Welcome | Attached):
-            self.position = message.cursors[LOBBY]
-        elif isinstance(message, Gap):
-            self.position += message.missed
-        elif isinstance(message, Said | Joined):
-            self.position += 1
-            assert message.seq == self.position, "lines are missing without a word"
+        match message:
+            case Welcome() | Attached():
+                self.position = dict(message.cursors)
+            case Member(cursors):
+                stays = {log: self.position.get(log, cursor) for log, cursor in cursors.items()}
+                self.position = {LOBBY: self.position[LOBBY], INBOX: self.position[INBOX], **stays}
+            case Gap(log, missed):
+                self.position[log] += missed
+            case Said() | Joined() | Left():
+                self.position[message.log] += 1
+                assert message.seq == self.position[message.log], "lines are missing without a word"
 
 
-class Member:
+class Person:
     """A redundant client, as far as it has no sockets, and what it has seen."""
 
     def __init__(self, hub: RecordingHub, nick: str) -> None:
         self.session = ClientSession(nick, key=f"key of {nick}")
         self.wires: dict[PathName, Wire] = {}
-        self.said = 0
-        #: The number of the last line that was seen or announced as missed.
-        self.position = 0
-        self.missed = 0
+        #: The rooms of all that was said, in order.
+        self.said: list[str] = []
+        #: The ids of those of which we do not know yet what became of them.
+        self.ids: set[int] = set()
+        self.refused = 0
+        #: For each room, the number of the last line that was seen or announced as missed.
+        self.position: Cursors = {}
         self._hub = hub
         self._given: dict[PathName, int] = {}
         wire = self.wires["primary"] = Wire(hub)
         wire.up = self.session.hello()
         self.carry("primary", EVERYTHING)
 
-    def say(self) -> None:
-        self.said += 1
-        self.session.say(f"{self.session.nick} {self.said}", 0, 0)
+    def say(self, room: str) -> None:
+        self.said.append(room)
+        self.ids.add(self.session.say(f"{self.session.nick} {len(self.said)}", 0, 0, room))
 
     def cut(self, path: PathName) -> None:
         """The connection breaks with everything on it. A second one is not opened until :meth:`open`."""
@@ -136,50 +162,84 @@ class Member:
     def _receive(self, path: PathName, message: Down) -> None:
         if isinstance(message, Welcome):
             self.session.welcome(message)
-            self.position = message.cursors[LOBBY]
+            self.position = {LOBBY: message.cursors[LOBBY]}
         if isinstance(message, Welcome | Attached):
             assert message.nick == self.session.nick, "attached to somebody else's session"
             self.session.following.add(path)
             self._given[path] = 0
-        for event in self.session.receive(message, path, 0, 0, False):
-            if isinstance(event, Missed):
-                self.position += event.missed
-                self.missed += event.missed
-                assert self.position < self._hub.oldest, "announced as missed, but still there"
-            elif not isinstance(event, EchoedAgain):
-                self.position += 1
-                text = event.text if isinstance(event, Echoed | Received) else None
-                assert text == self._hub.record[self.position]
+        if isinstance(message, Attached):
+            self.session.member(message.cursors, message.id)
+        events = self.session.receive(message, path, 0, 0, False)
+        if isinstance(message, Attached | Member):
+            self._change_rooms()
+        if self.session.wants_to_ask:
+            self.wires[path].up += self.session.ask()
+        for event in events:
+            match event:
+                case Missed(room, missed):
+                    self.position[room] += missed
+                    assert self._hub.is_gone(room, self.position[room]), "announced as missed, but still there"
+                case Refused(id=int(number)):
+                    self.refused += number in self.ids
+                    self.ids.discard(number)
+                case EchoMissed(number):
+                    self.ids.remove(number)
+                case Echoed() | Received():
+                    if isinstance(event, Echoed):
+                        self.ids.remove(event.id)
+                    self._step(event.log, event)
+                case PeerJoined() | PeerLeft():
+                    self._step(event.room, event)
+
+    def _step(self, room: str, event: Event) -> None:
+        self.position[room] += 1
+        assert line(event) == self._hub.record[room][self.position[room]]
+
+    def _change_rooms(self) -> None:
+        """Into a room one comes where the hub says that one came; what one has left is not followed any more."""
+        position = {room: self.session.cursors[room] for room in self.session.rooms}
+        for room, seq in position.items():
+            if seq != self.position.get(room):
+                assert self._hub.record[room][seq] == f"+{self.session.nick}"
+        self.position = position
 
 
 class Chat(RuleBasedStateMachine):
-    """Three members, one of whom may be cut off, or read nothing, for long."""
+    """Three people, one of whom may be cut off, or read nothing, for long."""
 
     @initialize()
     def begin(self) -> None:
         self.hub = RecordingHub()
-        self.members = [Member(self.hub, nick) for nick in ("ana", "ben", "cem")]
+        self.people = [Person(self.hub, nick) for nick in ("ana", "ben", "cem")]
 
-    @rule(who=members, count=st.integers(1, 8))
-    def say(self, who: int, count: int) -> None:
+    @rule(who=people, room=rooms, count=st.integers(1, 8))
+    def say(self, who: int, room: str, count: int) -> None:
         for _ in range(count):
-            self.members[who].say()
+            self.people[who].say(room)
 
-    @rule(who=members, path=paths, size=sizes)
+    @rule(who=people, room=small_rooms)
+    def join(self, who: int, room: str) -> None:
+        self.people[who].session.join(room, 0)
+
+    @rule(who=people, room=small_rooms)
+    def leave(self, who: int, room: str) -> None:
+        self.people[who].session.leave(room, 0)
+
+    @rule(who=people, path=paths, size=sizes)
     def carry(self, who: int, path: PathName, size: int) -> None:
-        self.members[who].carry(path, size)
+        self.people[who].carry(path, size)
 
-    @rule(who=members, path=paths)
+    @rule(who=people, path=paths)
     def carry_everything(self, who: int, path: PathName) -> None:
-        self.members[who].carry(path, EVERYTHING)
+        self.people[who].carry(path, EVERYTHING)
 
-    @rule(who=members, path=paths)
+    @rule(who=people, path=paths)
     def cut(self, who: int, path: PathName) -> None:
-        self.members[who].cut(path)
+        self.people[who].cut(path)
 
-    @rule(who=members, path=paths)
+    @rule(who=people, path=paths)
     def open(self, who: int, path: PathName) -> None:
-        self.members[who].open(path)
+        self.people[who].open(path)
 
     @rule()
     def time_passes_within_the_grace(self) -> None:
@@ -188,19 +248,29 @@ class Chat(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Everything is repaired: now nothing may be missing."""
         for _ in range(4):
-            for member in self.members:
+            for person in self.people:
                 for path in PATHS:
-                    member.open(path)
-                    member.carry(path, EVERYTHING)
-        for member in self.members:
-            nick = member.session.nick
-            accepted = [text for text in self.hub.record.values() if text and text.startswith(f"{nick} ")]
-            assert accepted == [f"{nick} {number}" for number in range(1, member.said + 1)]
-            assert member.position == max(self.hub.record), "seen, or announced as missed, to the end"
-            assert member.session.pending == 0 or member.missed, "an echo is only awaited in vain if it was missed"
+                    person.open(path)
+                    person.carry(path, EVERYTHING)
+        for person in self.people:
+            nick = person.session.nick
+            accepted = 0
+            for room in ROOMS:
+                found = self.hub.rooms.find(room)
+                is_in = found is not None and nick in found.nicks
+                assert is_in == (room in person.position)
+                if is_in:
+                    assert person.position[room] == max(self.hub.record[room]), "seen, or announced, to the end"
+                numbers = [int(text.split()[1]) for text in self.hub.record[room].values() if text.startswith(nick)]
+                assert numbers == sorted(set(numbers)), "doubled or out of order"
+                assert all(person.said[number - 1] == room for number in numbers)
+                accepted += len(numbers)
+            assert accepted + person.refused == len(person.said)
+            assert person.session.pending == 0
+            assert not person.ids
 
 
 Chat.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestChat = Chat.TestCase

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "chat": [
         {"chat.errors"},
-        {"chat.messages", "chat.events"},
+        {"chat.messages"},
+        {"chat.events"},
         {"chat.wire"},
         {
             "chat.log",
@@ -20,6 +21,7 @@ FLOORS = {
             "chat.names",
             "chat.idwindow",
             "chat.members",
+            "chat.rooms",
             "chat.hub",
             "chat.session",
             "chat.courier",
@@ -56,7 +58,15 @@ FLOORS = {
     ],
 }
 PURE = ["chat/messages.py", "chat/wire.py", "chat/log.py", "chat/hub.py", "chat/session.py"]
-PURE += ["chat/outbox.py", "chat/pulse.py", "chat/events.py", "chat/names.py", "chat/idwindow.py", "chat/members.py"]
+PURE += [
+    "chat/outbox.py",
+    "chat/pulse.py",
+    "chat/events.py",
+    "chat/names.py",
+    "chat/idwindow.py",
+    "chat/members.py",
+    "chat/rooms.py",
+]
 PURE += ["loadtests/link/profile.py", "loadtests/link/effects.py", "loadtests/link/pipeline.py"]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
 LOCUST_FILES = {"loadtests/locustfile.py", "loadtests/users.py", "loadtests/shape.py"}
