@@ -18,7 +18,20 @@ from typing import Literal
 
 from chat import messages
 from chat.errors import NotRegistered
-from chat.events import Closed, Event, PathDown, PathName, PathUp, Reconnecting, Registered, Resumed, StartedAnew
+from chat.events import (
+    Closed,
+    Event,
+    FileNews,
+    PathDown,
+    PathName,
+    PathUp,
+    Reconnecting,
+    Refused,
+    Registered,
+    Resumed,
+    StartedAnew,
+)
+from chat.filedesk import FileDesk
 from chat.loop import Loop, Timer
 from chat.messages import LOBBY
 from chat.path import Path
@@ -74,6 +87,8 @@ class ChatClient:
         self._loop = loop
         self._on_event = on_event
         self._session = ClientSession(nick, secrets.token_urlsafe(16))
+        #: Sends and receives files.
+        self.files = FileDesk(loop, self, on_event)
         self._retry_s = retry_s
         #: Runs while there is no connection at all.
         self._away_timer: Timer | None = None
@@ -195,6 +210,21 @@ class ChatClient:
             raise NotRegistered("There is no connection just now; new ones are tried.")
         path.ask(question)
 
+    def request(self, message_of: Callable[[int], messages.Message]) -> int:
+        """Send a message, made of its id, that the inbox answers; otherwise like :meth:`say`."""
+        number = self._session.request(message_of, self._speak())
+        self._feed_all()
+        return number
+
+    @property
+    def limits(self) -> messages.Limits:
+        """What the server accepts."""
+        return self._session.limits
+
+    def file_way(self) -> Path | None:
+        """The connection that files take: the last one that is up."""
+        return next((path for path in reversed(self._paths) if path.up), None)
+
     def reconnect(self) -> None:
         """Break all connections; the session goes on over new ones.
 
@@ -252,9 +282,14 @@ class ChatClient:
             case messages.Bye(reason):
                 if self._end_reason is None:
                     self._end_when_closed(reason)
+            case messages.FileChunk() | messages.FileCredit():
+                self.files.flow(message, arrival.seen_ns)
             case _:
                 for event in self._session.receive(message, path.name, arrival.received_ns, arrival.seen_ns, exact):
-                    self._on_event(event)
+                    if isinstance(event, FileNews):
+                        self.files.news(event.line, event.own)
+                    elif not isinstance(event, Refused) or not self.files.refused(event):
+                        self._on_event(event)
                 if isinstance(message, messages.Refused) and not path.up:
                     self._not_let_in(path, message)
         if path.carries and self._session.wants_to_ask:
@@ -263,6 +298,7 @@ class ChatClient:
     def path_room(self, path: Path) -> None:
         """The path can take more."""
         self._feed(path)
+        self.files.room()
 
     def has_spare(self, path: Path) -> bool:
         """Whether a standby connection is ready to take over from this one."""
@@ -270,6 +306,7 @@ class ChatClient:
 
     def path_down(self, path: Path, reason: str) -> None:
         """The connection is gone; go on over the other one if there is one."""
+        self.files.ways_changed()
         if self._end_reason is not None:
             if not self._open_paths():
                 self._end()
@@ -300,6 +337,7 @@ class ChatClient:
         else:
             self._on_event(Registered(message.nick))
         self._on_event(PathUp(path.name))
+        self.files.ways_changed()
         for other in self._paths:
             if other is not path and self._end_reason is None:
                 other.open()
@@ -325,6 +363,7 @@ class ChatClient:
                 self.resumptions += 1
                 self._on_event(Resumed(path.name))
             self._on_event(PathUp(path.name))
+            self.files.ways_changed()
         for event in self._session.member(message.cursors, message.id):
             self._on_event(event)
 
@@ -336,6 +375,7 @@ class ChatClient:
         elif self._session.registered:
             # The session is over: it was kept for us no longer, or the server has restarted.
             self._in_doubt = self._session.forget()
+            self.files.fail_all("The session is over; offer the file again, and it goes on from what has arrived.")
             for other in self._paths:
                 if other is not path:
                     other.close()
@@ -405,4 +445,5 @@ class ChatClient:
                 timer.cancel()
         for path in self._paths:
             path.close()
+        self.files.fail_all("The chat is over.")
         self._on_event(Closed(self._end_reason or "", self._session.lost))

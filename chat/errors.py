@@ -4,6 +4,7 @@
     - :exc:`Refusal`: the peer asked for something the rules do not allow; `code` is for programs
     - :exc:`NotRegistered`: our own program speaks before the server has welcomed it, or after the end
     - :exc:`TooMuchUnderWay`: our own program speaks faster than it is heard
+    - :exc:`FileError`: a file cannot be read, stored, or is not what it was said to be
     - :exc:`AddressError`: a host or port cannot be listened on, resolved, or reached
 
 Faults inside the bytes of a connection are not raised: :mod:`chat.wire` returns them among the messages, because the
@@ -30,6 +31,10 @@ class NotRegistered(ChatError):
 
 class TooMuchUnderWay(ChatError):
     """The caller's fault: so many messages wait for their echo that one more could not be told from an old one."""
+
+
+class FileError(ChatError):
+    """The machine's or the user's fault: this file, or folder, cannot be used; the sentence says which and why."""
 
 
 class AddressError(ChatError):

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from chat.messages import LOBBY
+from chat.messages import LOBBY, FileLine
 
 PathName = Literal["primary", "secondary"]
 Kind = Literal["say", "tell"]
@@ -186,6 +186,67 @@ class Closed(_Event, frozen=True):
     lost: tuple[int, ...]
 
 
+class FileNews(_Event, frozen=True):
+    """What the inbox says of a file. Not told to the program: the file desk makes it into what follows."""
+
+    line: FileLine
+    #: It answers a request of ours.
+    own: bool
+
+
+class _FileEvent(_Event, frozen=True):
+    """About one file; all of them begin with the same."""
+
+    #: Our own number for it, from 1.
+    id: int
+    outgoing: bool
+    #: Who sends it to us, or whom we send it to.
+    peer: str
+    #: As offered by the sender: not to be used as the name of a file.
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class FileOffered(_FileEvent, frozen=True):
+    """Somebody would like to send us a file; or our own offer has reached the one it was made to."""
+
+
+class FileProgress(_FileEvent, frozen=True):
+    """So much of it has arrived; told a few times each second."""
+
+    done_bytes: int
+
+
+class FileDone(_FileEvent, frozen=True):
+    """It has arrived, is verified, and stored."""
+
+    #: Where; only the receiver knows.
+    path: str | None
+    #: Since the receiver accepted it.
+    duration_ns: int
+    #: What was there already from an earlier attempt, and what the sender had to send more than once; each side knows
+    #: only its own.
+    kept_bytes: int
+    resent_bytes: int
+
+    @property
+    def goodput_bps(self) -> float:
+        """Bits of the file per second that were received since it was accepted."""
+        return (self.size_bytes - self.kept_bytes) * 8e9 / max(1, self.duration_ns)
+
+
+class FileFailed(_FileEvent, frozen=True):
+    """It is over without the file; what was received is kept only where another offer may go on with it."""
+
+    #: `rejected`, `cancelled` or `failed`.
+    outcome: str
+    #: A sentence.
+    reason: str
+
+
+FileEvent = FileOffered | FileProgress | FileDone | FileFailed
+
 Event = (
     Registered
     | Echoed
@@ -206,4 +267,5 @@ Event = (
     | Resumed
     | StartedAnew
     | Closed
+    | FileEvent
 )

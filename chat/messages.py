@@ -170,7 +170,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     #: Longest name of a person or a room, in characters.
     nick_chars: int = 32
     #: How far a file's sender may be ahead of what its receiver has confirmed.
-    file_window_bytes: int = 262_144
+    file_window_bytes: int = 524_288
     #: Open transfers of one session, counted apart as sender and as receiver.
     files: int = 8
     #: In how many rooms a session may be, beside the lobby.
@@ -331,6 +331,9 @@ class Error(Message, frozen=True):
     reason: str
 
 
+#: What an inbox says of files.
+FileLine = FileOffered | FileAccepted | FileEnded
+
 Up = (
     Hello
     | Attach
@@ -358,9 +361,7 @@ Down = (
     | Joined
     | Left
     | Refused
-    | FileOffered
-    | FileAccepted
-    | FileEnded
+    | FileLine
     | FileChunk
     | FileCredit
     | Present

@@ -132,11 +132,16 @@ class Path:
         """Send a message that is not one of the pending ones."""
         self.write(encode(message))
 
-    def write(self, data: bytes) -> None:
-        """Send now what the kernel takes, and the rest as soon as it takes more."""
+    def pass_on(self, message: Message) -> None:
+        """Send a message that nobody need answer."""
+        self.write(encode(message), asks=False)
+
+    def write(self, data: bytes, *, asks: bool = True) -> None:
+        """Send now what the kernel takes, and the rest as soon as it takes more. `asks`: the server will answer."""
         if self.transport is None:
             return
-        self._pulse.asked(self._loop.now_ns())
+        if asks:
+            self._pulse.asked(self._loop.now_ns())
         if not self._unsent:
             sent = self.transport.send(data)
             if sent == len(data):

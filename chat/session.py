@@ -5,6 +5,7 @@ drops the rest, so the first copy wins and the second connection costs the progr
 All times are CLOCK_MONOTONIC in ns and come from outside.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from chat import messages
@@ -16,6 +17,7 @@ from chat.events import (
     EchoMissed,
     Entered,
     Event,
+    FileNews,
     Gap,
     Kind,
     PathName,
@@ -35,7 +37,7 @@ MAX_UNDER_WAY = 4_000
 
 
 #: Messages that come from a log.
-_Logged = messages.Said | messages.Told | messages.Joined | messages.Left | messages.Refused
+_Logged = messages.Said | messages.Told | messages.Joined | messages.Left | messages.Refused | messages.FileLine
 
 
 class _Pending(NamedTuple):
@@ -138,6 +140,11 @@ class ClientSession:
         self._asked += 1
         return encode(messages.Settle())
 
+    def request(self, message_of: Callable[[int], messages.Message], now_ns: int) -> int:
+        """Another message that is answered through a log, made of its id; otherwise like :meth:`say`."""
+        number = self._next_id()
+        return self._send(number, message_of(number), now_ns, now_ns)
+
     def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
         """The lines of pending messages after this id, oldest first, and the id of the last of them.
 
@@ -227,10 +234,12 @@ class ClientSession:
 
     def receive(
         self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool
-    ) -> list[Event]:
+    ) -> list[Event | FileNews]:
         """What a message means; nothing, if the other connection brought it before or it is only about a connection."""
         match message:
             case messages.Said() | messages.Told() | messages.Joined() | messages.Left():
+                pass
+            case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
                 pass
             case messages.Refused(log=log) if log:
                 pass
@@ -296,7 +305,7 @@ class ClientSession:
         self._passed_over.add((path, log))
         return True
 
-    def _news(self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool) -> Event:
+    def _news(self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool) -> Event | FileNews:
         match message:
             case messages.Joined():
                 return PeerJoined(message.nick, message.log)
@@ -306,6 +315,9 @@ class ClientSession:
                 if message.id is not None:
                     self._pending.pop(message.id, None)
                 return Refused(message.id, message.code, message.reason)
+            case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
+                own = message.from_ == self.nick and message.id is not None
+                return FileNews(message, own and self._pending.pop(message.id or 0, None) is not None)
         kind: Kind = "say" if isinstance(message, messages.Said) else "tell"
         to = message.to if isinstance(message, messages.Told) else None
         number, text, log, seq = message.id, message.text, message.log, message.seq

@@ -25,9 +25,12 @@ FLOORS = {
             "chat.hub",
             "chat.session",
             "chat.courier",
+            "chat.delaywindow",
+            "chat.files",
         },
-        {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.pulse"},
+        {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.pulse", "chat.downloads"},
         {"chat.path"},
+        {"chat.filedesk"},
         {"chat.recorder", "chat.tally", "chat.display"},
         {"chat.server", "chat.client"},
         {"chat.console", "chat.monitor"},
@@ -67,6 +70,7 @@ PURE += [
     "chat/members.py",
     "chat/rooms.py",
 ]
+PURE += ["chat/courier.py", "chat/delaywindow.py", "chat/files.py"]
 PURE += ["loadtests/link/profile.py", "loadtests/link/effects.py", "loadtests/link/pipeline.py"]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
 LOCUST_FILES = {"loadtests/locustfile.py", "loadtests/users.py", "loadtests/shape.py"}
