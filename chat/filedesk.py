@@ -273,6 +273,7 @@ class FileDesk:
         try:
             if file.part.hash_some():
                 file.request = self._host.request(lambda number: FileAccept(file.file, number))
+                self._watch(file)
             else:
                 self._later(file, 0, partial(self._hash_part, file))
         except ChatError as error:

@@ -5,7 +5,7 @@ drops the rest, so the first copy wins and the second connection costs the progr
 All times are CLOCK_MONOTONIC in ns and come from outside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from chat import messages
@@ -234,7 +234,7 @@ class ClientSession:
 
     def receive(
         self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool
-    ) -> list[Event | FileNews]:
+    ) -> Sequence[Event | FileNews]:
         """What a message means; nothing, if the other connection brought it before or it is only about a connection."""
         match message:
             case messages.Said() | messages.Told() | messages.Joined() | messages.Left():
@@ -278,7 +278,7 @@ class ClientSession:
         news = self._news(message, path, received_ns, seen_ns, exact)
         events = [Gap(message.log, missed), news] if missed else [news]
         self.wants_to_ask |= missed > 0 and bool(self._pending)
-        return events + self._settle() if self._settled is not None else events
+        return [*events, *self._settle()] if self._settled is not None else events
 
     def _settle(self) -> list[Event]:
         """Once we have come as far as the server had when it answered: what is still pending comes no more."""

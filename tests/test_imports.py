@@ -30,7 +30,7 @@ FLOORS = {
         },
         {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.pulse", "chat.downloads"},
         {"chat.path"},
-        {"chat.filedesk"},
+        {"chat.filedesk", "chat.speaker"},
         {"chat.recorder", "chat.tally", "chat.display"},
         {"chat.server", "chat.client"},
         {"chat.console", "chat.monitor"},
