@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
     run.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
     run.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")
+    _add_processes(run)
     run.set_defaults(action=_run)
 
     check = commands.add_parser("check", help="say what a scenario would run, and start nothing")
@@ -85,6 +86,54 @@ def _add_scenario(parser: argparse.ArgumentParser, nargs: str | None = None) -> 
     )
 
 
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Locust's own options, by their own names."""
+    group = parser.add_argument_group("many processes, many machines", "the names and the meaning are Locust's")
+    group.add_argument("--processes", type=_at_least_1, metavar="N", help="load processes on this machine")
+    group.add_argument("--master", action="store_true", help="let workers, perhaps on other machines, make the load")
+    group.add_argument("--expect-workers", type=_at_least_1, metavar="N", help="workers to wait for (1)")
+    group.add_argument("--master-bind-host", metavar="ADDRESS", help="where to listen for workers (everywhere)")
+    group.add_argument("--master-bind-port", metavar="PORT", help="(5557)")
+    group.add_argument("--worker", action="store_true", help="make load for one master after the other")
+    group.add_argument("--master-host", metavar="HOST", help="where the master is (127.0.0.1)")
+    group.add_argument("--master-port", metavar="PORT", help="(5557)")
+
+
+def _at_least_1(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
+    return int(text)
+
+
+#: Option → the one that must be there too.
+_NEEDS = {
+    "expect_workers": "master",
+    "master_bind_host": "master",
+    "master_bind_port": "master",
+    "master_host": "worker",
+    "master_port": "worker",
+}
+
+
+def _locust_options(arguments: argparse.Namespace) -> list[str]:
+    """What Locust is told about processes; raises HarnessError: the options contradict each other."""
+    if arguments.master and (arguments.worker or arguments.processes):
+        raise HarnessError("run: --master makes no load itself: leave out --worker and --processes, or --master")
+    given = [name for name in _NEEDS if getattr(arguments, name) is not None]
+    for name in given:
+        if not getattr(arguments, _NEEDS[name]):
+            raise HarnessError(f"run: {_option(name)} goes with --{_NEEDS[name]}")
+    options = ["--master"] if arguments.master else []
+    for name in ("processes", *given):
+        if (value := getattr(arguments, name)) is not None:
+            options += [_option(name), str(value)]
+    return options
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _document(arguments: argparse.Namespace) -> Document:
     """The scenario's document with the overrides of the command line."""
     document = read_document(arguments.scenario)
@@ -101,19 +150,31 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported here, since pandas takes a second to load, which `check` and `link` need not wait for.
     from loadtests.capture import check_tool
     from loadtests.link.laboratory import run_in_lab
+    from loadtests.load import work
     from loadtests.run import RunDirectory, run_trials
 
+    options = _locust_options(arguments)
+    if arguments.worker:
+        if arguments.scenario or arguments.resume:
+            raise HarnessError("run --worker: leave out the scenario: the master sends it")
+        work(options, arguments.results)
     if (arguments.resume is None) == (arguments.scenario is None):
         raise HarnessError("run: say either a SCENARIO or --resume RUN")
     if arguments.capture:
         check_tool()
+    if arguments.resume and options:
+        raise HarnessError("run --resume: leave out the options for processes: the run has its own")
     if arguments.resume:
         directory = RunDirectory.reopen(arguments.resume, captures=arguments.capture)
         trials = directory.unfinished(plan(directory.document))
     else:
         document = _document(arguments)
         trials = plan(document)
-        directory = RunDirectory.create(arguments.results, document, arguments.backend, captures=arguments.capture)
+        if arguments.master and any(trial.links for trial in trials):
+            raise HarnessError("run --master: workers elsewhere cannot be behind a link here; say `server: HOST:PORT`")
+        directory = RunDirectory.create(
+            arguments.results, document, arguments.backend, options, captures=arguments.capture
+        )
 
     def trials_inside() -> int:
         return run_trials(directory, trials, directory.info["backend"])

@@ -6,13 +6,16 @@ client. Timers go through a timerfd in that epoll, since gevent's own sleep is a
 
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import selectors
 import struct
+import time
 from collections.abc import Callable
 
 import gevent
+import psutil
 from gevent import monkey
 from gevent.event import Event
 
@@ -22,7 +25,18 @@ from chat.events import Event as ChatEvent
 from chat.loop import Loop, Timer
 from chat.transport import Address
 from loadtests.recorder import Recorder
-from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, KINDS, LEFT, PATHS, REFUSED, SENT, TCP
+from loadtests.samples import (
+    DELIVERED,
+    ECHOED,
+    ECHOED_AGAIN,
+    KINDS,
+    LEFT,
+    PATHS,
+    PROCESS,
+    REFUSED,
+    TCP,
+    USERS_PER_WORKER,
+)
 from loadtests.scenario import Scenario
 
 #: How long a leaving user waits for messages that are still on their way.
@@ -121,23 +135,34 @@ class Engine:
         addresses: Callable[[], tuple[Address, Address | None]],
         recorder: Recorder,
         report: Report,
+        *,
+        nick_prefix: str,
+        worker: int = 0,
+        flush: Callable[[], object] | None = None,
     ) -> None:
+        """
+        Args:
+            addresses: of the primary and the secondary connections.
+            nick_prefix: of all users of this load, whichever of its processes they are in.
+            worker: which of these processes this is.
+            flush: called each second to save what was recorded; the recorder's own by default.
+        """
         self.scenario = scenario
         self.addresses = addresses
         self.recorder = recorder
         self.report = report
         self.loop = HubLoop()
         self.participants: dict[int, Participant] = {}
-        self._joined = 0
-        # Two loads on one server must not fight for nicknames.
-        self._nick_prefix = os.urandom(2).hex()
+        self._numbers = itertools.count(worker * USERS_PER_WORKER)
+        self._nick_prefix = nick_prefix
+        self._flush = flush or recorder.flush
         self._sampled_below = int(scenario.messages.delivery_sample * 2**32)
+        self._process = psutil.Process()
         self._sampler = self.loop.call_later(_TCP_INTERVAL_S, self._sample)
 
     def join(self) -> "Participant":
         """A new participant, registered with the server; raises ConnectionError when that fails or takes too long."""
-        number, self._joined = self._joined, self._joined + 1
-        participant = Participant(self, number)
+        participant = Participant(self, next(self._numbers))
         participant.join()
         return participant
 
@@ -145,7 +170,7 @@ class Engine:
         return f"{self._nick_prefix}-{number}"
 
     def number(self, nick: str) -> int | None:
-        """The number of one of our own participants; None for anybody else in the room."""
+        """The number of a participant of this load, in whichever process; None for anybody else in the room."""
         prefix, _, number = nick.partition("-")
         return int(number) if prefix == self._nick_prefix and number.isdigit() else None
 
@@ -167,7 +192,8 @@ class Engine:
     def _sample(self) -> None:
         for participant in self.participants.values():
             participant.sample_tcp()
-        self.recorder.flush()
+        self.recorder.add(PROCESS, self.loop.now_ns(), time.process_time_ns(), self._process.memory_info().rss)
+        self._flush()
         self._sampler = self.loop.call_later(_TCP_INTERVAL_S, self._sample)
 
 
@@ -259,7 +285,7 @@ class Participant:
             self.engine.recorder.add(TCP, self.number, _PATH[path], now_ns, *values)
 
     def _record_sent(self, kind: str, message_id: int, text: str, intended_ns: int, sent_ns: int) -> None:
-        self.engine.recorder.add(SENT, self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
+        self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
 
     def _on_event(self, event: ChatEvent) -> None:
         match event:

@@ -5,6 +5,7 @@ of the web UI) say how many users there are.
 """
 
 import gc
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,15 +15,17 @@ import gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from chat.transport import Address
-from loadtests import shape
+from loadtests import shape, workers
 from loadtests.engine import DRAIN_S, JOIN_S, Engine
 from loadtests.errors import ConfigError
 from loadtests.recorder import Recorder
 from loadtests.samples import PAUSE
-from loadtests.scenario import HostPort, Scenario, decode, read_document
+from loadtests.scenario import HostPort, decode, load_of, read_document
 from loadtests.users import BroadcastUser, ListeningUser, PrivateUser
+from loadtests.yamlfile import Document
 
 __all__ = ["BroadcastUser", "ListeningUser", "PrivateUser"]
 
@@ -35,13 +38,21 @@ def add_options(parser: LocustArgumentParser) -> None:
 
 
 @events.init.add_listener
-def set_up(environment: Environment, **_: Any) -> None:
-    """Make the engine, and let the scenario choose user classes and load shape."""
+def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
+    """Let the scenario choose user classes and load shape; a worker gets all that from its master."""
     options = environment.parsed_options
+    environment.stop_timeout = DRAIN_S + JOIN_S
+    folder = Path(options.record) if options.record else None
+    if isinstance(runner, WorkerRunner):
+        environment.recorder = Recorder(folder and folder / "own", runner.worker_index)
+        environment.courier = workers.follow(environment)
+        return
     try:
-        scenario = decode(read_document(options.scenario))[0] if options.scenario else Scenario()
+        document = read_document(options.scenario) if options.scenario else Document.parse("{}", "no scenario")
+        scenario = decode(document)[0]
         _address(environment.host or "")
-        secondary = _address(options.secondary) if options.secondary else None
+        if options.secondary:
+            _address(options.secondary)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -50,7 +61,33 @@ def set_up(environment: Environment, **_: Any) -> None:
         user_class.weight = scenario.users[user_class.__name__]
     if scenario.stages or (options.headless and options.num_users is None):
         environment.shape_class = shape.StagesShape(scenario.shape)
-    environment.stop_timeout = DRAIN_S + JOIN_S
+    # Locust hands these to its workers too. Two loads on one server must not fight for nicknames.
+    options.load = {"scenario": load_of(document), "nick_prefix": os.urandom(2).hex(), "is_recorded": bool(folder)}
+    if isinstance(runner, MasterRunner):
+        del options.scenario, options.record  # of this machine alone
+        workers.lead(environment, folder)
+    else:
+        environment.recorder = Recorder(folder)
+
+
+@events.test_start.add_listener
+def start_recording(environment: Environment, **_: Any) -> None:
+    if isinstance(environment.runner, MasterRunner):
+        return
+    while not hasattr(environment, "recorder"):  # Locust may start a worker's test before it has set it up
+        gevent.sleep(0.01)
+    environment.recorder.is_on |= environment.parsed_options.load["is_recorded"]
+    environment.recorder.start()
+    if not hasattr(environment, "engine"):
+        environment.engine = _engine(environment)
+        driver = gevent.spawn(environment.engine.loop.serve)
+        driver.link_exception(lambda greenlet: _fail(environment, greenlet.exception))
+        gc.callbacks.append(PauseWatch(environment.recorder))
+
+
+def _engine(environment: Environment) -> Engine:
+    """What drives the users of this process."""
+    options, runner = environment.parsed_options, environment.runner
 
     def report(kind: str, response_ms: float, size_bytes: int, error: Exception | None) -> None:
         environment.events.request.fire(
@@ -62,17 +99,21 @@ def set_up(environment: Environment, **_: Any) -> None:
             context={},
         )
 
-    recorder = Recorder(Path(options.record) if options.record else None)
-    # The host may be changed in the web UI until a user starts.
-    environment.engine = Engine(scenario, lambda: (_address(environment.host), secondary), recorder, report)
-    driver = gevent.spawn(environment.engine.loop.serve)
-    driver.link_exception(lambda greenlet: _fail(environment, greenlet.exception))
+    def addresses() -> tuple[Address, Address | None]:
+        # The host may be changed in the web UI until a user starts.
+        return _address(environment.host), _address(options.secondary) if options.secondary else None
 
-
-@events.test_start.add_listener
-def start_recording(environment: Environment, **_: Any) -> None:
-    environment.engine.recorder.start()
-    gc.callbacks.append(PauseWatch(environment.engine.recorder))
+    document = Document("the scenario", options.load["scenario"], {(): "the scenario"})
+    is_worker = isinstance(runner, WorkerRunner)
+    return Engine(
+        decode(document)[0],
+        addresses,
+        environment.recorder,
+        report,
+        nick_prefix=options.load["nick_prefix"],
+        worker=runner.worker_index if is_worker else 0,
+        flush=environment.courier.ship if is_worker else None,
+    )
 
 
 @events.spawning_complete.add_listener
@@ -99,7 +140,8 @@ class PauseWatch:
 
 @events.quitting.add_listener
 def write_the_rest(environment: Environment, **_: Any) -> None:
-    environment.engine.recorder.flush()
+    if hasattr(environment, "recorder"):
+        environment.recorder.flush()
 
 
 def _address(text: str) -> Address:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from loadtests.link.profile import LinkProfile
-from loadtests.scenario import Scenario, decode, label
+from loadtests.scenario import Scenario, decode, label, load_of
 from loadtests.yamlfile import Document, dotted
 
 
@@ -50,10 +50,7 @@ def plan(document: Document) -> list[Trial]:
         random.Random(f"{base.seed}/{repetition}").shuffle(block)
         for labels, variant, scenario, links in block:
             seed = scenario.seed * 10_000 + repetition
-            load = {
-                key: value for key, value in variant.data.items() if key not in ("link", "server", "vary", "thresholds")
-            }
-            load["seed"] = str(seed)
+            load = load_of(variant) | {"seed": str(seed)}
             trials.append(Trial(len(trials) + 1, repetition, labels, seed, scenario, links, load))
     return trials
 

@@ -21,9 +21,12 @@ import msgspec
 import pandas as pd
 
 from loadtests import collect, linktable
+from loadtests.batches import cut_short
 from loadtests.capture import capturing
+from loadtests.children import APART, ended, seconds_of, tail
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BackendName, Lab, open_lab
+from loadtests.load import load as load_of_trial
 from loadtests.machine import MachineSampler
 from loadtests.matrix import Trial
 from loadtests.progress import Progress
@@ -31,12 +34,8 @@ from loadtests.samples import SCHEMA_VERSION, TABLES
 from loadtests.scenario import label
 from loadtests.yamlfile import Document
 
-LOCUSTFILE = Path(__file__).parent / "locustfile.py"
 _PORT = 5000
-#: Ctrl-C is for us alone: we end server and load ourselves, in order.
-_APART: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
 _START_TIMEOUT_S = 20.0
-_STOP_TIMEOUT_S = 10.0
 
 
 class Interrupt:
@@ -70,8 +69,10 @@ class RunDirectory:
         self.save()
 
     @classmethod
-    def create(cls, results: Path, document: Document, backend: BackendName, *, captures: bool) -> Self:
-        """A directory for a new run."""
+    def create(
+        cls, results: Path, document: Document, backend: BackendName, load_options: list[str], *, captures: bool
+    ) -> Self:
+        """A directory for a new run. `load_options`: Locust's own, about its processes."""
         now = datetime.now(UTC)
         path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
         path.mkdir(parents=True)
@@ -85,6 +86,7 @@ class RunDirectory:
             "started_utc": now.isoformat(timespec="seconds"),
             "state": "running",
             "backend": backend,
+            "load_options": load_options,
             "versions": {name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
             | {"python": platform.python_version()},
             "kernel": platform.release(),
@@ -176,7 +178,9 @@ def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendNam
         with Progress(trials) as progress:
             for trial in trials:
                 _run_trial(directory, trial, backend, progress, interrupt)
-        directory.info["state"] = "finished"
+                directory.info["state"] = directory.info["trials"][-1]["state"]
+                if directory.info["state"] != "finished":
+                    break
         return ExitCode.PASSED
     except KeyboardInterrupt:
         directory.info["state"] = "interrupted"
@@ -211,14 +215,14 @@ def _run_trial(
             server = running.enter_context(_server(lab, trial, raw)) if lab else None
             if lab:
                 lab.start()  # the load meets fresh randomness, however long calibration took
-            load = running.enter_context(_load(lab, trial, raw))
+            load = running.enter_context(load_of_trial(lab, trial, raw, _PORT, directory.info["load_options"]))
             awaits_timeline = any(profile.timeline for profile in trial.links.values())
-            pids = {"load": load.pid}
+            pids = {"master": load.pid} if directory.info["load_options"] else {}
             if lab and server:
                 pids |= {"server": server.pid} | ({"link": lab.link_pid} if lab.link_pid else {})
             sampler = MachineSampler(pids)
             try:
-                for _ in _seconds_of(load):
+                for _ in seconds_of(load):
                     interrupt.check()
                     sampler.sample()
                     progress.follow(trial, raw)
@@ -228,12 +232,13 @@ def _run_trial(
                         lab.start(began["monotonic_ns"])
                         awaits_timeline = False
                     if server and server.poll() is not None:
-                        raise HarnessError(f"the chat server ended by itself:\n{_tail(raw / 'server.log')}")
+                        raise HarnessError(f"the chat server ended by itself:\n{tail(raw / 'server.log')}")
             finally:
                 start_ns = collect.started(raw).get("monotonic_ns", 0)
                 directory.append("machine", sampler.rows(start_ns).assign(trial=trial.number))
-            if load.returncode not in (0, 1):  # 1: some messages failed, which the tables tell in full
-                raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{_tail(raw / 'locust.log')}")
+            # 1: some messages failed, which the tables tell in full; 3: a worker is lost, as LOST tells.
+            if load.returncode not in (0, 1, 3):
+                raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{tail(raw / 'locust.log')}")
             if lab:
                 notes["link_counters"] = [msgspec.to_builtins(row) for row in lab.stats()]
                 directory.append("link", linktable.changed(lab, start_ns).assign(trial=trial.number))
@@ -242,12 +247,13 @@ def _run_trial(
                 lab.stop()
                 lab.settle()
                 directory.append("link", linktable.measured(lab, "after").assign(trial=trial.number))
-        state = "finished"
+        state = cut_short(raw) or "finished"
     except KeyboardInterrupt:
         state = "interrupted"
         raise
     finally:
         notes["clock_step_ms"] = (_clocks_ns() - clocks_ns) / 1e6
+        notes["processes"] = collect.processes(raw)
         # Server and load have ended here, so that all they wrote is there.
         progress.end(trial, raw)
         directory.finish(trial, state, notes)
@@ -258,16 +264,6 @@ def _clocks_ns() -> int:
     return time.time_ns() - time.monotonic_ns()
 
 
-def _seconds_of(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Once a second while the process runs."""
-    while True:
-        try:
-            process.wait(timeout=1.0)
-            return
-        except subprocess.TimeoutExpired:
-            yield
-
-
 @contextmanager
 def _server(lab: Lab, trial: Trial, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A chat server in the server's namespace, listening when this returns."""
@@ -276,60 +272,17 @@ def _server(lab: Lab, trial: Trial, raw: Path) -> Iterator["subprocess.Popen[byt
     command += ["--tcp-info", str(raw / "server-tcp.csv")]
     log = raw / "server.log"
     with log.open("wb") as output:
-        process = lab.server.popen(command, **_APART, stdout=output, stderr=output)
-    with _ended(process):
+        process = lab.server.popen(command, **APART, stdout=output, stderr=output)
+    with ended(process):
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while b"listening" not in log.read_bytes():
             if process.poll() is not None or time.monotonic() > deadline_s:
-                raise HarnessError(f"the chat server did not start:\n{_tail(log)}")
+                raise HarnessError(f"the chat server did not start:\n{tail(log)}")
             time.sleep(0.02)
         yield process
-
-
-@contextmanager
-def _load(lab: Lab | None, trial: Trial, raw: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Locust, in the client's namespace if there is a lab."""
-    scenario = raw / "scenario.json"  # JSON is YAML
-    scenario.write_text(json.dumps(trial.load))
-    hosts = (
-        {path: f"{address}:{_PORT}" for path, address in lab.addresses.items()}
-        if lab
-        else {"primary": str(trial.scenario.server)}
-    )
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    command += ["--scenario", str(scenario), "--record", str(raw), "--csv", str(raw / "locust")]
-    command += ["--host", hosts["primary"]]
-    if "secondary" in hosts:
-        command += ["--secondary", hosts["secondary"]]
-    # Locust options that the user keeps for other projects must not change this run.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}
-    popen = lab.client.popen if lab else subprocess.Popen
-    with (raw / "locust.log").open("wb") as output:
-        process = popen(command, **_APART, stdout=output, stderr=output, cwd=raw, env=environment)
-    with _ended(process):
-        yield process
-
-
-@contextmanager
-def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """The process has ended when this is left: asked first, then killed."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _unused(path: Path) -> Path:
     """The path itself, or the first of `path-2`, `path-3`, … that is free: two runs may start in the same second."""
     candidates = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
     return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

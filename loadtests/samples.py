@@ -10,6 +10,9 @@ from typing import NamedTuple
 #: Raised whenever a column changes its name or meaning.
 SCHEMA_VERSION = 3
 
+#: Worker N of a load on many processes numbers its users from N times this.
+USERS_PER_WORKER = 100_000
+
 KINDS = ("say", "tell")
 PATHS = ("primary", "secondary")
 
@@ -75,8 +78,10 @@ TCP = Record(
 LEFT = Record("left", {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I"})
 #: A garbage collection stopped the load process.
 PAUSE = Record("pause", {"at_ns": "q", "duration_ns": "q", "generation": "B"})
+#: What a load process has used of its machine so far; its CPU time is also that of a process that hangs.
+PROCESS = Record("process", {"at_ns": "q", "cpu_ns": "q", "rss_bytes": "Q"})
 
-RECORDS = (SENT, ECHOED, ECHOED_AGAIN, REFUSED, DELIVERED, TCP, LEFT, PAUSE)
+RECORDS = (SENT, ECHOED, ECHOED_AGAIN, REFUSED, DELIVERED, TCP, LEFT, PAUSE, PROCESS)
 
 _TRIAL = {"trial": "number of the trial, as in `run.json`"}
 
@@ -84,7 +89,7 @@ _TRIAL = {"trial": "number of the trial, as in `run.json`"}
 TABLES: dict[str, dict[str, str]] = {
     "messages": _TRIAL
     | {
-        "user": "number of the sender",
+        "user": "number of the sender; those of worker N begin at N · 100000",
         "id": "number of the message, rising for each user",
         "kind": "`say` (to everyone) or `tell` (to one)",
         "size_bytes": "length of the text",
@@ -98,8 +103,8 @@ TABLES: dict[str, dict[str, str]] = {
         "exact": "1: the kernel's time stamp is this message's own; 0: that of a later one in the same read",
         "path": "connection that brought the first copy of the echo",
         "second_copy_lag_ms": "how much later the other connection had the echo; below 0: it was there but read later",
-        "first_delivery_ms": "from `sent_s` to the first other user who had it (sampled messages)",
-        "last_delivery_ms": "from `sent_s` to the last other user who had it: fan-out complete (sampled messages)",
+        "first_delivery_ms": "from `sent_s` to the first other user who had it (sampled messages; one machine)",
+        "last_delivery_ms": "from `sent_s` to the last other user who had it: fan-out complete (likewise)",
         "outcome": "`echoed`, `refused`, or `lost` (no answer until the end of the trial)",
         "warmup": "1: intended during the warm-up, left out of the statistics",
     },
@@ -111,7 +116,7 @@ TABLES: dict[str, dict[str, str]] = {
         "kind": "`say` or `tell`",
         "path": "connection that brought the first copy",
         "received_s": "when the receiver's kernel had it; seconds since the start of the trial's load",
-        "one_way_delay_ms": "from the sender's `sent_s` to `received_s` (one clock, one machine)",
+        "one_way_delay_ms": "from the sender's `sent_s` to `received_s`; empty if they are on different machines",
         "exact": "as in `messages.csv`",
     },
     "tcp": _TRIAL
@@ -142,7 +147,8 @@ TABLES: dict[str, dict[str, str]] = {
     "pauses": _TRIAL
     | {
         "time_s": "when a garbage collection began; seconds since the start of the trial's load",
-        "duration_ms": "how long it stopped the load process; only pauses above 1 ms are rows",
+        "duration_ms": "how long it stopped the process; only pauses above 1 ms are rows",
+        "process": "which process, as in `machine.csv`",
         "generation": "of Python's collector: 2 is a full collection",
     },
     "link": _TRIAL
@@ -164,7 +170,7 @@ TABLES: dict[str, dict[str, str]] = {
     "machine": _TRIAL
     | {
         "time_s": "seconds since the start of the trial's load",
-        "process": "`load`, `server`, `link`, or `machine` (all cores together)",
+        "process": "`load` (or `master`, `load-0`, `load-1`, …), `server`, `link`, or `machine` (all its cores)",
         "cpu_percent": "CPU used in the last second; 100 is one core",
         "rss_bytes": "resident memory; empty for `machine`",
     },

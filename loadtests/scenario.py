@@ -159,6 +159,11 @@ def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
     return scenario, _links(document, scenario)
 
 
+def load_of(document: Document) -> dict[str, Any]:
+    """What concerns the load processes, in plain values: no link, nothing varied."""
+    return {key: value for key, value in document.data.items() if key not in ("link", "server", "vary", "thresholds")}
+
+
 def _links(document: Document, scenario: Scenario) -> dict[str, LinkProfile]:
     """Path → link, for the paths that the clients use; none before a server that we do not start."""
     if not scenario.server.is_embedded:

@@ -7,7 +7,7 @@ import pytest
 from loadtests import samples
 from loadtests.collect import read_records, started, tables_of
 from loadtests.recorder import Recorder
-from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, LEFT, PAUSE, RECORDS, REFUSED, SENT, TABLES, TCP
+from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, LEFT, PAUSE, PROCESS, RECORDS, REFUSED, SENT, TABLES, TCP
 
 MS = 1_000_000
 
@@ -27,6 +27,8 @@ def record_three_messages(folder: Path) -> int:
     recorder.add(LEFT, 0, 12, 7, 1)
     recorder.add(ECHOED_AGAIN, 0, 1, t0 + 1060 * MS)
     recorder.add(PAUSE, t0 + 500 * MS, 22 * MS, 2)
+    recorder.add(PROCESS, t0 + 1000 * MS, 50 * MS, 80_000_000)
+    recorder.add(PROCESS, t0 + 2000 * MS, 350 * MS, 81_000_000)
     recorder.flush()
     return int(t0)
 
@@ -49,6 +51,9 @@ def test_tables_are_derived_from_records(tmp_path: Path) -> None:
     assert tables["deliveries"].loc[0, "one_way_delay_ms"] == pytest.approx(25)
     assert tables["tcp"].loc[0, ["retransmissions", "rtt_ms", "delivery_rate_bps"]].tolist() == [3, 50.0, 8000]
     assert tables["clients"].loc[0, "copies_dropped"] == 7
+    (process,) = tables["machine"].to_dict("records")
+    assert process["process"] == "load"
+    assert process["cpu_percent"] == pytest.approx(30), "300 ms of CPU in the second before"
     for name, table in tables.items():
         assert list(table.columns) == list(TABLES[name])
         assert set(table["trial"]) == {4}

@@ -48,14 +48,19 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
     scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)}
     info = {"scenario": scenario, "labels": {"link": ["lan", "far"]}, "trials": trials, "cores": 2}
     (folder / "run.json").write_text(json.dumps(info))
-    message = {"outcome": "echoed", "warmup": 0, "send_lag_ms": changes.get("send_lag_ms", 0.1)}
+    message = {
+        "user": changes.get("user", 0),
+        "outcome": "echoed",
+        "warmup": 0,
+        "send_lag_ms": changes.get("send_lag_ms", 0.1),
+    }
     times = {1: 10.0, 2: 100.0}
     rows: dict[str, list[dict[str, Any]]] = {
         "messages": [message | {"trial": n, "response_time_ms": t, "service_time_ms": t} for n, t in times.items()],
         "machine": [
             {"trial": n, "time_s": 2.0, "process": process, "cpu_percent": changes.get(process, 10.0)}
             for n in times
-            for process in ("load", "machine")
+            for process in ("load", "load-1", "machine")
         ],
         "link": [
             {"trial": n, "path": "primary", "direction": "up", "metric": "delay_ms", "measured": 5.0, "low": 4.0}
@@ -94,8 +99,10 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"before": False}, "lan: before the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
         ({"after": False}, "lan: after the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
         ({"load": 90.0}, "lan: the load generator used 90 % of a core, more than 70 %"),
+        ({"load-1": 90.0}, "lan: the load generator of worker 1 used 90 % of a core, more than 70 %"),
         ({"machine": 195.0}, "lan: 98% of the machine was busy"),
         ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late at a service time of 10.0 ms"),
+        ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
         (

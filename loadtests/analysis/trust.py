@@ -3,6 +3,7 @@
 import pandas as pd
 
 from loadtests.analysis.read import Run
+from loadtests.samples import USERS_PER_WORKER
 
 #: A generator busier than this delays its own receipt of echoes by milliseconds in the tail.
 _GENERATOR_CPU_PERCENT = 70.0
@@ -36,10 +37,12 @@ def _links(run: Run) -> list[str]:
 
 
 def _generator(run: Run) -> list[str]:
-    load = _steady(run, "load").groupby("variant")["cpu_percent"].mean()
+    """Each load process has a core's worth of Python; one that is too busy spoils its own users' numbers."""
+    load = _steady(run, "load").groupby(["variant", "process"])["cpu_percent"].mean()
     return [
-        f"{variant}: the load generator used {percent:.0f} % of a core, more than {_GENERATOR_CPU_PERCENT:.0f} %"
-        for variant, percent in load[load > _GENERATOR_CPU_PERCENT].items()
+        f"{variant}: the load generator{_worker(process)} used {percent:.0f} % of a core, "
+        f"more than {_GENERATOR_CPU_PERCENT:.0f} %"
+        for variant, process, percent in load[load > _GENERATOR_CPU_PERCENT].reset_index().itertuples(index=False)
     ]
 
 
@@ -54,12 +57,15 @@ def _machine(run: Run) -> list[str]:
 
 
 def _schedule(run: Run) -> list[str]:
-    messages = run.messages.groupby("variant")
-    lag, service = messages["send_lag_ms"].median(), messages["service_time_ms"].median()
+    processes = run.messages["user"] // USERS_PER_WORKER
+    is_many = processes.any()
+    groups = run.messages.groupby(["variant", processes])
+    medians = groups[["send_lag_ms", "service_time_ms"]].median().reset_index()
     return [
-        f"{variant}: messages were sent {lag[variant]:.1f} ms late at a service time of {service[variant]:.1f} ms"
-        for variant in lag.index
-        if lag[variant] > max(_LAG_MS, _LAG_SHARE * service[variant])
+        f"{variant}: messages{f' of worker {process}' if is_many else ''} were sent {lag:.1f} ms late "
+        f"at a service time of {service:.1f} ms"
+        for variant, process, lag, service in medians.itertuples(index=False)
+        if lag > max(_LAG_MS, _LAG_SHARE * service)
     ]
 
 
@@ -80,7 +86,17 @@ def _emulator(run: Run) -> list[str]:
     ]
 
 
-def _steady(run: Run, process: str) -> pd.DataFrame:
-    """CPU samples after the ramp, whose one busy second is not what the trial was like."""
+def _steady(run: Run, kind: str) -> pd.DataFrame:
+    """CPU samples of `machine`, or of all processes `load`, `load-0`, …, after the ramp.
+
+    The ramp's one busy second is not what the trial was like.
+    """
     machine = run.table("machine")
-    return machine[(machine["process"] == process) & (machine["time_s"] >= 1.0)]
+    is_kind = machine["process"].str.partition("-")[0] == kind
+    return machine[is_kind & (machine["time_s"] >= 1.0)]
+
+
+def _worker(process: str) -> str:
+    """Of which worker, if there are several: ` of worker 2` for `load-2`."""
+    number = process.partition("-")[2]
+    return f" of worker {number}" if number else ""
