@@ -124,10 +124,9 @@ def _locust_options(arguments: argparse.Namespace) -> list[str]:
         if not getattr(arguments, _NEEDS[name]):
             raise HarnessError(f"run: {_option(name)} goes with --{_NEEDS[name]}")
     options = ["--master"] if arguments.master else []
-    for name in ("processes", *given):
-        if (value := getattr(arguments, name)) is not None:
-            options += [_option(name), str(value)]
-    return options
+    if arguments.processes and not arguments.worker:
+        given.append("processes")
+    return options + [word for name in given for word in (_option(name), str(getattr(arguments, name)))]
 
 
 def _option(name: str) -> str:
@@ -157,7 +156,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.worker:
         if arguments.scenario or arguments.resume:
             raise HarnessError("run --worker: leave out the scenario: the master sends it")
-        work(options, arguments.results)
+        work(options, arguments.processes or 1, arguments.results)
     if (arguments.resume is None) == (arguments.scenario is None):
         raise HarnessError("run: say either a SCENARIO or --resume RUN")
     if arguments.capture:

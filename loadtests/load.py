@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,21 +44,23 @@ def load(
         yield process
 
 
-def work(options: list[str], results: Path) -> NoReturn:
-    """Be a Locust worker of one test after the other; what the master has got is not kept here.
+def work(options: list[str], processes: int, results: Path) -> NoReturn:
+    """Be Locust workers of one test after the other; what the master has got is not kept here.
 
-    Raises HarnessError: there is no master any more, or the worker died; then its own records are kept in `results`.
+    Raises HarnessError: there is no master any more, or a worker died; then their own records are kept in `results`.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    folder = results / f"worker-{os.getpid()}"
+    folder = results / f"workers-{os.getpid()}"
+    command = [*_LOCUST, "--worker", "--record", str(folder), *options]
     while True:
-        command = [*_LOCUST, "--worker", "--record", str(folder), *options]
-        process = subprocess.Popen(command, **APART, env=_environment())
-        with ended(process):
-            code = process.wait()
-        if code not in (0, 1):  # 1: some messages failed
-            kept = f"; its records are in {folder}" if folder.exists() else ""
-            raise HarnessError(f"the worker ended with exit code {code}{kept}")
+        with ExitStack() as stack:
+            workers = [subprocess.Popen(command, **APART, env=_environment()) for _ in range(processes)]
+            for worker in workers:
+                stack.enter_context(ended(worker))
+            codes = {worker.wait() for worker in workers} - {0, 1}  # 1: some messages failed
+        if codes:
+            kept = f"; the workers' records are in {folder}" if folder.exists() else ""
+            raise HarnessError(f"a worker ended with exit code {min(codes)}{kept}")
         shutil.rmtree(folder, ignore_errors=True)
 
 

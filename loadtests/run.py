@@ -216,6 +216,8 @@ def _run_trial(
             if lab:
                 lab.start()  # the load meets fresh randomness, however long calibration took
             load = running.enter_context(load_of_trial(lab, trial, raw, _PORT, directory.info["load_options"]))
+            if "--master" in directory.info["load_options"]:
+                progress.say(trial, "waiting for workers")
             awaits_timeline = any(profile.timeline for profile in trial.links.values())
             pids = {"master": load.pid} if directory.info["load_options"] else {}
             if lab and server:

@@ -46,9 +46,11 @@ def lead(environment: Any, folder: Path | None) -> None:
     """Make this process a good master, which keeps all records in `folder` (None: nowhere)."""
     runner = environment.runner
     collector = Collector(folder, clock())
-    said: list[str] = []
+    losses: list[str] | None = None
 
     def begin(**_: Any) -> None:
+        nonlocal losses
+        losses = None
         Recorder(folder).start()
         collector.expect({worker.id: runner.get_worker_index(worker.id) for worker in runner.clients.all})
 
@@ -56,20 +58,17 @@ def lead(environment: Any, folder: Path | None) -> None:
         collector.is_ending = True
 
     def finish(**_: Any) -> None:
+        nonlocal losses
         is_ending()
         deadline_s = time.monotonic() + 2 * environment.stop_timeout
         while collector.awaited and time.monotonic() < deadline_s:
             for name in collector.awaited:
                 runner.send_message(_FINISH, client_id=name)
             _wait_while(lambda: collector.awaited)
-        for loss in collector.losses():
-            if loss not in said:
-                said.append(loss)
-                print(loss, file=sys.stderr)
-        if said:
-            environment.process_exit_code = int(ExitCode.NOT_TRUSTWORTHY)
-            if folder:
-                (folder / LOST).write_text("\n".join(said))
+        if losses is None:  # `quitting` comes after `test_stop`
+            losses = collector.losses()
+            if losses:
+                _tell(environment, folder, losses)
 
     def watch() -> None:
         while True:
@@ -83,6 +82,13 @@ def lead(environment: Any, folder: Path | None) -> None:
     environment.events.test_stop.add_listener(finish)
     environment.events.quitting.add_listener(finish)
     gevent.spawn(watch)
+
+
+def _tell(environment: Any, folder: Path | None, losses: list[str]) -> None:
+    print(*losses, sep="\n", file=sys.stderr)
+    environment.process_exit_code = int(ExitCode.NOT_TRUSTWORTHY)
+    if folder:
+        (folder / LOST).write_text("\n".join(losses))
 
 
 def _wait_while(condition: Any) -> None:
