@@ -35,6 +35,10 @@ _TIMESPEC = struct.Struct("@ll")
 _READ_BYTES = 65_536
 #: Data read within this time of its stamp has not waited for a lost segment.
 _PROMPT_NS = 1_000_000
+#: Two readings of clocks further apart than this had somebody else run between them.
+_READ_CLOCKS_NS = 20_000
+#: Where reading a clock takes long by itself, reading it again does not help.
+_CLOCK_READINGS = 3
 _LINUX_OPTIONS = (
     (socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1),
     (socket.IPPROTO_TCP, 18, DEAD_PEER_MS),  # TCP_USER_TIMEOUT
@@ -299,6 +303,19 @@ def _arrival(control: list[tuple[int, int, bytes]]) -> Arrival:
     for level, kind, data in control:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            age_ns = time.time_ns() - (seconds * 1_000_000_000 + nanoseconds)
-            return Arrival(min(seen_ns, seen_ns - age_ns), seen_ns, True)
+            received_ns = seconds * 1_000_000_000 + nanoseconds - _wall_ahead_ns(seen_ns)
+            return Arrival(min(seen_ns, received_ns), seen_ns, True)
     return Arrival(seen_ns, seen_ns, False)
+
+
+def _wall_ahead_ns(before_ns: int) -> int:
+    """How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which was read just before as `before_ns`.
+
+    The scheduler may let others run between two readings of clocks: then they are read again.
+    """
+    for _again in range(_CLOCK_READINGS):
+        wall_ns, after_ns = time.time_ns(), time.monotonic_ns()
+        if after_ns - before_ns < _READ_CLOCKS_NS:
+            break
+        before_ns = after_ns
+    return wall_ns - before_ns
