@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from loadtests.link.laboratory import run_in_lab
+from loadtests.link.netem import kernel_has_netem
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]
@@ -42,6 +43,12 @@ def in_lab(function: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]
+
+
+def need_netem() -> None:
+    """Skips the test where the kernel has no netem; user-mode Linux has it."""
+    if not in_lab(kernel_has_netem):
+        pytest.skip("this kernel has no netem")
 
 
 def run_in_uml(command: Sequence[str], folder: Path, timeout_s: float) -> tuple[int, str]:

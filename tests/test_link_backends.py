@@ -10,7 +10,7 @@ import socket
 import time
 
 import pytest
-from link_helpers import in_lab
+from link_helpers import in_lab, need_netem
 
 from loadtests.errors import LinkError
 from loadtests.link.lab import BackendName, Lab, open_lab
@@ -22,8 +22,8 @@ from loadtests.link.profile import Change, Direction, GilbertElliott, LinkProfil
 @pytest.fixture(params=["emulator", "netem"])
 def backend(request: pytest.FixtureRequest) -> BackendName:
     name: BackendName = request.param
-    if name == "netem" and not in_lab(kernel_has_netem):
-        pytest.skip("this kernel has no netem")
+    if name == "netem":
+        need_netem()
     return name
 
 

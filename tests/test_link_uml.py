@@ -10,7 +10,7 @@ from link_helpers import run_in_uml
 
 @pytest.mark.timeout(400)
 def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:
-    """Every test of test_link_backends.py passes on netem, and none is skipped; `auto` chooses netem there."""
+    """Every test with netem in its name passes, and none is skipped; `auto` chooses netem there."""
     results = tmp_path / "results.xml"
     options = ["-q", "-k", "netem", "-p", "no:cacheprovider", "-p", "no:locust", f"--junit-xml={results}"]
     code, output = run_in_uml(

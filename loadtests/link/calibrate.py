@@ -23,7 +23,7 @@ _INTERVAL_S, _BUDGET_S = 0.004, 2.5
 _SHARE_OF_RATE = 0.2
 
 #: A delay may be off by this share of it and this much.
-_DELAY_SHARE, _DELAY_S = 0.05, 0.001
+DELAY_SHARE, DELAY_S = 0.05, 0.001
 _JITTER_S = 0.0005
 #: A rate may be off by this share; where most packets are lost before they reach it, it is not measured.
 _RATE_SHARE, _MOST_LOSS = 0.03, 0.5
@@ -89,9 +89,9 @@ def plan_probes(path: str, name: str, direction: Direction) -> ProbeStream:
 def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
     """The rows of one direction of one path."""
     models = model_streams(stream, direction)
-    delay_s, delay_chance_s = _mean_and_chance([median_s(model) for model in models])
-    jitter_s, jitter_chance_s = _mean_and_chance([spread_s(model) for model in models])
-    delay_window_s = _DELAY_SHARE * delay_s + _DELAY_S + delay_chance_s
+    delay_s, delay_chance_s = mean_and_chance([median_s(model) for model in models])
+    jitter_s, jitter_chance_s = mean_and_chance([spread_s(model) for model in models])
+    delay_window_s = DELAY_SHARE * delay_s + DELAY_S + delay_chance_s
     jitter_window_s = _JITTER_S + jitter_chance_s
     lost, loss = 1 - stream.arrived / stream.count, direction.loss_ratio
     rows = [
@@ -107,7 +107,7 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
         ("reordered_ratio", direction.reorder, reordered_ratio),
         ("duplicated_ratio", direction.duplicate, duplicated_ratio),
     ):
-        expected, chance = _mean_and_chance([ratio(model) for model in models])
+        expected, chance = mean_and_chance([ratio(model) for model in models])
         chance += 1 / stream.count if chance else 0  # of a few packets chance takes or adds a whole one
         rows.append(
             _row(stream, metric, requested, expected, ratio(stream), max(0.0, expected - chance), expected + chance)
@@ -118,9 +118,9 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
 def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> LinkRow:
     """The row of the round-trip time of one path: up and down together."""
     ways = ((up, link.up), (down, link.down))
-    expected = [_mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
+    expected = [mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
     expected_s = sum(delay_s for delay_s, _ in expected)
-    window_s = _DELAY_SHARE * expected_s + _DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
+    window_s = DELAY_SHARE * expected_s + DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
     row = _row(up, "rtt_ms", *_around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
     return msgspec.structs.replace(row, direction="both")
 
@@ -156,7 +156,7 @@ def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream
     return models
 
 
-def _mean_and_chance(figures: list[float]) -> tuple[float, float]:
+def mean_and_chance(figures: list[float]) -> tuple[float, float]:
     """The mean, and how far chance moves one figure from it."""
     chance = statistics.stdev(figures) * _STANDARD_ERRORS * _ROOM if len(figures) > 1 else 0.0
     return statistics.fmean(figures), chance

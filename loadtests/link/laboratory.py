@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from loadtests.errors import ExitCode, HarnessError, LinkError
 from loadtests.link import syscalls
+from loadtests.link.namespaces import missing_tool
 
 #: Where ordinary users' PATH does not look for `ip` and `tc`.
 _ADMIN_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -67,7 +68,7 @@ def run_in_lab(function: Callable[[], int]) -> int:
 def _check_tools(search_path: str) -> None:
     for tool in ("ip", "tc"):
         if shutil.which(tool, path=search_path) is None:
-            raise LinkError(f"the command {tool!r} is missing; on Debian or Ubuntu: apt-get install iproute2")
+            raise LinkError(missing_tool(tool))
 
 
 def _hold(function: Callable[[], int], caller: int, report: int) -> int:

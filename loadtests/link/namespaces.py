@@ -63,15 +63,19 @@ class Namespace:
         """Run several `ip` commands in this namespace, stopping at the first that fails."""
         run_tool(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands))
 
-    def tc(self, commands: Sequence[str]) -> None:
-        """Run several `tc` commands in this namespace, stopping at the first that fails."""
-        run_tool(["tc", "-n", self.name, "-batch", "-"], "\n".join(commands))
-
 
 def run_tool(argv: Sequence[str], lines: str = "") -> str:
     """What `ip` or `tc` prints; raises LinkError with what it complains about."""
-    done = subprocess.run(argv, input=lines, capture_output=True, text=True)
+    try:
+        done = subprocess.run(argv, input=lines, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise LinkError(missing_tool(argv[0])) from None
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise LinkError(f"{' '.join(argv)}: {said}")
     return done.stdout
+
+
+def missing_tool(tool: str) -> str:
+    """What to do about a command that is not there."""
+    return f"the command {tool!r} is missing; on Debian or Ubuntu: apt-get install iproute2"

@@ -152,6 +152,10 @@ class LinkProfile(msgspec.Struct, frozen=True, kw_only=True):
         """Requested round-trip time of a lone small packet, in seconds."""
         return self.up.delay_s + self.down.delay_s
 
+    def moments(self, way: str) -> list[Direction]:
+        """All that `up` or `down` ever does."""
+        return [getattr(moment, way) for moment in (self, *self.timeline)]
+
     def schedule(self, way: str) -> Iterator[tuple[float, Direction]]:
         """When and into what `up` or `down` changes after its beginning; endless if it is a cycle."""
         changes = [change for change in self.timeline if change.at_s > 0]

@@ -88,16 +88,19 @@ class Netem(msgspec.Struct, frozen=True, kw_only=True):
         return f"random {_percent(self.loss)}"
 
 
-def netem_tree(direction: Direction) -> list[Netem]:
+def netem_tree(direction: Direction, parent: str = "root", *, queued: bool = False) -> list[Netem]:
     """The qdiscs of `direction`: loss and delay, and under it the rate with its queue.
 
     Two, because the one `limit` of a netem counts what is delayed together with what queues for the rate.
+    Args:
+        parent: where they hang.
+        queued: the second is wanted without a rate too, since the link has one at some other time.
     """
     assert not isinstance(direction.loss, TimedBursts), "refused before"
     tree = [
         Netem(
             handle="1:",
-            parent="root",
+            parent=parent,
             limit_packets=_DELAY_LINE_PACKETS,
             delay_s=direction.delay_s,
             jitter_s=direction.jitter_s,
@@ -109,16 +112,15 @@ def netem_tree(direction: Direction) -> list[Netem]:
             rate_bps=_ORDER_KEEPING_BPS if direction.keep_order else 0,
         )
     ]
-    if direction.rate_bps:
-        tree.append(
-            Netem(handle="2:", parent="1:1", limit_packets=direction.queue_packets, rate_bps=direction.rate_bps)
-        )
+    if direction.rate_bps or queued:
+        queue_packets = direction.queue_packets if direction.rate_bps else _DELAY_LINE_PACKETS
+        tree.append(Netem(handle="2:", parent="1:1", limit_packets=queue_packets, rate_bps=direction.rate_bps or 0))
     return tree
 
 
 def beyond_netem(link: LinkProfile) -> str | None:
-    """What netem cannot do of this link; None if it can do all."""
-    for direction in (link.up, link.down):
+    """What netem cannot do of this link, now or later; None if it can do all."""
+    for direction in (*link.moments("up"), *link.moments("down")):
         if isinstance(direction.loss, TimedBursts):
             return "netem's bursts are counted in packets (p and r), not in time (good and bad)"
         if direction.trace:
