@@ -20,9 +20,10 @@ from gevent import monkey
 from gevent.event import Event
 
 from chat.client import ChatClient
-from chat.events import Closed, Echoed, EchoedAgain, PathDown, Received, Refused, Registered
+from chat.events import Closed, Echoed, EchoedAgain, EchoMissed, Entered, PathDown, Received, Refused, Registered
 from chat.events import Event as ChatEvent
 from chat.loop import Loop, Timer
+from chat.messages import LOBBY
 from chat.transport import Address
 from loadtests.recorder import Recorder
 from loadtests.samples import (
@@ -198,7 +199,7 @@ class Engine:
 
 
 class Participant:
-    """One user of the load: its client, and what is recorded of it."""
+    """One user of the load: its client, its room, and what is recorded of it."""
 
     def __init__(self, engine: Engine, number: int) -> None:
         self.engine = engine
@@ -206,6 +207,7 @@ class Participant:
         #: Of the user's choices, and of its schedule: apart, so that what is chosen never shifts what is due.
         self.rng = random.Random(f"{engine.scenario.seed}/{number}/choices")
         self.schedule_rng = random.Random(f"{engine.scenario.seed}/{number}/schedule")
+        self._room = room_of(number, engine.scenario.rooms)
         primary, secondary = engine.addresses()
         self.client = ChatClient(
             engine.loop,
@@ -228,17 +230,21 @@ class Participant:
         self._path_failures = 0
 
     def join(self) -> None:
-        """Connect and register; raises ConnectionError."""
+        """Connect, register and go into the room; raises ConnectionError."""
         self.client.connect()
         self._settled.wait(JOIN_S)
-        if not self.client.registered:
+        if self.client.registered and self._room != LOBBY:
+            self._settled.clear()
+            self.client.join(self._room)
+            self._settled.wait(JOIN_S)
+        if self._room not in self.client.rooms:
             self.client.close()
-            raise ConnectionError(self._closed_reason or f"no answer to the registration within {JOIN_S:g} s")
+            raise ConnectionError(self._closed_reason or f"not let in within {JOIN_S:g} s")
         self.engine.participants[self.number] = self
 
     def say(self, text: str, intended_ns: int) -> None:
         sent_ns = self.engine.loop.now_ns()
-        message_id = self.client.say(text, intended_ns=intended_ns)
+        message_id = self.client.say(text, room=self._room, intended_ns=intended_ns)
         self._record_sent("say", message_id, text, intended_ns, sent_ns)
 
     def tell(self, nick: str, text: str, intended_ns: int) -> None:
@@ -307,13 +313,18 @@ class Participant:
                 self.engine.recorder.add(ECHOED_AGAIN, self.number, number, received_ns)
             case Received():
                 self._record_delivery(event)
+            case EchoMissed(message_id):
+                self._answered(message_id)
             case Refused(id=int(message_id)):
+                if self.number not in self.engine.participants and not self._leaving:
+                    self._closed_reason = event.reason
+                    self._settled.set()
                 self._answered(message_id)
                 self.engine.recorder.add(REFUSED, self.number, message_id)
                 self.engine.report("refused", 0.0, 0, ConnectionError(f"{event.code}: {event.reason}"))
             case Refused():
                 self._closed_reason = event.reason
-            case Registered():
+            case Registered() | Entered():
                 self._settled.set()
             case PathDown():
                 self._path_failures += 1
@@ -347,3 +358,8 @@ class Participant:
                 event.received_ns,
                 event.seen_ns,
             )
+
+
+def room_of(number: int, rooms: int) -> str:
+    """The room of a user: the lobby if there is but one, otherwise each in turn."""
+    return LOBBY if rooms == 1 else f"room-{number % rooms + 1}"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
 
+from chat.rooms import MAX_ROOMS
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import load_profile, profile_at
 from loadtests.link.profile import PATHS, LinkProfile
@@ -18,6 +19,8 @@ SCENARIOS = Path(__file__).parent.parent / "scenarios"
 DEFAULT_LINK = "lan"
 UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+#: As many as a server opens.
+RoomCount = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROOMS)]
 
 
 def label(value: Any) -> str:
@@ -94,6 +97,8 @@ class Scenario(msgspec.Struct, frozen=True):
     #: User class → number of users of that class.
     users: dict[str, Count] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
     messages: Messages = msgspec.field(default_factory=Messages)
+    #: Users are spread over so many rooms in turn and speak to everyone in their own; with one, all are in the lobby.
+    rooms: RoomCount = 1
     #: The load shape; without it all users stay for 12 seconds.
     stages: list[Stage] = msgspec.field(default_factory=list)
     #: The first part of each trial, which statistics leave out.

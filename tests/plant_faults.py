@@ -54,6 +54,30 @@ FAULTS = [
         "session = self._by_token.get(token)",
         "session = next(iter(self._by_token.values()), None)",
     ),
+    Fault(
+        "a room whose numbers begin again when it is opened again",
+        "chat/rooms.py",
+        "after=self._last_seq)",
+        "after=0)",
+    ),
+    Fault(
+        "what was said before one left a room is not sent",
+        "chat/outbox.py",
+        "if log in self._cursors and (part := self._new_part(log)) is not None:",
+        "if (part := None) is not None:",
+    ),
+    Fault(
+        "news of rooms that are out of date",
+        "chat/session.py",
+        "if number < self._last_change:",
+        "if number < 0:",
+    ),
+    Fault(
+        "a session that goes on without its rooms",
+        "chat/hub.py",
+        "cursors = {log.name: self._start(log, first, cursors) for log, first in _logs_of(session).items()}",
+        "cursors = {log.name: cursors.get(log.name, log.last_seq) for log in _logs_of(session)}",
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ import pytest
 from chat_helpers import server_process
 from run_helpers import assert_finished, chatlab
 
+from loadtests.analysis.read import Run
 from loadtests.samples import SCHEMA_VERSION, TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -265,6 +266,27 @@ def test_a_run_without_link_and_without_messages_has_a_report(tmp_path: Path) ->
     (directory,) = (tmp_path / "results").iterdir()
     assert not (directory / "link.csv").exists()
     assert "Traceback" not in (directory / "report.html").read_text()
+
+
+def test_a_message_reaches_those_in_its_senders_room_and_nobody_else(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    rest = "warmup: 0s\nstages: [{users: 7, duration: 3s}]\nvary: {rooms: [1, 3]}"
+    with server_process() as server:
+        load = "users: {BroadcastUser: 7}\nmessages: {rate: 10/s, arrival: constant}"
+        scenario.write_text(f"server: 127.0.0.1:{server.address[1]}\n{load}\n{rest}\n")
+        done = chatlab("run", scenario, "--results", tmp_path / "results")
+    assert_finished(done.returncode, done.stdout + done.stderr)
+    run = Run(next((tmp_path / "results").iterdir()))
+    messages, deliveries = run.messages, run.table("deliveries")
+    assert set(messages["outcome"]) == {"echoed"}
+    for (trial, rooms), mine in messages.groupby(["trial", messages["rooms"].astype(int)]):
+        spans = mine.groupby("user")["intended_s"].agg(["min", "max"])
+        everybody_is_there = mine["intended_s"].between(spans["min"].max(), spans["max"].min(), inclusive="neither")
+        assert everybody_is_there.sum() > 50
+        receivers = deliveries[deliveries["trial"] == trial].groupby(["sender", "id"])["receiver"].agg(sorted)
+        for _, message in mine[everybody_is_there].iterrows():
+            others = {user for user in range(7) if user % rooms == message["user"] % rooms} - {message["user"]}
+            assert receivers[message["user"], message["id"]] == sorted(others)
 
 
 def test_a_server_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:

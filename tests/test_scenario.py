@@ -50,6 +50,9 @@ def test_each_path_may_have_a_link_of_its_own() -> None:
         ("link: {rtt: 5mbit}", "s.yaml:1: link.rtt: expected a time with a unit"),
         ("link: {latency: 5ms}", "s.yaml:1: link.latency: ambiguous"),
         ("connections: double", "s.yaml:1: connections: expected one of: single, standby, redundant"),
+        ("rooms: 0", "s.yaml:1: rooms: expected a whole number >= 1"),
+        ("rooms: 1025", "s.yaml:1: rooms: expected a whole number <= 1024"),
+        ("rooms: tea", "s.yaml:1: rooms: expected a whole number"),
         ("server: here", "s.yaml:1: server: expected 'embedded' or HOST:PORT"),
         ("server: a:1\nlink: lan", "s.yaml:2: link: possible with an embedded server only"),
         ("messages: {rate: 0/s}", "s.yaml:1: messages: rate and ramp_to must be above 0/s"),
@@ -98,6 +101,8 @@ def test_matrix_is_interleaved_seeded_and_complete() -> None:
 def test_variants_may_sweep_any_field() -> None:
     trials = plan(parse("link: {rtt: 40ms}\nvary: {link.loss: [0%, 2%]}"))
     assert {trial.links["primary"].up.loss for trial in trials} == {0.0, 0.02}
+    trials = plan(parse("vary: {rooms: [1, 5]}"))
+    assert {trial.scenario.rooms for trial in trials} == {1, 5}
 
 
 @pytest.mark.parametrize("arrival", ["constant", "poisson"])
