@@ -33,7 +33,7 @@ people = st.integers(0, 2)
 paths = st.sampled_from(PATHS)
 rooms = st.sampled_from(ROOMS)
 small_rooms = st.sampled_from(ROOMS[1:])
-sizes = st.integers(1, 300)
+sizes = st.integers(0, 300) | st.just(EVERYTHING)
 
 
 class RecordingHub(Hub):
@@ -45,11 +45,15 @@ class RecordingHub(Hub):
         super().__init__(lambda: f"token{next(tokens)}", rooms=small)
         #: For each room, what each line says by its number. The numbers of a forgotten room are not used again.
         self.record: dict[str, dict[int, str]] = {room: {} for room in ROOMS}
+        #: The numbers of the lines with which rooms were opened.
+        self.opened: dict[str, set[int]] = {room: set() for room in ROOMS}
 
     def _append(self, log: Log, message: Message) -> None:
         if log.name != INBOX:
             assert log.last_seq + 1 not in self.record[log.name]
             self.record[log.name][log.last_seq + 1] = line(message)
+            if log.last_seq < log.first_seq:
+                self.opened[log.name].add(log.last_seq + 1)
         super()._append(log, message)
 
     def is_gone(self, room: str, seq: int) -> bool:
@@ -72,7 +76,8 @@ def line(message: Message | Event) -> str:
 class Wire:
     """One connection: bytes on their way up; what comes down is taken from the outbox when it is read."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: RecordingHub, nick: str) -> None:
+        self.nick = nick
         self.connection = Connection()
         self.up = b""
         #: For each log, the number of the last line that came, or was announced as missed, on this connection.
@@ -102,6 +107,10 @@ class Wire:
             case Welcome() | Attached():
                 self.position = dict(message.cursors)
             case Member(cursors):
+                for room in self.position.keys() - cursors.keys() - {LOBBY, INBOX}:
+                    after = self.position[room] + 1
+                    last = self._hub.record[room].get(after) in (None, f"-{self.nick}")
+                    assert last or after in self._hub.opened[room], "not all that was said before one left"
                 stays = {log: self.position.get(log, cursor) for log, cursor in cursors.items()}
                 self.position = {LOBBY: self.position[LOBBY], INBOX: self.position[INBOX], **stays}
             case Gap(log, missed):
@@ -124,11 +133,13 @@ class Person:
         self.refused = 0
         #: For each room, the number of the last line that was seen or announced as missed.
         self.position: Cursors = {}
+        #: The highest number seen, in this membership or an earlier one.
+        self._seen = dict.fromkeys(ROOMS, 0)
         self._hub = hub
         self._given: dict[PathName, int] = {}
-        wire = self.wires["primary"] = Wire(hub)
+        wire = self.wires["primary"] = Wire(hub, nick)
         wire.up = self.session.hello()
-        self.carry("primary", EVERYTHING)
+        self.carry("primary", EVERYTHING, EVERYTHING)
 
     def say(self, room: str) -> None:
         self.said.append(room)
@@ -144,19 +155,19 @@ class Person:
 
     def open(self, path: PathName) -> None:
         if path not in self.wires:
-            self.wires[path] = Wire(self._hub)
+            self.wires[path] = Wire(self._hub, self.session.nick)
             self.wires[path].up = self.session.attach(True)
 
-    def carry(self, path: PathName, size: int) -> None:
-        """So many bytes get through, in each direction."""
+    def carry(self, path: PathName, up: int, down: int) -> None:
+        """So many bytes get through."""
         wire = self.wires.get(path)
         if wire is None:
             return
         if path in self.session.following:
             lines, self._given[path] = self.session.unanswered(self._given[path], EVERYTHING)
             wire.up += lines
-        wire.carry_up(size)
-        for message in wire.carry_down(size):
+        wire.carry_up(up)
+        for message in wire.carry_down(down):
             self._receive(path, message)
 
     def _receive(self, path: PathName, message: Down) -> None:
@@ -193,6 +204,8 @@ class Person:
 
     def _step(self, room: str, event: Event) -> None:
         self.position[room] += 1
+        assert self.position[room] > self._seen[room], "seen again"
+        self._seen[room] = self.position[room]
         assert line(event) == self._hub.record[room][self.position[room]]
 
     def _change_rooms(self) -> None:
@@ -225,13 +238,13 @@ class Chat(RuleBasedStateMachine):
     def leave(self, who: int, room: str) -> None:
         self.people[who].session.leave(room, 0)
 
-    @rule(who=people, path=paths, size=sizes)
-    def carry(self, who: int, path: PathName, size: int) -> None:
-        self.people[who].carry(path, size)
+    @rule(who=people, path=paths, up=sizes, down=sizes)
+    def carry(self, who: int, path: PathName, up: int, down: int) -> None:
+        self.people[who].carry(path, up, down)
 
     @rule(who=people, path=paths)
     def carry_everything(self, who: int, path: PathName) -> None:
-        self.people[who].carry(path, EVERYTHING)
+        self.people[who].carry(path, EVERYTHING, EVERYTHING)
 
     @rule(who=people, path=paths)
     def cut(self, who: int, path: PathName) -> None:
@@ -251,7 +264,7 @@ class Chat(RuleBasedStateMachine):
             for person in self.people:
                 for path in PATHS:
                     person.open(path)
-                    person.carry(path, EVERYTHING)
+                    person.carry(path, EVERYTHING, EVERYTHING)
         for person in self.people:
             nick = person.session.nick
             accepted = 0
