@@ -91,6 +91,15 @@ class PeerJoined(_Event, frozen=True):
     room: str = LOBBY
 
 
+class Renamed(_Event, frozen=True):
+    """Somebody, perhaps we ourselves, has another name. Told once for each log that has both."""
+
+    nick: str
+    to: str
+    room: str
+    own: bool
+
+
 class PeerLeft(_Event, frozen=True):
     """Somebody has left a room; everybody leaves the lobby last."""
 
@@ -254,6 +263,7 @@ Event = (
     | EchoedAgain
     | Received
     | PeerJoined
+    | Renamed
     | PeerLeft
     | Entered
     | Departed

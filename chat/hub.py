@@ -8,7 +8,9 @@ that connection broke, it is kept for a while, and its client may come back to i
 from collections.abc import Callable, Iterable
 
 from chat.courier import Courier
+from chat.directory import Directory, in_use
 from chat.errors import Refusal
+from chat.following import Following, Keep
 from chat.log import Log
 from chat.members import Connection, Room, Session
 from chat.messages import (
@@ -31,10 +33,12 @@ from chat.messages import (
     ListRooms,
     Member,
     Message,
+    Nick,
     Ping,
     Pong,
     Present,
     Refused,
+    Renamed,
     RoomList,
     Said,
     Say,
@@ -46,7 +50,6 @@ from chat.messages import (
     Welcome,
     Who,
 )
-from chat.names import clean_nick, fold
 from chat.rooms import Rooms
 from chat.wire import encode
 
@@ -63,6 +66,7 @@ class Hub:
         *,
         limits: Limits | None = None,
         rooms: Rooms | None = None,
+        keep: Keep = lambda _log, _line: None,
         inbox_lines: int = 1_024,
         inbox_bytes: int = 128 << 10,
     ) -> None:
@@ -73,17 +77,16 @@ class Hub:
         self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
         self._inbox_lines = inbox_lines
         self._inbox_bytes = inbox_bytes
-        self._by_nick: dict[str, Session] = {}
+        self._directory = Directory(self.limits.nick_chars)
         self._by_token: dict[str, Session] = {}
         #: Sessions without a connection: until when they are kept (ns), and why they will have left.
         self._away: dict[Session, tuple[int, str]] = {}
-        self._followers: dict[Log, dict[Connection, None]] = {self.rooms.lobby.log: {}}
-        self._grown: dict[Log, None] = {}
-        self._told: dict[Connection, None] = {}
-        self._courier = Courier(self.limits, self._log_private, self._to_be_sent)
+        self._following = Following(keep)
+        self._following.open(self.rooms.lobby.log)
+        self._courier = Courier(self.limits, self._log_private, self._following.look_at)
 
     def __repr__(self) -> str:
-        return f"<Hub {len(self._by_nick)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
+        return f"<Hub {len(self._by_token)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
 
     @property
     def nicks(self) -> list[str]:
@@ -92,11 +95,7 @@ class Hub:
 
     def take_ready(self) -> Iterable[Connection]:
         """The connections with something new since the last call."""
-        ready = self._told
-        for log in self._grown:
-            ready |= self._followers.get(log, {})
-        self._told, self._grown = {}, {}
-        return ready
+        return self._following.take_ready()
 
     # What the server tells us.
 
@@ -126,7 +125,7 @@ class Hub:
             self._away[session] = (keep_until_ns, reason)
         else:
             self._end(session, reason)
-        self._told[connection] = None
+        self._following.look_at(connection)
 
     def expire(self, now_ns: int) -> None:
         """End the sessions that were kept until now and to which nobody came back."""
@@ -136,18 +135,17 @@ class Hub:
 
     def close(self, reason: str) -> None:
         """End every session without telling the others, who are all told the same."""
-        for session in self._by_nick.values():
+        for session in self._by_token.values():
             for connection in [*session.connections]:
                 self._release(connection, encode(Bye(reason)))
-        self._by_nick.clear()
+        self._directory.clear()
         self._by_token.clear()
         self._away.clear()
         self._courier.clear()
 
     def tell(self, connection: Connection, message: Message) -> None:
         """Queue a message for one connection alone."""
-        connection.outbox.tell(encode(message))
-        self._told[connection] = None
+        self._following.tell(connection, message)
 
     # What messages do.
 
@@ -170,7 +168,7 @@ class Hub:
 
     def _receive_in_session(self, connection: Connection, session: Session, message: Up) -> None:
         match message:
-            case Say() | Tell() | Join() | Leave() | FileOffer() | FileAccept() | FileEnd():
+            case Say() | Tell() | Nick() | Join() | Leave() | FileOffer() | FileAccept() | FileEnd():
                 # Marked before it is judged: the second copy must not succeed where the first was refused.
                 if message.id is not None and not session.ids.accept(message.id):
                     self.duplicates += 1
@@ -189,7 +187,7 @@ class Hub:
                 self.tell(connection, Present(room.nicks, room.log.name))
             case Settle():
                 cursors = {log.name: log.last_seq for log in _logs_of(session)}
-                self.tell(connection, Settled(session.ids.highest, cursors))
+                self.tell(connection, Settled(session.ids.highest, session.nick, cursors))
             case ListRooms():
                 self.tell(connection, RoomList({room.log.name: len(room.members) for room in self.rooms}))
             case Bye():
@@ -200,12 +198,12 @@ class Hub:
                 raise Refusal("already_registered", f"This connection already belongs to {session.nick}.")
 
     def _hello(self, connection: Connection, nick: str, key: str) -> None:
-        nick = clean_nick(nick, self.limits.nick_chars)
-        session = self._by_nick.get(fold(nick))
+        nick = self._directory.clean(nick)
+        session = self._directory.find(nick)
         if session is None:
             session = self._begin(nick, key)
         elif not key or session.key != key:
-            raise Refusal("nick_in_use", f"Somebody here is already called {session.nick}.")
+            raise in_use(nick, session)
         cursors = {log.name: log.last_seq for log in _logs_of(session)}
         self.tell(connection, Welcome(session.nick, session.token, cursors, self.limits))
         self._follow(connection, session, cursors)
@@ -213,8 +211,9 @@ class Hub:
     def _begin(self, nick: str, key: str) -> Session:
         inbox = Log(INBOX, max_lines=self._inbox_lines, max_bytes=self._inbox_bytes)
         session = Session(nick, key, self._new_token(), inbox)
-        self._by_nick[fold(nick)] = self._by_token[session.token] = session
-        self._followers[inbox] = {}
+        self._directory.take(nick, session)
+        self._by_token[session.token] = session
+        self._following.open(inbox)
         self._enter_room(session, self.rooms.lobby)
         return session
 
@@ -244,26 +243,29 @@ class Hub:
         """Let the connection follow the session's logs from these cursors."""
         self._enter(connection, session)
         for log in _logs_of(session):
-            connection.outbox.follow(log, cursors[log.name])
-            self._followers[log][connection] = None
+            self._following.follow(connection, log, cursors[log.name])
 
     def _unfollow(self, connection: Connection, session: Session) -> None:
         connection.outbox.unfollow()
-        for log in _logs_of(session):
-            self._followers[log].pop(connection, None)
+        self._following.drop(connection, _logs_of(session))
 
-    def _grant(self, session: Session, message: Say | Tell | Join | Leave | FileOffer | FileAccept | FileEnd) -> None:
+    def _grant(
+        self, session: Session, message: Say | Tell | Nick | Join | Leave | FileOffer | FileAccept | FileEnd
+    ) -> None:
         match message:
             case Say(text, number, name):
                 self._check_text(text)
                 room = self._room_of(session, name)
                 log = room.log
-                self._append(log, Said(log.name, log.last_seq + 1, session.nick, text, number))
+                self._following.append(log, Said(log.name, log.last_seq + 1, session.nick, text, number))
             case Tell(nick, text, number):
                 self._check_text(text)
-                recipient = self._called(nick)
+                recipient = self._directory.called(nick)
                 for inbox in {recipient.inbox: None, session.inbox: None}:
-                    self._append(inbox, Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number))
+                    told = Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number)
+                    self._following.append(inbox, told)
+            case Nick(nick, number):
+                self._rename(session, nick, number)
             case Join(name, number):
                 self._join(session, name)
                 self._tell_member(session, number)
@@ -271,7 +273,7 @@ class Hub:
                 self._leave(session, self._room_of(session, name))
                 self._tell_member(session, number)
             case FileOffer(nick):
-                self._courier.offer(session, self._called(nick), message)
+                self._courier.offer(session, self._directory.called(nick), message)
             case FileAccept():
                 self._courier.accept(session, message)
             case FileEnd():
@@ -282,6 +284,13 @@ class Hub:
             raise Refusal("empty_text", "The text is empty.")
         if len(text) * 4 > self.limits.text_bytes and len(text.encode()) > self.limits.text_bytes:
             raise Refusal("text_too_long", f"The text is longer than {self.limits.text_bytes} bytes.")
+
+    def _rename(self, session: Session, nick: str, number: int | None) -> None:
+        nick, old = self._directory.clean(nick), session.nick
+        self._directory.take(nick, session)
+        # In each log, so that whoever follows it knows from which line on one is called that.
+        for log in _logs_of(session):
+            self._following.append(log, Renamed(log.name, log.last_seq + 1, old, nick, number))
 
     # Rooms.
 
@@ -299,30 +308,28 @@ class Hub:
             raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
         room = self.rooms.open(name)
         self._enter_room(session, room)
-        for connection in self._followers[session.inbox]:
-            connection.outbox.follow(room.log, room.log.last_seq)
-            self._followers[room.log][connection] = None
+        for connection in self._following.of(session.inbox):
+            self._following.follow(connection, room.log, room.log.last_seq)
 
     def _leave(self, session: Session, room: Room) -> None:
         if room is self.rooms.lobby:
             raise Refusal("lobby_is_for_all", "Everybody is in the lobby.")
-        for connection in self._followers[session.inbox]:
-            connection.outbox.leave(room.log)
-            self._followers[room.log].pop(connection, None)
+        self._following.leave(room.log, self._following.of(session.inbox))
         del session.rooms[room]
         self._exit_room(session, room, "left the room")
 
     def _tell_member(self, session: Session, number: int | None) -> None:
         session.last_change = max(session.last_change, number or 0)
         cursors = {room.log.name: first for room, first in session.rooms.items() if room is not self.rooms.lobby}
-        for connection in self._followers[session.inbox]:
+        for connection in self._following.of(session.inbox):
             self.tell(connection, Member(cursors, session.last_change))
 
     def _enter_room(self, session: Session, room: Room) -> None:
         log = room.log
-        self._followers.setdefault(log, {})
+        if not room.members and room is not self.rooms.lobby:
+            self._following.open(log)
         # Announced before the newcomer follows: its cursor begins after its own arrival.
-        self._append(log, Joined(log.name, log.last_seq + 1, session.nick))
+        self._following.append(log, Joined(log.name, log.last_seq + 1, session.nick))
         room.members[session] = None
         session.rooms[room] = log.last_seq
 
@@ -330,16 +337,10 @@ class Hub:
         log = room.log
         del room.members[session]
         if room.members or room is self.rooms.lobby:
-            self._append(log, Left(log.name, log.last_seq + 1, session.nick, reason))
+            self._following.append(log, Left(log.name, log.last_seq + 1, session.nick, reason))
         else:
             self.rooms.forget(room)
-            del self._followers[log]
-
-    def _called(self, nick: str) -> Session:
-        session = self._by_nick.get(fold(nick))
-        if session is None:
-            raise Refusal("no_such_nick", f"Nobody here is called {nick}.")
-        return session
+            self._following.close(log)
 
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
         session, number = connection.session, getattr(message, "id", None)
@@ -347,17 +348,10 @@ class Hub:
             self.tell(connection, Refused(refusal.code, refusal.reason, number))
         else:
             inbox = session.inbox
-            self._append(inbox, Refused(refusal.code, refusal.reason, number, INBOX, inbox.last_seq + 1))
+            self._following.append(inbox, Refused(refusal.code, refusal.reason, number, INBOX, inbox.last_seq + 1))
 
     def _log_private(self, session: Session, message_at: Callable[[str, int], Message]) -> None:
-        self._append(session.inbox, message_at(INBOX, session.inbox.last_seq + 1))
-
-    def _to_be_sent(self, connection: Connection) -> None:
-        self._told[connection] = None
-
-    def _append(self, log: Log, message: Message) -> None:
-        log.append(encode(message))
-        self._grown[log] = None
+        self._following.append(session.inbox, message_at(INBOX, session.inbox.last_seq + 1))
 
     # How sessions and connections end.
 
@@ -365,7 +359,9 @@ class Hub:
         self._courier.forget(session, reason)
         for connection in [*session.connections]:
             self._release(connection, last_line)
-        del self._by_nick[fold(session.nick)], self._by_token[session.token], self._followers[session.inbox]
+        self._directory.release(session)
+        del self._by_token[session.token]
+        self._following.close(session.inbox)
         self._away.pop(session, None)
         for room in session.rooms:
             self._exit_room(session, room, reason)
@@ -378,9 +374,8 @@ class Hub:
         connection.session = None
         connection.closing = True
         del session.connections[connection]
-        for log in _logs_of(session):
-            self._followers[log].pop(connection, None)
-        self._told[connection] = None
+        self._following.drop(connection, _logs_of(session))
+        self._following.look_at(connection)
 
 
 def _logs_of(session: Session) -> dict[Log, int]:

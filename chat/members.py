@@ -10,6 +10,8 @@ class Session:
 
     def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
         self.nick = nick
+        #: All names that it has had, folded; they are its own until it ends.
+        self.names: list[str] = []
         self.key = key
         self.token = token
         self.inbox = inbox

@@ -70,6 +70,13 @@ class Tell(Message, frozen=True):
     id: MessageId | None = None
 
 
+class Nick(Message, frozen=True):
+    """I want to be called this from now on; my former name is kept for me."""
+
+    nick: str
+    id: MessageId | None = None
+
+
 class Join(Message, frozen=True):
     """Let me into a room; it begins to exist with the first who comes."""
 
@@ -236,6 +243,16 @@ class Joined(Message, frozen=True):
     nick: str
 
 
+class Renamed(Message, frozen=True):
+    """Someone, perhaps you, has another name. In all logs of the session, so that each says from which line on."""
+
+    log: str
+    seq: int
+    nick: str
+    to: str
+    id: int | None = None
+
+
 class Left(Message, frozen=True):
     """Someone has left the room."""
 
@@ -305,9 +322,13 @@ class RoomList(Message, frozen=True, tag="rooms"):
 
 
 class Settled(Message, frozen=True):
-    """Every message of the session up to this id is granted or refused, in lines up to these cursors."""
+    """Every message of the session up to this id is granted or refused, in lines up to these cursors.
+
+    The nickname is that after these lines: a change of it may have been among those that were missed.
+    """
 
     id: int
+    nick: str
     cursors: Cursors
 
 
@@ -339,6 +360,7 @@ Up = (
     | Attach
     | Say
     | Tell
+    | Nick
     | Join
     | Leave
     | FileOffer
@@ -359,6 +381,7 @@ Down = (
     | Said
     | Told
     | Joined
+    | Renamed
     | Left
     | Refused
     | FileLine

@@ -26,6 +26,7 @@ from chat.events import (
     Present,
     Received,
     Refused,
+    Renamed,
     RoomList,
 )
 from chat.messages import INBOX, LOBBY
@@ -37,7 +38,15 @@ MAX_UNDER_WAY = 4_000
 
 
 #: Messages that come from a log.
-_Logged = messages.Said | messages.Told | messages.Joined | messages.Left | messages.Refused | messages.FileLine
+_Logged = (
+    messages.Said
+    | messages.Told
+    | messages.Joined
+    | messages.Renamed
+    | messages.Left
+    | messages.Refused
+    | messages.FileLine
+)
 
 
 class _Pending(NamedTuple):
@@ -70,6 +79,8 @@ class ClientSession:
         self.following: set[PathName] = set()
         #: Those among them, and the logs, of which lines are passed over for now: see :meth:`_passes_over`.
         self._passed_over: set[tuple[PathName, str]] = set()
+        #: All the names that we have had in this session: nobody else is called like that.
+        self._names = {nick}
         self._key = key
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
@@ -186,6 +197,7 @@ class ClientSession:
     def welcome(self, message: messages.Welcome) -> None:
         """The session begins."""
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
+        self._names = {message.nick}
         self.cursors = dict(message.cursors)
         self._last_change = 0
         self.registered = True
@@ -237,7 +249,7 @@ class ClientSession:
     ) -> Sequence[Event | FileNews]:
         """What a message means; nothing, if the other connection brought it before or it is only about a connection."""
         match message:
-            case messages.Said() | messages.Told() | messages.Joined() | messages.Left():
+            case messages.Said() | messages.Told() | messages.Joined() | messages.Renamed() | messages.Left():
                 pass
             case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
                 pass
@@ -266,8 +278,8 @@ class ClientSession:
         if message.seq <= cursor:
             self.duplicates += 1
             match message:
-                case messages.Said(from_=self.nick, id=int(number)) | messages.Told(from_=self.nick, id=int(number)):
-                    return [EchoedAgain(number, path, received_ns)]
+                case messages.Said(from_=nick, id=int(number)) | messages.Told(from_=nick, id=int(number)):
+                    return [EchoedAgain(number, path, received_ns)] if nick in self._names else []
             return []
         missed = message.seq - cursor - 1
         if missed and self._passes_over(path, message.log):
@@ -286,6 +298,8 @@ class ClientSession:
         if settled is None or any(self.cursors.get(log, seq) < seq for log, seq in settled.cursors.items()):
             return []
         self._settled = None
+        self._names.add(settled.nick)
+        self.nick = settled.nick
         missed = [number for number in self._pending if number <= settled.id]
         for number in missed:
             del self._pending[number]
@@ -309,6 +323,8 @@ class ClientSession:
         match message:
             case messages.Joined():
                 return PeerJoined(message.nick, message.log)
+            case messages.Renamed():
+                return self._renamed(message)
             case messages.Left():
                 return PeerLeft(message.nick, message.reason, message.log)
             case messages.Refused():
@@ -321,7 +337,7 @@ class ClientSession:
         kind: Kind = "say" if isinstance(message, messages.Said) else "tell"
         to = message.to if isinstance(message, messages.Told) else None
         number, text, log, seq = message.id, message.text, message.log, message.seq
-        pending = self._pending.pop(number, None) if number is not None and message.from_ == self.nick else None
+        pending = self._pending.pop(number, None) if number is not None and message.from_ in self._names else None
         if number is None or pending is None:
             return Received(kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path)
         return Echoed(
@@ -339,3 +355,13 @@ class ClientSession:
             log,
             seq,
         )
+
+    def _renamed(self, message: messages.Renamed) -> Event:
+        own = message.nick in self._names
+        if own:
+            self._names.add(message.to)
+            if message.id is not None:
+                self._pending.pop(message.id, None)
+            if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
+                self.nick = message.to
+        return Renamed(message.nick, message.to, message.log, own)

@@ -48,6 +48,13 @@ class Speaker(ABC):
         self._feed_all()
         return number
 
+    def rename(self, nick: str) -> int:
+        """Ask to be called differently; a :class:`chat.events.Renamed` or a refusal follows. Raises as :meth:`say`.
+
+        The session keeps its former names, so that nobody else can take them.
+        """
+        return self.request(lambda number: messages.Nick(nick, number))
+
     def join(self, room: str) -> int:
         """Go into a room; an :class:`chat.events.Entered` or a refusal with this id follows. Raises as :meth:`say`.
 

@@ -10,7 +10,7 @@ from chat_helpers import MODES, Clients, RawClient, ServerProcess, leave, server
 
 from chat.client import Mode
 from chat.errors import NotRegistered
-from chat.events import Closed, Echoed, PathDown, PathUp, PeerJoined, PeerLeft, Present, Received, Refused
+from chat.events import Closed, Echoed, EchoMissed, PathDown, PathUp, PeerJoined, PeerLeft, Present, Received, Refused
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -204,7 +204,9 @@ def test_more_than_the_kernel_takes_is_sent_as_it_takes_more(server: ServerProce
         client.say("x" * 8000)
     assert " 0 B unsent" not in repr(client._paths[0])
     clients.until(lambda: not client.pending)
-    assert len(clients.of(client, Echoed)) == 2000
+    # The lobby holds half of it: on a busy machine both connections may fall behind so far that they are told of gaps.
+    answered = [event.id for event in clients.events[client] if isinstance(event, Echoed | EchoMissed)]
+    assert sorted(answered) == [*range(1, 2001)]
     clients.until(lambda: repr(client._paths[0]) == "<Path primary up, 0 B unsent>")
     leave(clients, client)
 

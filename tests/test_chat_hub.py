@@ -10,7 +10,7 @@ from chat.errors import Refusal
 from chat.hub import Hub
 from chat.idwindow import ID_WINDOW, IdWindow
 from chat.members import Connection
-from chat.messages import Attach, Bye, Hello, Limits, Ping, Say, Tell, Up, Who
+from chat.messages import Attach, Bye, Hello, Limits, Nick, Ping, Say, Tell, Up, Who
 from chat.names import clean_nick, fold
 from chat.rooms import Rooms
 
@@ -333,3 +333,34 @@ def test_repr(hall: Hall) -> None:
     assert repr(ana.session) == "<Session ana with 1 connection(s)>"
     assert repr(ana) == "<Connection of ana, <Outbox 0 B direct, inbox 0/0, lobby 1/1>>"
     assert repr(Connection()) == "<Connection of a stranger, <Outbox 0 B direct>>"
+
+
+def test_another_nickname_and_the_ones_before_are_kept(hall: Hall) -> None:
+    ana, ben = hall.join("ana"), hall.join("ben")
+    hall.hub.receive(ana, Nick("Anna", 5))
+    hall.hub.receive(ana, Say("it is me"))
+    renamed = {"type": "renamed", "log": "lobby", "seq": 3, "nick": "ana", "to": "Anna", "id": 5}
+    assert hall.take(ben) == [renamed, {"type": "said", "log": "lobby", "seq": 4, "from": "Anna", "text": "it is me"}]
+    assert hall.take(ana)[0] == {**renamed, "log": "inbox", "seq": 1}
+    assert hall.hub.nicks == ["Anna", "ben"]
+    hall.hub.receive(ben, Nick("ANA"))
+    hall.hub.receive(ben, Nick("anna"))
+    hall.hub.receive(ben, Nick("a b"))
+    hall.hub.receive(ben, Tell("ana", "psst"))
+    reasons = [line.get("reason", line["type"]) for line in hall.take(ben)]
+    assert reasons[:2] == ["Somebody here was called ANA before.", "Somebody here is already called Anna."]
+    assert hall.take(ana)[0]["to"] == "Anna"
+    hall.hub.disconnect(ana, "reset")
+    hall.hub.receive(ben, Nick("ana"))
+    assert hall.take(ben)[0]["type"] == "renamed"
+
+
+def test_nobody_may_collect_nicknames(hall: Hall) -> None:
+    ana = hall.join("ana")
+    for number in range(8):
+        hall.hub.receive(ana, Nick(f"ana{number}"))
+    hall.hub.receive(ana, Nick("ana0"))
+    found = hall.take(ana)
+    assert [line["code"] for line in found if line["type"] == "refused"] == ["too_many_nicks"]
+    assert hall.hub.nicks == ["ana0"]
+    hall.join("ana7")

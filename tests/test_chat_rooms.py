@@ -17,6 +17,7 @@ from chat.events import (
     Present,
     Received,
     Refused,
+    Renamed,
     RoomList,
     StartedAnew,
 )
@@ -187,7 +188,7 @@ def test_settle_tells_how_far_the_server_has_come(hall: Hall) -> None:
     ana = hall.join("ana")
     for message in (Say("x", 7), Settle()):
         hall.hub.receive(ana, message)
-    assert hall.take(ana)[0] == {"type": "settled", "id": 7, "cursors": {"inbox": 0, "lobby": 2}}
+    assert hall.take(ana)[0] == {"type": "settled", "id": 7, "nick": "ana", "cursors": {"inbox": 0, "lobby": 2}}
 
 
 # The client's side.
@@ -221,7 +222,7 @@ def test_an_echo_that_fell_into_a_gap_is_settled(session: ClientSession) -> None
     assert session.wants_to_ask
     assert session.ask() == b'{"type":"settle"}\n'
     assert not session.wants_to_ask
-    assert receive(session, messages.Settled(2, {"lobby": 8, "inbox": 0})) == []
+    assert receive(session, messages.Settled(2, "ana", {"lobby": 8, "inbox": 0})) == []
     (echo,) = [
         event for event in receive(session, messages.Said("lobby", 8, "ana", "y", 2)) if isinstance(event, Echoed)
     ]
@@ -282,7 +283,7 @@ def test_who_begins_anew_comes_back_to_its_rooms(server: ServerProcess, clients:
         ana.join("tea")
         clients.until(lambda: ana.rooms == ["lobby", "tea"])
         first.process.kill()
-        first.process.communicate()
+        first.end()
         clients.until(lambda: ana.away)
         with server_process(port=first.address[1]):
             clients.until(lambda: clients.of(ana, StartedAnew))
@@ -314,4 +315,27 @@ def test_an_echo_that_is_dropped_leaves_nothing_pending(clients: Clients) -> Non
     leave(clients, ana, ben)
     server.close("")
     clients.until(lambda: server.idle)
+    relay.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_new_nickname_outlives_broken_connections(server: ServerProcess, clients: Clients, mode: Mode) -> None:
+    relay = Relay(clients.loop, server.address)
+    ana = clients.join("ana", relay.address, mode=mode)
+    ben = clients.join("ben", server.address)
+    relay.reset()
+    clients.until(lambda: ana.away)
+    ana.rename("Anna")
+    ana.say("guess who")
+    ana.tell("ben", "psst")
+    clients.until(lambda: not ana.pending)
+    assert ana.nick == "Anna"
+    assert Renamed("ana", "Anna", "lobby", own=True) in clients.events[ana]
+    clients.until(lambda: len(clients.of(ben, Received)) == 2)
+    assert [event.sender for event in clients.of(ben, Received)] == ["Anna", "Anna"]
+    assert clients.of(ben, Renamed) == [Renamed("ana", "Anna", "lobby", own=False)]
+    ana.rename("BEN")
+    clients.until(lambda: clients.of(ana, Refused))
+    assert clients.of(ana, Refused)[0].reason == "Somebody here is already called ben."
+    leave(clients, ana, ben)
     relay.close()

@@ -12,7 +12,8 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from chat.events import Echoed, EchoMissed, Event, PathName, PeerJoined, PeerLeft, Received, Refused
+from chat import messages
+from chat.events import Echoed, EchoMissed, Event, PathName, PeerJoined, PeerLeft, Received, Refused, Renamed
 from chat.events import Gap as Missed
 from chat.hub import Hub
 from chat.log import Log
@@ -42,19 +43,18 @@ class RecordingHub(Hub):
     def __init__(self) -> None:
         tokens = itertools.count()
         small = Rooms(name_chars=32, lobby_lines=ROOM_LINES, room_lines=ROOM_LINES)
-        super().__init__(lambda: f"token{next(tokens)}", rooms=small)
+        super().__init__(lambda: f"token{next(tokens)}", rooms=small, keep=self._write_down)
         #: For each room, what each line says by its number. The numbers of a forgotten room are not used again.
         self.record: dict[str, dict[int, str]] = {room: {} for room in ROOMS}
         #: The numbers of the lines with which rooms were opened.
         self.opened: dict[str, set[int]] = {room: set() for room in ROOMS}
 
-    def _append(self, log: Log, message: Message) -> None:
+    def _write_down(self, log: Log, data: bytes) -> None:
         if log.name != INBOX:
-            assert log.last_seq + 1 not in self.record[log.name]
-            self.record[log.name][log.last_seq + 1] = line(message)
-            if log.last_seq < log.first_seq:
-                self.opened[log.name].add(log.last_seq + 1)
-        super()._append(log, message)
+            assert log.last_seq not in self.record[log.name]
+            self.record[log.name][log.last_seq] = line(DOWN.decode(data))
+            if log.last_seq == log.first_seq:
+                self.opened[log.name].add(log.last_seq)
 
     def is_gone(self, room: str, seq: int) -> bool:
         found = self.rooms.find(room)
@@ -70,6 +70,8 @@ def line(message: Message | Event) -> str:
             return f"+{message.nick}"
         case Left() | PeerLeft():
             return f"-{message.nick}"
+        case messages.Renamed() | Renamed():
+            return f"{message.nick}={message.to}"
     raise AssertionError(message)
 
 
@@ -77,6 +79,7 @@ class Wire:
     """One connection: bytes on their way up; what comes down is taken from the outbox when it is read."""
 
     def __init__(self, hub: RecordingHub, nick: str) -> None:
+        #: The first of its owner's names, with which all of them begin.
         self.nick = nick
         self.connection = Connection()
         self.up = b""
@@ -109,13 +112,13 @@ class Wire:
             case Member(cursors):
                 for room in self.position.keys() - cursors.keys() - {LOBBY, INBOX}:
                     after = self.position[room] + 1
-                    last = self._hub.record[room].get(after) in (None, f"-{self.nick}")
+                    last = self._hub.record[room].get(after, f"-{self.nick}").startswith(f"-{self.nick}")
                     assert last or after in self._hub.opened[room], "not all that was said before one left"
                 stays = {log: self.position.get(log, cursor) for log, cursor in cursors.items()}
                 self.position = {LOBBY: self.position[LOBBY], INBOX: self.position[INBOX], **stays}
             case Gap(log, missed):
                 self.position[log] += missed
-            case Said() | Joined() | Left():
+            case Said() | Joined() | messages.Renamed() | Left() if message.log != INBOX:
                 self.position[message.log] += 1
                 assert message.seq == self.position[message.log], "lines are missing without a word"
 
@@ -124,6 +127,7 @@ class Person:
     """A redundant client, as far as it has no sockets, and what it has seen."""
 
     def __init__(self, hub: RecordingHub, nick: str) -> None:
+        self.nick = nick
         self.session = ClientSession(nick, key=f"key of {nick}")
         self.wires: dict[PathName, Wire] = {}
         #: The rooms of all that was said, in order.
@@ -143,7 +147,11 @@ class Person:
 
     def say(self, room: str) -> None:
         self.said.append(room)
-        self.ids.add(self.session.say(f"{self.session.nick} {len(self.said)}", 0, 0, room))
+        self.ids.add(self.session.say(f"{self.nick} {len(self.said)}", 0, 0, room))
+
+    def rename(self, count: int) -> None:
+        """To one of seven names, which all begin with the first one."""
+        self.session.request(lambda number: messages.Nick(f"{self.nick}{count}", number), 0)
 
     def cut(self, path: PathName) -> None:
         """The connection breaks with everything on it. A second one is not opened until :meth:`open`."""
@@ -155,7 +163,7 @@ class Person:
 
     def open(self, path: PathName) -> None:
         if path not in self.wires:
-            self.wires[path] = Wire(self._hub, self.session.nick)
+            self.wires[path] = Wire(self._hub, self.nick)
             self.wires[path].up = self.session.attach(True)
 
     def carry(self, path: PathName, up: int, down: int) -> None:
@@ -175,7 +183,7 @@ class Person:
             self.session.welcome(message)
             self.position = {LOBBY: message.cursors[LOBBY]}
         if isinstance(message, Welcome | Attached):
-            assert message.nick == self.session.nick, "attached to somebody else's session"
+            assert message.nick.startswith(self.nick), "attached to somebody else's session"
             self.session.following.add(path)
             self._given[path] = 0
         if isinstance(message, Attached):
@@ -201,6 +209,8 @@ class Person:
                     self._step(event.log, event)
                 case PeerJoined() | PeerLeft():
                     self._step(event.room, event)
+                case Renamed(room=room) if room != INBOX:
+                    self._step(room, event)
 
     def _step(self, room: str, event: Event) -> None:
         self.position[room] += 1
@@ -213,7 +223,7 @@ class Person:
         position = {room: self.session.cursors[room] for room in self.session.rooms}
         for room, seq in position.items():
             if seq != self.position.get(room):
-                assert self._hub.record[room][seq] == f"+{self.session.nick}"
+                assert self._hub.record[room][seq].startswith(f"+{self.nick}")
         self.position = position
 
 
@@ -229,6 +239,10 @@ class Chat(RuleBasedStateMachine):
     def say(self, who: int, room: str, count: int) -> None:
         for _ in range(count):
             self.people[who].say(room)
+
+    @rule(who=people, count=st.integers(1, 7))
+    def rename(self, who: int, count: int) -> None:
+        self.people[who].rename(count)
 
     @rule(who=people, room=small_rooms)
     def join(self, who: int, room: str) -> None:
@@ -251,6 +265,11 @@ class Chat(RuleBasedStateMachine):
         self.people[who].cut(path)
 
     @rule(who=people, path=paths)
+    def lose_the_answers(self, who: int, path: PathName) -> None:
+        self.people[who].carry(path, EVERYTHING, 0)
+        self.people[who].cut(path)
+
+    @rule(who=people, path=paths)
     def open(self, who: int, path: PathName) -> None:
         self.people[who].open(path)
 
@@ -266,15 +285,18 @@ class Chat(RuleBasedStateMachine):
                     person.open(path)
                     person.carry(path, EVERYTHING, EVERYTHING)
         for person in self.people:
-            nick = person.session.nick
+            nick = person.nick
+            (session,) = [each for each in self.hub.rooms.lobby.members if each.token == person.session.token]
+            assert person.session.nick == session.nick
             accepted = 0
             for room in ROOMS:
                 found = self.hub.rooms.find(room)
-                is_in = found is not None and nick in found.nicks
+                is_in = found is not None and session in found.members
                 assert is_in == (room in person.position)
                 if is_in:
                     assert person.position[room] == max(self.hub.record[room]), "seen, or announced, to the end"
-                numbers = [int(text.split()[1]) for text in self.hub.record[room].values() if text.startswith(nick)]
+                said = [text for text in self.hub.record[room].values() if text.startswith(f"{nick} ")]
+                numbers = [int(text.split()[1]) for text in said]
                 assert numbers == sorted(set(numbers)), "doubled or out of order"
                 assert all(person.said[number - 1] == room for number in numbers)
                 accepted += len(numbers)

@@ -21,6 +21,8 @@ FLOORS = {
             "chat.names",
             "chat.idwindow",
             "chat.members",
+            "chat.following",
+            "chat.directory",
             "chat.rooms",
             "chat.hub",
             "chat.session",
@@ -75,6 +77,8 @@ PURE += [
     "chat/idwindow.py",
     "chat/members.py",
     "chat/rooms.py",
+    "chat/following.py",
+    "chat/directory.py",
 ]
 PURE += ["chat/courier.py", "chat/delaywindow.py", "chat/files.py"]
 PURE += ["loadtests/link/profile.py", "loadtests/link/effects.py", "loadtests/link/pipeline.py"]
