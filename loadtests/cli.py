@@ -10,7 +10,7 @@ from loadtests.errors import ExitCode, HarnessError
 from loadtests.link import command as link_command
 from loadtests.link import tryout as try_command
 from loadtests.link.lab import BACKENDS
-from loadtests.matrix import plan
+from loadtests.matrix import Trial, plan
 from loadtests.scenario import read_document
 from loadtests.yamlfile import Document
 
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_scenario(run, nargs="?")
     run.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
     run.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="what impairs the links")
+    run.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to the server")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go")
     run.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
     run.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")
@@ -169,21 +170,31 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         document = _document(arguments)
         trials = plan(document)
+        _check_interface(trials, arguments.interface)
         if arguments.master and any(trial.links for trial in trials):
             raise HarnessError("run --master: workers elsewhere cannot be behind a link here; say `server: HOST:PORT`")
         directory = RunDirectory.create(
-            arguments.results, document, arguments.backend, options, captures=arguments.capture
+            arguments.results, document, arguments.backend, arguments.interface, options, captures=arguments.capture
         )
 
     def trials_inside() -> int:
         return run_trials(directory, trials, directory.info["backend"])
 
-    needs_lab = any(trial.links for trial in trials)
+    needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
     try:
         code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
         print(f"results: {directory.path}")
     return code or _finish(directory.path, arguments.junit)
+
+
+def _check_interface(trials: list[Trial], interface: str | None) -> None:
+    """An interface is impaired only if the user names it, and named only if it is impaired."""
+    elsewhere = {bool(trial.links) and not trial.scenario.server.is_embedded for trial in trials}
+    if interface is None and True in elsewhere:
+        raise HarnessError("link: the server is elsewhere, so say which interface leads to it: --interface NAME")
+    if interface is not None and elsewhere != {True}:
+        raise HarnessError("--interface: only for a scenario with both a link and server: HOST:PORT")
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -5,22 +5,22 @@ from typing import Literal
 import msgspec
 import pandas as pd
 
-from loadtests.link.lab import Lab
+from loadtests.link.links import Links
 from loadtests.samples import TABLES
 
 _CALIBRATIONS = 3
 
 
-def measured(lab: Lab, when: Literal["before", "after"]) -> pd.DataFrame:
+def measured(links: Links, when: Literal["before", "after"]) -> pd.DataFrame:
     """Calibration. A link that is off is off each time; a busy moment of the machine is gone the next time."""
     for _attempt in range(_CALIBRATIONS):
-        rows = lab.calibrate()
+        rows = links.calibrate()
         if all(row.within for row in rows):
             break
     return _table([msgspec.to_builtins(row) for row in rows]).assign(when=when)
 
 
-def changed(lab: Lab, start_ns: int) -> pd.DataFrame:
+def changed(links: Links, start_ns: int) -> pd.DataFrame:
     """What the timelines have changed since the load began at `start_ns` (CLOCK_MONOTONIC)."""
     rows = [
         {
@@ -29,7 +29,7 @@ def changed(lab: Lab, start_ns: int) -> pd.DataFrame:
             "time_s": (change.at_ns - start_ns) / 1e9,
             "change": change.text,
         }
-        for change in lab.changes()
+        for change in links.changes()
     ]
     return _table(rows).assign(when="change")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,9 @@ from loadtests.batches import cut_short
 from loadtests.capture import capturing
 from loadtests.children import APART, ended, seconds_of, tail
 from loadtests.errors import ExitCode, HarnessError
+from loadtests.link.interface import open_interface
 from loadtests.link.lab import BackendName, Lab, open_lab
+from loadtests.link.links import Links
 from loadtests.load import load as load_of_trial
 from loadtests.machine import MachineSampler
 from loadtests.matrix import Trial
@@ -70,9 +72,21 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, results: Path, document: Document, backend: BackendName, load_options: list[str], *, captures: bool
+        cls,
+        results: Path,
+        document: Document,
+        backend: BackendName,
+        interface: str | None,
+        load_options: list[str],
+        *,
+        captures: bool,
     ) -> Self:
-        """A directory for a new run. `load_options`: Locust's own, about its processes."""
+        """A directory for a new run.
+
+        Args:
+            interface: leads to a server elsewhere, if a link is to be put on it.
+            load_options: Locust's own, about its processes.
+        """
         now = datetime.now(UTC)
         path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
         path.mkdir(parents=True)
@@ -87,6 +101,7 @@ class RunDirectory:
             "state": "running",
             "backend": backend,
             "load_options": load_options,
+            "interface": interface,
             "versions": {name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
             | {"python": platform.python_version()},
             "kernel": platform.release(),
@@ -204,17 +219,20 @@ def _run_trial(
     try:
         interrupt.check()
         with ExitStack() as stack:
-            lab = stack.enter_context(open_lab(trial.links, backend=backend, seed=trial.seed)) if trial.links else None
+            interface = directory.info["interface"]
+            links = stack.enter_context(_links(trial, backend, interface)) if trial.links else None
+            lab = links if isinstance(links, Lab) else None
+            if links:
+                directory.append("link", linktable.measured(links, "before").assign(trial=trial.number))
+                notes["backend"] = links.backend
             if lab:
-                notes["congestion_control"] = trial.scenario.congestion
-                directory.append("link", linktable.measured(lab, "before").assign(trial=trial.number))
-                notes |= {"backend": lab.backend, "addresses": lab.addresses}
+                notes |= {"congestion_control": trial.scenario.congestion, "addresses": lab.addresses}
             running = stack.enter_context(ExitStack())
             if lab and directory.captures:
                 running.enter_context(capturing(lab, raw, list(trial.links)))
             server = running.enter_context(_server(lab, trial, raw)) if lab else None
-            if lab:
-                lab.start()  # the load meets fresh randomness, however long calibration took
+            if links:
+                links.start()  # the load meets fresh randomness, however long calibration took
             load = running.enter_context(load_of_trial(lab, trial, raw, _PORT, directory.info["load_options"]))
             if "--master" in directory.info["load_options"]:
                 progress.say(trial, "waiting for workers")
@@ -228,10 +246,10 @@ def _run_trial(
                     interrupt.check()
                     sampler.sample()
                     progress.follow(trial, raw)
-                    if lab:
-                        lab.check()
-                    if lab and awaits_timeline and (began := collect.started(raw)):
-                        lab.start(began["monotonic_ns"])
+                    if links:
+                        links.check()
+                    if links and awaits_timeline and (began := collect.started(raw)):
+                        links.start(began["monotonic_ns"])
                         awaits_timeline = False
                     if server and server.poll() is not None:
                         raise HarnessError(f"the chat server ended by itself:\n{tail(raw / 'server.log')}")
@@ -241,14 +259,14 @@ def _run_trial(
             # 1: some messages failed, which the tables tell in full; 3: a worker is lost, as LOST tells.
             if load.returncode not in (0, 1, 3):
                 raise HarnessError(f"Locust ended with exit code {load.returncode}:\n{tail(raw / 'locust.log')}")
-            if lab:
-                notes["link_counters"] = [msgspec.to_builtins(row) for row in lab.stats()]
-                directory.append("link", linktable.changed(lab, start_ns).assign(trial=trial.number))
+            if links:
+                notes["link_counters"] = [msgspec.to_builtins(row) for row in links.stats()]
+                directory.append("link", linktable.changed(links, start_ns).assign(trial=trial.number))
                 progress.say(trial, "measuring the link again")
                 running.close()  # nobody else sends then
-                lab.stop()
-                lab.settle()
-                directory.append("link", linktable.measured(lab, "after").assign(trial=trial.number))
+                links.stop()
+                links.settle()
+                directory.append("link", linktable.measured(links, "after").assign(trial=trial.number))
         state = cut_short(raw) or "finished"
     except KeyboardInterrupt:
         state = "interrupted"
@@ -259,6 +277,13 @@ def _run_trial(
         # Server and load have ended here, so that all they wrote is there.
         progress.end(trial, raw)
         directory.finish(trial, state, notes)
+
+
+def _links(trial: Trial, backend: BackendName, interface: str | None) -> AbstractContextManager[Links]:
+    """The links of a trial: a laboratory of our own, or the way to a server elsewhere."""
+    if interface is None:
+        return open_lab(trial.links, backend=backend, seed=trial.seed)
+    return open_interface(interface, *trial.scenario.server.address, trial.links["primary"])
 
 
 def _clocks_ns() -> int:

@@ -83,6 +83,12 @@ class HostPort(str):
     def is_embedded(self) -> bool:
         return self == "embedded"
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port; not of an embedded one."""
+        host, _, port = self.rpartition(":")
+        return host.strip("[]"), int(port)
+
 
 class Scenario(msgspec.Struct, frozen=True):
     """What one trial does; a file may describe many by `vary` (see `loadtests.matrix`)."""
@@ -170,11 +176,13 @@ def load_of(document: Document) -> dict[str, Any]:
 
 
 def _links(document: Document, scenario: Scenario) -> dict[str, LinkProfile]:
-    """Path → link, for the paths that the clients use; none before a server that we do not start."""
+    """Path → link, for the paths that the clients use; before a server that we do not start, one if it is said."""
     if not scenario.server.is_embedded:
-        if "link" in document.data:
-            raise document.error(("link",), "possible with an embedded server only; leave out link, or server")
-        return {}
+        if "link" not in document.data:
+            return {}
+        if isinstance(scenario.link, dict) and set(PATHS) & set(scenario.link):
+            raise document.error(("link",), "there is one way to a server elsewhere: say one link, or leave out server")
+        return {"primary": profile_at(document, ("link",))}
     if "link" not in document.data:
         return dict.fromkeys(scenario.paths, load_profile(DEFAULT_LINK))
     if not isinstance(scenario.link, dict) or not set(PATHS) & set(scenario.link):

@@ -54,7 +54,7 @@ def test_each_path_may_have_a_link_of_its_own() -> None:
         ("rooms: 1025", "s.yaml:1: rooms: expected a whole number <= 1024"),
         ("rooms: tea", "s.yaml:1: rooms: expected a whole number"),
         ("server: here", "s.yaml:1: server: expected 'embedded' or HOST:PORT"),
-        ("server: a:1\nlink: lan", "s.yaml:2: link: possible with an embedded server only"),
+        ("server: a:1\nlink: {primary: lan, secondary: lan}", "s.yaml:2: link: there is one way to a server elsewhere"),
         ("messages: {rate: 0/s}", "s.yaml:1: messages: rate and ramp_to must be above 0/s"),
         ("stages: [{users: 3, duration: 0.1s}]", "s.yaml:1: stages.0: duration must be at least 1s"),
         ("vary: {messages.rate: [1/s, 2]}", "s.yaml:1: vary.messages.rate: messages.rate: expected a rate of events"),
