@@ -25,7 +25,6 @@ from loadtests.link.guardian import Restoration, qdiscs_of
 from loadtests.link.handshakes import Handshakes, judge, shake_hands
 from loadtests.link.interface import (
     DEVICES,
-    InterfaceLinks,
     device_commands,
     open_interface,
     redirect_commands,
@@ -122,7 +121,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_changed() -> None:
     assert beside_a_server(refusals) == sentences
 
 
-def test_without_netem_the_missing_module_is_named_and_nothing_is_left() -> None:
+def test_a_missing_module_is_named_and_nothing_is_left() -> None:
     def outcome(address: str) -> tuple[str, bool]:
         before = state()
         try:
@@ -197,7 +196,7 @@ def test_netem_delays_the_servers_port_and_nothing_else() -> None:
     def delays(address: str) -> tuple[list[str], float, float, float, int, bool]:
         before = state()
         with open_interface("primary", address, PORT, SLOW) as links:
-            off = off_after_three(links)
+            off = [str(row) for row in links.calibrate() if not row.within]
             own_ms, other_ms = fastest_ms(address, PORT), fastest_ms(address, OTHER_PORT)
             pinged = run_tool(["ping", "-q", "-c", "5", "-i", "0.2", address])
             ping_ms = float(pinged.rpartition("= ")[2].split("/")[0])
@@ -210,15 +209,6 @@ def test_netem_delays_the_servers_port_and_nothing_else() -> None:
     assert max(other_ms, ping_ms) < 20, "the fastest of many, and no delay of ours is that short"
     assert packets >= 60
     assert restored
-
-
-def off_after_three(links: InterfaceLinks) -> list[str]:
-    """A busy machine may push one measurement out of its window; a wrong link would be out of it three times."""
-    for _attempt in range(3):
-        off = [str(row) for row in links.calibrate() if not row.within]
-        if not off:
-            break
-    return off
 
 
 def test_netem_is_gone_after_sigkill_and_a_dead_guardian_is_noticed() -> None:

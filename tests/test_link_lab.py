@@ -166,7 +166,7 @@ def test_ping_through_a_satellite() -> None:
         [*CHATLAB, "satellite", "--", "ping", "-q", "-c", "3", "-i", "0.2", "{server}"], capture_output=True, text=True
     )
     fastest_ms = float(done.stdout.rpartition("= ")[2].split("/")[0])
-    assert 600 < fastest_ms < 620
+    assert 600 < fastest_ms < 700
 
 
 @pytest.mark.parametrize(

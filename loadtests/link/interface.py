@@ -182,7 +182,7 @@ class InterfaceLinks(Links):
         #: The network without the link.
         self._before = before
 
-    def calibrate(self) -> list[LinkRow]:
+    def _calibrate_once(self) -> list[LinkRow]:
         link = self.links["primary"]
         self.check()
         return judge(link, self._before, shake_hands(self._server, self._before.median_s + added_s(link)[0]))

@@ -37,7 +37,7 @@ class Lab(Links):
         #: The server's address on each path.
         self.addresses = {path: server_address(path) for path in self.links}
 
-    def calibrate(self) -> list[LinkRow]:
+    def _calibrate_once(self) -> list[LinkRow]:
         return calibrate(self.links)
 
 
