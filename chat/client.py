@@ -33,7 +33,7 @@ from chat.events import (
 )
 from chat.filedesk import FileDesk
 from chat.loop import Loop, Timer
-from chat.path import Path
+from chat.path import Path, PathStatus
 from chat.session import ClientSession
 from chat.speaker import Speaker
 from chat.tcpinfo import TcpInfo
@@ -192,11 +192,11 @@ class ChatClient(Speaker):
 
     def tcp_info(self) -> dict[str, TcpInfo]:
         """What the kernel knows about each connection that is in use now, by the name of its path."""
-        found: dict[str, TcpInfo] = {}
-        for path in self._paths:
-            if path.up and path.transport is not None and (info := TcpInfo.of(path.transport.sock)) is not None:
-                found[path.name] = info
-        return found
+        return {status.name: status.info for status in self.connections() if status.info is not None}
+
+    def connections(self) -> list[PathStatus]:
+        """Each connection that there is, or should be."""
+        return [path.status() for path in self._paths]
 
     # What the paths tell us.
 

@@ -38,16 +38,19 @@ def _help(console: Console) -> None:
     width = max(len(command.usage) for command in COMMANDS)
     for command in COMMANDS:
         console.show(f"{command.usage:{width}}  {command.help}")
-    console.show("Anything else is said to everyone. A line that begins with // is said with one / less.")
+    console.show("Anything else is said to everyone in the room. A line that begins with // is said with one / less.")
 
 
 COMMANDS = (
     Command("/help", "", "this list", _help),
-    Command(
-        "/msg", "NICK TEXT", "say something to one person", lambda console, nick, text: console.client.tell(nick, text)
-    ),
-    Command("/who", "", "who is here", lambda console: console.client.who()),
+    Command("/msg", "NICK TEXT", "say something to one person", lambda console, *words: console.client.tell(*words)),
+    Command("/join", "ROOM", "go into a room, or turn to one where you are", Console.join),
+    Command("/leave", "[ROOM]", "go out of a room", Console.leave_room),
+    Command("/rooms", "", "which rooms there are", lambda console: console.client.list_rooms()),
+    Command("/who", "[ROOM]", "who is in the room", Console.who),
+    Command("/nick", "NAME", "be called differently", lambda console, nick: console.client.rename(nick)),
     Command("/stats", "", "response times and connections", Console.stats),
+    Command("/connections", "", "how each connection is", Console.connections),
     Command("/reconnect", "", "break all connections and open new ones", lambda console: console.client.reconnect()),
     Command("/exit", "", "leave; so do Ctrl-D and Ctrl-C", Console.leave),
 )
@@ -76,3 +79,18 @@ def _command(console: Console, name: str, rest: str = "") -> None:
         console.show(f"! Usage: {command.usage}")
     else:
         console.show(f"! {name} takes no argument.")
+
+
+def kind_at(line: str) -> str:
+    """What the last word of a line that is being typed would be: `COMMAND`, or an argument's name without brackets.
+
+    In what is said, and in a text, it may be a `NICK`.
+    """
+    name, *given = line.split(" ")
+    if not line.startswith("/") or line.startswith("//"):
+        return "NICK"
+    if not given:
+        return "COMMAND"
+    arguments = _BY_NAME[name].arguments.split() if name in _BY_NAME else []
+    kind = arguments[min(len(given), len(arguments)) - 1].strip("[]") if arguments else ""
+    return "NICK" if kind == "TEXT" else kind

@@ -1,9 +1,13 @@
 """What a person sees: one line of text for each event. Pure; the console prints it."""
 
 import unicodedata
+import zlib
 
 from chat.events import (
+    Departed,
     Echoed,
+    EchoMissed,
+    Entered,
     Event,
     Gap,
     PathDown,
@@ -15,9 +19,15 @@ from chat.events import (
     Reconnecting,
     Refused,
     Registered,
+    Renamed,
     Resumed,
+    RoomList,
     StartedAnew,
 )
+from chat.messages import INBOX, LOBBY
+
+#: Those of the sixteen that can be read on black and on white; red is left for what went wrong.
+COLOURS = tuple(f"fg:ansi{name}" for name in ("cyan", "magenta", "blue", "green", "brightblue", "brightmagenta"))
 
 #: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
 _JOINERS = "\u200c\u200d"
@@ -36,26 +46,45 @@ def _harmless(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
-def describe(event: Event, nick: str) -> str | None:
-    """The line for an event, as the person called `nick` sees it; None if there is nothing to say."""
+def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
+    """The line for an event; None if there is nothing to say.
+
+    Args:
+        event: what happened.
+        nick: what the person is called who reads it.
+        here: the room that the person is looking at; what is said in others is labelled.
+    """
     match event:
         case Registered():
             return f"* you are {visible(nick)}; /help lists the commands"
         case Echoed():
-            return f"{_speaker('you' if event.to else nick, event.to)}: {visible(event.text)}  ({_ms(event)})"
+            speaker = _speaker("you" if event.to else nick, event.to)
+            return f"{_label(event.log, here)}{speaker}: {visible(event.text)}  ({_ms(event)})"
         case Received():
             to = "you" if event.to else None
-            return f"{_speaker(event.sender, to)}: {visible(event.text)}"
-        case PeerJoined(peer):
-            return f"* {visible(peer)} joined"
-        case PeerLeft(peer, reason):
-            return f"* {visible(peer)} left ({visible(reason)})"
-        case Present(nicks):
-            return f"* {len(nicks)} here: {', '.join(map(visible, nicks))}"
+            return f"{_label(event.log, here)}{_speaker(event.sender, to)}: {visible(event.text)}"
+        case PeerJoined(peer, room):
+            return f"* {visible(peer)} joined{_room(room)}"
+        case PeerLeft(peer, reason, room):
+            return f"* {visible(peer)} left{_room(room)}{f' ({visible(reason)})' if room == LOBBY else ''}"
+        case Renamed(old, new, room, own):
+            who = "you are" if own else f"{visible(old)} is"
+            return f"* {who} called {visible(new)} now" if room == LOBBY else None
+        case Entered(room):
+            return f"* you are in {visible(room)}"
+        case Departed(room):
+            return f"* you left {visible(room)}"
+        case Present(nicks, room):
+            where = "here" if room == LOBBY else f"in {visible(room)}"
+            return f"* {len(nicks)} {where}: {', '.join(map(visible, nicks))}"
+        case RoomList(rooms):
+            return f"* {len(rooms)} room(s): {', '.join(f'{visible(room)} ({count})' for room, count in rooms.items())}"
         case Refused(_, _, reason):
             return f"! {visible(reason)}"
         case Gap(_, missed):
             return f"! {missed} line(s) were dropped before they reached you"
+        case EchoMissed():
+            return "* a message of yours was accepted, but not shown: it was among what was dropped"
         case PathUp("secondary"):
             return "* second connection open"
         case PathDown(path, reason):
@@ -68,6 +97,19 @@ def describe(event: Event, nick: str) -> str | None:
             doubt = f"; {len(in_doubt)} of your message(s) may not have been accepted" if in_doubt else ""
             return f"! the server knows you no longer, you begin anew; what was said in the meantime is missed{doubt}"
     return None
+
+
+def colour_of(nick: str) -> str:
+    """The colour in which a nickname is shown, the same everywhere."""
+    return COLOURS[zlib.crc32(nick.encode()) % len(COLOURS)]
+
+
+def _label(log: str, here: str) -> str:
+    return "" if log in (here, INBOX) else f"[{visible(log)}] "
+
+
+def _room(room: str) -> str:
+    return "" if room == LOBBY else f" {visible(room)}"
 
 
 def _speaker(sender: str, to: str | None) -> str:

@@ -2,8 +2,11 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from typing import TextIO
+
+from prompt_toolkit.history import FileHistory, InMemoryHistory
 
 from chat.client import Mode
 from chat.console import Console
@@ -25,9 +28,14 @@ def main() -> int:
                 recorder = Recorder(stack.enter_context(_open(options.record)))
             except OSError as error:
                 return _complain(f"Cannot write {options.record}: {reason_of(error)}.")
+        if options.history is not None:
+            try:
+                open(options.history, "a").close()  # now rather than at the first line
+            except OSError as error:
+                return _complain(f"Cannot write {options.history}: {reason_of(error)}.")
         loop = Loop()
         stack.callback(loop.close)
-        driver = Terminal(loop) if sys.stdin.isatty() and sys.stdout.isatty() else Pipe(loop)
+        driver = _driver(loop, options)
         primary = (options.host, options.port)
         console = Console(loop, options.nick, primary, options.secondary, mode, show=driver.show, recorder=recorder)
         stack.callback(console.client.close)
@@ -47,8 +55,21 @@ def _parser() -> argparse.ArgumentParser:
         help="one connection, a second one in reserve, or everything over both "
         "(default: single; with --secondary redundant)",
     )
+    parser.add_argument(
+        "--no-colour",
+        action="store_true",
+        help="use no colours; the environment variable NO_COLOR means the same",
+    )
+    parser.add_argument("--history", metavar="FILE", help="keep what is typed in this file, for the arrow keys")
     parser.add_argument("--record", metavar="FILE.csv", help="write a row for each message")
     return parser
+
+
+def _driver(loop: Loop, options: argparse.Namespace) -> Terminal | Pipe:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return Pipe(loop)
+    history = FileHistory(options.history) if options.history else InMemoryHistory()
+    return Terminal(loop, colours=not (options.no_colour or os.environ.get("NO_COLOR")), history=history)
 
 
 def _address(text: str) -> Address:

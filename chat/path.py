@@ -5,7 +5,7 @@ Two paths are two TCP connections, so that what delays one does not hold up the 
 
 import random
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from chat.errors import AddressError
 from chat.events import PathName
@@ -28,6 +28,16 @@ CHECK_S = 0.5
 QUIET_NS = 2_000_000_000
 #: A question that has been open for so long is not going to be answered on this connection.
 SILENT_NS = 10_000_000_000
+
+
+class PathStatus(NamedTuple):
+    """What a person may want to know about a path."""
+
+    name: PathName
+    where: str
+    state: Literal["in use", "in reserve", "opening", "down"]
+    #: What the kernel knows about it, if it is up.
+    info: TcpInfo | None
 
 
 class PathOwner(Protocol):
@@ -91,6 +101,13 @@ class Path:
     def __repr__(self) -> str:
         state = "up" if self.up else "opening" if self.transport else "down"
         return f"<Path {self.name} {state}, {len(self._unsent)} B unsent>"
+
+    def status(self) -> PathStatus:
+        """How it is just now."""
+        if self.up and self.transport is not None:
+            info = TcpInfo.of(self.transport.sock)
+            return PathStatus(self.name, self._where, "in use" if self.carries else "in reserve", info)
+        return PathStatus(self.name, self._where, "opening" if self.transport else "down", None)
 
     @property
     def backlog(self) -> bool:

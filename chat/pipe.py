@@ -14,7 +14,10 @@ from chat.loop import Loop
 
 
 class Pipe:
-    """Drives a console whose input is a pipe or a file: plain lines, and at their end it leaves."""
+    """Drives a console whose input is a pipe or a file: plain lines.
+
+    At their end, or after `/exit`, it leaves as soon as everything that was said has come back.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -22,9 +25,10 @@ class Pipe:
         self._rest = ""
         self._lines: deque[str] = deque()
         self._at_end = False
+        self._after_command = False
         self._input = sys.stdin.fileno()
 
-    def show(self, line: str, _style: str) -> None:
+    def show(self, line: str, style: str = "", speaker: str = "") -> None:
         """Print the line at once."""
         print(line, flush=True)
 
@@ -37,7 +41,7 @@ class Pipe:
             while not self._at_end:
                 self._read()
         # Not a KeyboardInterrupt: raised in the middle of a turn, it would lose what that turn had just read.
-        signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(console.leave))
+        signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(console.go))
         while not console.client.closed:
             self._loop.run_once()
             self._hand_over(console)
@@ -53,7 +57,13 @@ class Pipe:
                 self._loop.remove(self._input)
 
     def _hand_over(self, console: Console) -> None:
-        while self._lines and console.client.registered:
+        while self._lines and console.client.registered and not console.leaving:
+            is_command = self._lines[0].lstrip().startswith("/")
+            # What a command does is done before what comes after it, and after what was said before it.
+            if (is_command or self._after_command) and console.client.pending:
+                break
+            self._after_command = is_command
             enter(console, self._lines.popleft())
-        if self._at_end and not self._lines and console.client.registered and not console.client.pending:
-            console.leave()
+        done = console.leaving or (self._at_end and not self._lines)
+        if done and console.client.registered and not console.client.pending:
+            console.go()

@@ -36,7 +36,7 @@ class Tally:
 
     def report(self, tcp: dict[str, TcpInfo]) -> list[str]:
         """Lines for a person: all messages, then each open connection."""
-        return [self._messages(), *(self._connection(path, info) for path, info in tcp.items())]
+        return [self._messages(), *(f"{path}: {self.connection(path, info)}" for path, info in tcp.items())]
 
     def _messages(self) -> str:
         times = self._times_ms
@@ -48,8 +48,9 @@ class Tally:
             f"p50 {self.percentile_ms(50):.1f}, p99 {self.percentile_ms(99):.1f}"
         )
 
-    def _connection(self, path: str, info: TcpInfo) -> str:
+    def connection(self, path: str, info: TcpInfo) -> str:
+        """What there is to say about one connection."""
         rtt = "unknown" if info.rtt_us is None else f"{info.rtt_us / 1000:.1f} ms"
         jitter = f"{self._jitter_ms[path]:.1f} ms" if path in self._jitter_ms else "unknown"
         retransmissions = "unknown" if info.total_retrans is None else info.total_retrans
-        return f"{path}: rtt {rtt}, jitter {jitter}, retransmissions {retransmissions}"
+        return f"rtt {rtt}, jitter {jitter}, retransmissions {retransmissions}"

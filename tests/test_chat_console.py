@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -13,11 +14,16 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess, server_process
+from prompt_toolkit.history import InMemoryHistory
 
+from chat.commands import kind_at
 from chat.display import describe, visible
 from chat.events import (
     Closed,
+    Departed,
     Echoed,
+    EchoMissed,
+    Entered,
     Gap,
     PathDown,
     PathUp,
@@ -27,12 +33,18 @@ from chat.events import (
     Received,
     Refused,
     Registered,
+    Renamed,
+    RoomList,
 )
+from chat.loop import Loop
 from chat.recorder import COLUMNS, Recorder
 from chat.tally import Tally
 from chat.tcpinfo import TcpInfo
+from chat.terminal import IDLE_S, Terminal
 
 PRIVATE_ECHO = Echoed(1, "tell", 4, 0, 0, 1_500_000, 0, True, "primary", "ben", "hé!", "inbox", 1)
+#: An escape sequence that sets a foreground colour.
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3|9)[0-7]m")
 ECHO = Echoed(2, "say", 4, 0, 0, 2_500_000, 0, False, "secondary", None, "hé!", "lobby", 2)
 
 
@@ -57,10 +69,21 @@ def test_nothing_acts_on_the_terminal(text: str, shown: str) -> None:
         (Registered("ana"), "* you are ana; /help lists the commands"),
         (ECHO, "ana: hé!  (2.5 ms)"),
         (PRIVATE_ECHO, "you → ben: hé!  (1.5 ms)"),
-        (Received("say", "ben", None, "\x1b", None, "", 1, 0, 0, True, "primary"), r"ben: \x1b"),
-        (Received("tell", "ben", "ana", "hi", None, "", 1, 0, 0, True, "primary"), "ben → you: hi"),
+        (Received("say", "ben", None, "\x1b", None, "lobby", 1, 0, 0, True, "primary"), r"ben: \x1b"),
+        (Received("say", "ben", None, "hi", None, "tea", 1, 0, 0, True, "primary"), "[tea] ben: hi"),
+        (Received("tell", "ben", "ana", "hi", None, "inbox", 1, 0, 0, True, "primary"), "ben → you: hi"),
         (PeerJoined("ben"), "* ben joined"),
+        (PeerJoined("ben", "tea"), "* ben joined tea"),
         (PeerLeft("ben", "reset"), "* ben left (reset)"),
+        (PeerLeft("ben", "left the room", "tea"), "* ben left tea"),
+        (Renamed("ben", "\x1bBen", "lobby", own=False), r"* ben is called \x1bBen now"),
+        (Renamed("ben", "Ben", "tea", own=False), None),
+        (Renamed("ana", "Ana", "lobby", own=True), "* you are called Ana now"),
+        (Entered("tea"), "* you are in tea"),
+        (Departed("tea"), "* you left tea"),
+        (RoomList({"lobby": 3, "tea": 1}), "* 2 room(s): lobby (3), tea (1)"),
+        (Present(["ben"], "tea"), "* 1 in tea: ben"),
+        (EchoMissed(1), "* a message of yours was accepted, but not shown: it was among what was dropped"),
         (Present(["ana", "ben"]), "* 2 here: ana, ben"),
         (Refused(1, "x", "No.\x1b"), r"! No.\x1b"),
         (Gap("lobby", 3), "! 3 line(s) were dropped before they reached you"),
@@ -72,6 +95,43 @@ def test_nothing_acts_on_the_terminal(text: str, shown: str) -> None:
 )
 def test_lines(event: object, line: str | None) -> None:
     assert describe(event, "ana") == line  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("", "NICK"),
+        ("hello a", "NICK"),
+        ("//join", "NICK"),
+        ("/j", "COMMAND"),
+        ("/join ", "ROOM"),
+        ("/leave te", "ROOM"),
+        ("/msg b", "NICK"),
+        ("/msg ben hello a", "NICK"),
+        ("/stats x", ""),
+        ("/nope x", ""),
+    ],
+)
+def test_what_is_being_typed(line: str, kind: str) -> None:
+    assert kind_at(line) == kind
+
+
+def test_what_came_while_nobody_looked_is_marked() -> None:
+    loop = Loop()
+    terminal = Terminal(loop, colours=False, history=InMemoryHistory())
+    terminal.show("ben: one", speaker="ben")
+    terminal._touched_s -= IDLE_S + 1
+    terminal.show("* cem joined")
+    terminal.show("ben: two", speaker="ben")
+    terminal.show("ben: three", speaker="ben")
+    shown = re.sub(r"\d\d:\d\d ", "", "".join(text for _, text in terminal._lines))
+    assert shown == "ben: one\n* cem joined\n── new ──\nben: two\nben: three\n"
+    assert terminal._unread == 2
+    terminal._touch()
+    terminal.show("ben: four", speaker="ben")
+    assert terminal._unread == 0
+    assert {style for style, _ in terminal._lines} == {""}
+    loop.close()
 
 
 def test_tally() -> None:
@@ -107,7 +167,9 @@ def run(*options: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=10 * SECOND, check=False)
 
 
-LINES = "/who\n/who x\n/nope\n/msg\n/msg zoe hi\n/msg Ana psst\n/help\n\nhello \x1b[31m wörld\n//slash\n/stats"
+LINES = (
+    "/who\n/who x\n/stats x\n/nope\n/msg\n/msg zoe hi\n/msg Ana psst\n/help\n\nhello \x1b[31m wörld\n//slash\n/stats"
+)
 
 
 @pytest.mark.parametrize("source", ["pipe", "file"])
@@ -126,7 +188,8 @@ def test_in_a_pipe(server: ServerProcess, tmp_path: Path, source: str, mode: str
     lines = done.stdout.splitlines()
     assert lines[0] == "* you are Ana; /help lists the commands"
     assert "* 1 here: Ana" in lines
-    assert "! /who takes no argument." in lines
+    assert "! There is no room x." in lines
+    assert "! /stats takes no argument." in lines
     assert "! There is no command /nope; /help lists them all." in lines
     assert "! Usage: /msg NICK TEXT" in lines
     assert "! Nobody here is called zoe." in lines
@@ -139,10 +202,56 @@ def test_in_a_pipe(server: ServerProcess, tmp_path: Path, source: str, mode: str
     assert all(float(row["response_time_ms"]) > 0 for row in rows)
 
 
-def test_exit_ends_the_input(server: ServerProcess) -> None:
-    done = run("ana", "--port", str(server.address[1]), stdin="one\n/exit\ntwo\n")
+@pytest.mark.parametrize("mode", ["single", "redundant"])
+def test_exit_ends_the_input(server: ServerProcess, mode: str) -> None:
+    done = run("ana", "--port", str(server.address[1]), "--mode", mode, stdin="one\n/exit\ntwo\n")
     assert done.returncode == 0
+    assert "ana: one  (" in done.stdout
     assert "two" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+ROOM_LINES = """/join tea
+hot
+/join TEA
+/join bad name
+/join inbox
+cold
+/who
+/rooms
+/nick Anna
+/connections
+/leave
+/leave
+/leave tea
+bye"""
+
+
+def test_rooms_and_names_in_a_pipe(server: ServerProcess) -> None:
+    """What follows `/join` is said in that room, although the answer has not come yet."""
+    with RawClient(server.address, "ben") as ben:
+        ben.send(type="join", room="tea")
+        ben.until("member")
+        done = run("ana", "--port", str(server.address[1]), stdin=ROOM_LINES)
+        assert ben.until("said", log="tea")["text"] == "hot"
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    said = [line.partition("  (")[0] for line in lines if ": " in line and not line.startswith(("*", "!"))]
+    assert said == ["ana: hot", "ana: cold", "Anna: bye"]
+    for line in (
+        "* you are in tea",
+        "! Usage: /join ROOM",
+        "* 2 in tea: ben, ana",
+        "* 2 room(s): lobby (2), tea (2)",
+        "* you are called Anna now",
+        "* you left tea",
+        "! Everybody is in the lobby.",
+        "! You are not in the room tea.",
+        "! You are not in the room inbox.",
+    ):
+        assert line in lines, line
+    port = server.address[1]
+    assert any(line.startswith(f"* primary to 127.0.0.1 port {port}: in use, rtt ") for line in lines)
 
 
 def test_what_cannot_be_done_is_one_sentence(server: ServerProcess, tmp_path: Path) -> None:
@@ -230,7 +339,7 @@ class TerminalClient:
 def test_on_a_terminal(server: ServerProcess, ending: str) -> None:
     """The input line stays while messages arrive; /exit, Ctrl-D and Ctrl-C leave alike."""
     with RawClient(server.address, "ben") as ben:
-        client = TerminalClient("ana", server, "--mode", "redundant")
+        client = TerminalClient("ana", server, "--mode", "redundant", "--no-colour")
         client.type("half a li")
         client.until("half a li")
         ben.send(type="say", text="hello \x1b[31m")
@@ -243,7 +352,30 @@ def test_on_a_terminal(server: ServerProcess, ending: str) -> None:
         client.type(ending)
         assert client.end() == 0
         assert "Traceback" not in client.screen
+        assert not COLOUR.search(client.screen)
         assert ben.until("left")["reason"] == "said bye"
+
+
+def test_completion_history_and_rooms_on_a_terminal(server: ServerProcess, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    with RawClient(server.address, "benjamin") as ben:
+        client = TerminalClient("ana", server, "--history", str(history))
+        client.until("2 here: benjamin, ana")
+        client.type("/joi\t tea\r")
+        client.until("you are in tea")
+        client.until("tea>")
+        ben.send(type="say", text="in the lobby")
+        client.until("[lobby]")
+        assert COLOUR.search(client.screen)
+        client.type("/msg be\t psst\r")
+        assert ben.until("told")["text"] == "psst"
+        client.type("\x1b[A\r")
+        assert ben.until("told")["text"] == "psst"
+        client.type("/leave \t\t\x15/connections\r")
+        client.until("in use, rtt")
+        client.type("/exit\r")
+        assert client.end() == 0
+    assert "+/msg benjamin psst" in history.read_text()
 
 
 def test_on_a_terminal_the_server_goes() -> None:
