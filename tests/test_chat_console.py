@@ -214,7 +214,7 @@ def test_exit_ends_the_input(server: ServerProcess, mode: str) -> None:
 ROOM_LINES = """/join tea
 hot
 /join TEA
-/join bad name
+/join
 /join inbox
 cold
 /who
