@@ -16,6 +16,7 @@ class Following:
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
+        #: Those who have room for what is new in each log.
         self._followers: dict[Log, dict[Connection, None]] = {}
         self._grown: dict[Log, None] = {}
         self._told: dict[Connection, None] = {}
@@ -31,9 +32,14 @@ class Following:
         """Nobody follows the log any more."""
         del self._followers[log]
 
-    def of(self, log: Log) -> Iterable[Connection]:
-        """The connections that follow the log."""
-        return self._followers[log]
+    def hold(self, connection: Connection) -> None:
+        """The connection takes nothing just now: however its logs grow, that costs nothing until :meth:`unhold`."""
+        self.drop(connection, connection.outbox.logs)
+
+    def unhold(self, connection: Connection) -> None:
+        """The connection has taken everything."""
+        for log in connection.outbox.logs:
+            self._followers[log][connection] = None
 
     def follow(self, connection: Connection, log: Log, cursor: int) -> None:
         """Send the log's lines after the cursor over this connection."""
@@ -47,7 +53,7 @@ class Following:
             self._followers[log].pop(connection, None)
 
     def drop(self, connection: Connection, logs: Iterable[Log]) -> None:
-        """The connection, whose outbox knows it already, follows these logs no more."""
+        """Look at the connection no more when these logs grow."""
         for log in logs:
             self._followers[log].pop(connection, None)
 

@@ -99,6 +99,14 @@ class Hub:
 
     # What the server tells us.
 
+    def hold(self, connection: Connection) -> None:
+        """The connection takes nothing just now: :meth:`take_ready` passes it by when its logs grow."""
+        self._following.hold(connection)
+
+    def unhold(self, connection: Connection) -> None:
+        """The connection has taken everything."""
+        self._following.unhold(connection)
+
     def receive(self, connection: Connection, message: Up) -> None:
         """A message came in on this connection."""
         try:
@@ -308,20 +316,20 @@ class Hub:
             raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
         room = self.rooms.open(name)
         self._enter_room(session, room)
-        for connection in self._following.of(session.inbox):
+        for connection in session.following:
             self._following.follow(connection, room.log, room.log.last_seq)
 
     def _leave(self, session: Session, room: Room) -> None:
         if room is self.rooms.lobby:
             raise Refusal("lobby_is_for_all", "Everybody is in the lobby.")
-        self._following.leave(room.log, self._following.of(session.inbox))
+        self._following.leave(room.log, session.following)
         del session.rooms[room]
         self._exit_room(session, room, "left the room")
 
     def _tell_member(self, session: Session, number: int | None) -> None:
         session.last_change = max(session.last_change, number or 0)
         cursors = {room.log.name: first for room, first in session.rooms.items() if room is not self.rooms.lobby}
-        for connection in self._following.of(session.inbox):
+        for connection in session.following:
             self.tell(connection, Member(cursors, session.last_change))
 
     def _enter_room(self, session: Session, room: Room) -> None:

@@ -22,6 +22,11 @@ class Session:
         self.last_change = 0
         self.connections: dict[Connection, None] = {}
 
+    @property
+    def following(self) -> list["Connection"]:
+        """The connections that bring its logs; others stand by."""
+        return [connection for connection in self.connections if connection.outbox.logs]
+
     def __repr__(self) -> str:
         return f"<Session {self.nick} with {len(self.connections)} connection(s)>"
 

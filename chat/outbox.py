@@ -5,6 +5,7 @@ its own requests, which :attr:`Outbox.full` lets the server bound.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from chat.log import Log
@@ -60,6 +61,11 @@ class Outbox:
         """Whether there is anything to send."""
         return bool(self._direct or self._bulk) or any(cursor < log.last_seq for log, cursor in self._cursors.items())
 
+    @property
+    def logs(self) -> Iterable[Log]:
+        """The logs that are followed; none if this connection only stands by."""
+        return self._cursors.keys()
+
     def tell(self, line: bytes) -> None:
         """Queue a line for this connection alone."""
         self._direct.append(line)
@@ -108,7 +114,9 @@ class Outbox:
         Lines that were not begun go back to their log. Of a line that was begun the rest is kept: it must follow next,
         whatever happens to the log in the meantime.
         """
-        for log, data, cursor in self._parts:
+        # Not kept until the next send: a crowd that is behind, each elsewhere, would hold a batch for each of them.
+        parts, self._parts = self._parts, []
+        for log, data, cursor in parts:
             if count < len(data):
                 self._sent_in_part(log, data, count)
                 return

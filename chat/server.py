@@ -162,6 +162,8 @@ class ChatServer:
     def peer_room(self, peer: _Peer) -> None:
         """The kernel takes bytes again."""
         self._send(peer)
+        if not peer.transport.wants_room:
+            self.hub.unhold(peer.connection)
         if not peer.connection.outbox.full:
             peer.transport.read_on(True)
             self._handle(peer)
@@ -278,6 +280,7 @@ class ChatServer:
         outbox.sent(peer.transport.send(data))
         if outbox.pending:
             peer.transport.want_room()
+            self.hub.hold(peer.connection)
         elif peer.connection.closing:
             # Everything is said. The peer closes: if we did it with its data unread, it would lose our last lines.
             peer.transport.read_on(True)

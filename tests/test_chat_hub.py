@@ -10,7 +10,7 @@ from chat.errors import Refusal
 from chat.hub import Hub
 from chat.idwindow import ID_WINDOW, IdWindow
 from chat.members import Connection
-from chat.messages import Attach, Bye, Hello, Limits, Nick, Ping, Say, Tell, Up, Who
+from chat.messages import Attach, Bye, Hello, Join, Limits, Nick, Ping, Say, Tell, Up, Who
 from chat.names import clean_nick, fold
 from chat.rooms import Rooms
 
@@ -364,3 +364,25 @@ def test_nobody_may_collect_nicknames(hall: Hall) -> None:
     assert [line["code"] for line in found if line["type"] == "refused"] == ["too_many_nicks"]
     assert hall.hub.nicks == ["ana0"]
     hall.join("ana7")
+
+
+def test_who_takes_nothing_costs_nothing_until_it_has_taken_everything(hall: Hall) -> None:
+    slow, quick = hall.join("slow"), hall.join("quick")
+    hall.take(slow)
+    hall.hub.hold(slow)
+    hall.hub.receive(quick, Say("one"))
+    assert [*hall.hub.take_ready()] == [quick]
+    assert [line["text"] for line in hall.take(slow)] == ["one"], "nothing is lost meanwhile"
+    hall.hub.unhold(slow)
+    hall.hub.receive(quick, Say("two"))
+    assert {*hall.hub.take_ready()} == {slow, quick}
+
+
+def test_who_takes_nothing_still_comes_into_rooms(hall: Hall) -> None:
+    slow, quick = hall.join("slow"), hall.join("quick")
+    hall.take(slow)
+    hall.hub.hold(slow)
+    for connection in (slow, quick):
+        hall.hub.receive(connection, Join("tea"))
+    hall.hub.receive(quick, Say("hot", room="tea"))
+    assert "hot" in [line.get("text") for line in hall.take(slow)]

@@ -24,7 +24,7 @@ _RESAMPLES = 10_000
 
 def compare_runs(a: Run, b: Run) -> pd.DataFrame:
     """B against A for each variant that both have; raises ValueError: they have none in common."""
-    of_a, of_b = _per_trial(a), _per_trial(b)
+    of_a, of_b = per_trial(a), per_trial(b)
     common = [name for name in of_a["variant"].unique() if name in set(of_b["variant"])]
     if not common:
         raise ValueError(f"{a.path} and {b.path} have no variant in common")
@@ -35,7 +35,7 @@ def compare_within(run: Run, key: str) -> pd.DataFrame:
     """Each value of a varied key against its first, all else equal; raises ValueError: the run did not vary it."""
     if key not in run.conditions or key == "variant":
         raise ValueError(f"{run.path}: the run did not vary {key!r}; it varied: {', '.join(run.conditions)}")
-    trials = _per_trial(run)
+    trials = per_trial(run)
     others = [other for other in run.conditions if other != key]
     groups = trials.groupby(others, observed=True) if others else [((), trials)]
     first, *rest = trials[key].cat.categories
@@ -57,7 +57,8 @@ def hodges_lehmann(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> fl
     return float(np.median(np.subtract.outer(b, a)))
 
 
-def _per_trial(run: Run) -> pd.DataFrame:
+def per_trial(run: Run) -> pd.DataFrame:
+    """One row per trial: the measures of `SHARES`, and which trial it was."""
     times = run.messages.groupby("trial")["response_time_ms"]
     measures = pd.DataFrame({name: times.quantile(share) for name, share in SHARES.items()})
     return measures.reset_index().merge(run.trials, on="trial")
@@ -66,13 +67,14 @@ def _per_trial(run: Run) -> pd.DataFrame:
 def _table(pairs: list[tuple[str, pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"variant": name, "metric": metric} | _difference(a[metric].to_numpy(float), b[metric].to_numpy(float))
+            {"variant": name, "metric": metric} | difference(a[metric].to_numpy(float), b[metric].to_numpy(float))
             for (name, a, b), metric in itertools.product(pairs, SHARES)
         ]
     )
 
 
-def _difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> dict[str, object]:
+def difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> dict[str, object]:
+    """The row of one comparison: `a` and `b` hold a figure of each trial of either side."""
     rng = np.random.default_rng(1)  # the same rows give the same interval
     enough = min(len(a), len(b)) >= LEAST_TRIALS
     a_again, b_again = rng.choice(a, (_RESAMPLES, 1, len(a))), rng.choice(b, (_RESAMPLES, len(b), 1))
