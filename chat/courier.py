@@ -151,12 +151,13 @@ class Courier:
         if transfer is None or transfer.receiver is not receiver or not transfer.accepted:
             return
         transfer.down = way
+        offset = min(credit.offset, transfer.size)
         if credit.again:
-            transfer.confirmed = transfer.forwarded = min(credit.offset, transfer.size)
-        elif transfer.confirmed <= credit.offset <= transfer.forwarded:
-            transfer.confirmed = credit.offset
+            transfer.confirmed = transfer.forwarded = offset
         else:
-            return
+            transfer.confirmed = max(transfer.confirmed, offset)
+            # It may have more than what followed its last request: what was on its way before that.
+            transfer.forwarded = max(transfer.forwarded, offset)
         up = (
             transfer.up if transfer.up in transfer.sender.connections else next(iter(transfer.sender.connections), None)
         )

@@ -55,14 +55,17 @@ class Outgoing:
             self.confirmed = offset
             self._highest = max(self._highest, offset)
             self.rewind()
-        elif self.confirmed < offset <= self.sent:
-            before = self.confirmed
+        elif self.confirmed < offset:
+            before, under_way = self.confirmed, self.sent - self.confirmed
             self.confirmed = offset
+            # More than we have sent again: it had arrived before the connection broke.
+            self.sent = max(self.sent, offset)
+            self._highest = max(self._highest, offset)
             sent_ns = None
             while self._under_way and self._under_way[0].end <= offset:
                 sent_ns = self._under_way.popleft().sent_ns
             if sent_ns is not None:
-                self._window.confirmed(offset - before, self.sent - before, now_ns - sent_ns, now_ns)
+                self._window.confirmed(offset - before, under_way, now_ns - sent_ns, now_ns)
 
     def rewind(self) -> None:
         """What is under way may be lost: go on from what is confirmed, over another connection."""

@@ -210,23 +210,29 @@ class Relay:
         near, _ = self._listener.accept()
         far = socket.create_connection(self._target)
         ends: list[Transport] = []
+        unsent = (bytearray(), bytearray())
         for index, sock in enumerate((near, far)):
             ends.append(
                 Transport(
                     self._loop,
                     sock,
-                    # Test traffic is far smaller than socket buffers: what is relayed is always taken whole.
-                    on_data=lambda data, _, index=index: self._pass_on(data, ends, index),  # type: ignore[misc]
-                    on_room=lambda: None,
+                    on_data=lambda data, _, index=index: self._pass_on(data, ends, unsent, index),  # type: ignore[misc]
+                    on_room=lambda index=index: self._push(ends[index], unsent[index]),  # type: ignore[misc]
                     on_lost=lambda _, index=index: self._end(ends, index),  # type: ignore[misc]
                 )
             )
         self._pairs.append((ends[0], ends[1]))
         self.hold(self._held)
 
-    def _pass_on(self, data: bytes, ends: list[Transport], index: int) -> None:
+    def _pass_on(self, data: bytes, ends: list[Transport], unsent: tuple[bytearray, bytearray], index: int) -> None:
         if index == 0 or not self.drop_answers:
-            ends[1 - index].send(data)
+            unsent[1 - index].extend(data)
+            self._push(ends[1 - index], unsent[1 - index])
+
+    def _push(self, end: Transport, unsent: bytearray) -> None:
+        del unsent[: end.send(unsent)]
+        if unsent:
+            end.want_room()
 
     def _end(self, ends: list[Transport], index: int) -> None:
         """One end is gone: the other one goes the same way."""
