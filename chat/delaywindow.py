@@ -55,7 +55,7 @@ class DelayWindow:
             growth = count_bytes / 2
         else:
             # Each round trip half of what is missing to the target, or too much: a faster loop would swing.
-            growth = count_bytes * min(0.5, max(-0.5, room_ns / (2 * rtt_ns)))
+            growth = count_bytes * min(0.5, max(-0.5, room_ns / (2 * max(1, rtt_ns))))
         if growth > 0 and under_way_bytes + self._step_bytes < self.size_bytes:
             return  # it was not used: nothing is known of a larger one
         self.size_bytes = round(min(max(self.size_bytes + growth, self._step_bytes), self._most_bytes))

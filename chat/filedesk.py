@@ -23,6 +23,8 @@ from chat.transport import Transport
 OFFER_S = 300.0
 #: How long an accepted file may make no progress: longer than the server keeps a session without connections.
 STALL_S = 60.0
+#: How long the receiver's first word, which may be lost with a connection, is waited for.
+BEGIN_S = 2.0
 #: How often progress is told.
 PROGRESS_NS = 200_000_000
 
@@ -221,8 +223,7 @@ class FileDesk:
         self._transport = transport
         for file in [*self._files.values()]:
             if isinstance(file, _Sent):
-                file.flow.rewind()
-                self._pump(file)
+                self._go_on(file)
             elif isinstance(file, _Received) and file.flow is not None and way is not None:
                 way.pass_on(file.flow.begin())
 
@@ -255,6 +256,16 @@ class FileDesk:
             self._later(file, OFFER_S, partial(self._fail, file, "cancelled", "Nobody answered the offer."))
         else:
             self._later(file, 0, partial(self._hash_source, file))
+
+    def _go_on(self, file: _Sent) -> None:
+        """From what is confirmed, if it is accepted."""
+        if file.accepted_ns or file.flow.started:
+            file.flow.rewind()
+            self._pump(file)
+
+    def _begin(self, file: _Sent) -> None:
+        if file.id in self._files and not file.flow.started:
+            self._go_on(file)
 
     def _pump(self, file: _Sent) -> None:
         way = self._host.file_way()
@@ -334,6 +345,8 @@ class FileDesk:
             if (way := self._host.file_way()) is not None:
                 way.pass_on(file.flow.begin())
             self._finish_if_complete(file)
+        elif isinstance(file, _Sent):
+            self._loop.call_later(BEGIN_S, partial(self._begin, file))
 
     def _ended(self, file: _File, message: FileEnded) -> None:
         self._forget(file, keep=message.outcome == "failed")

@@ -38,7 +38,7 @@ class Outgoing:
     def __init__(self, size: int, window_bytes: int) -> None:
         self.size = size
         self.confirmed = self.sent = self.resent_bytes = 0
-        #: The receiver has said where it begins.
+        #: The receiver has said where it begins, or that word may be lost.
         self.started = False
         self._window = DelayWindow(CHUNK_BYTES, window_bytes)
         self._under_way: deque[_Piece] = deque()
@@ -51,7 +51,6 @@ class Outgoing:
         """The receiver says how far it is."""
         offset = min(credit.offset, self.size)
         if credit.again:
-            self.started = True
             self.confirmed = offset
             self._highest = max(self._highest, offset)
             self.rewind()
@@ -68,7 +67,11 @@ class Outgoing:
                 self._window.confirmed(offset - before, under_way, now_ns - sent_ns, now_ns)
 
     def rewind(self) -> None:
-        """What is under way may be lost: go on from what is confirmed, over another connection."""
+        """What is under way may be lost: go on from what is confirmed, over another connection.
+
+        So may be the receiver's word where it begins. The server has heard it, and answers what it knows already with it.
+        """
+        self.started = True
         self.sent = self.confirmed
         self._under_way.clear()
         self._window.restart()
