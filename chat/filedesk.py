@@ -162,12 +162,8 @@ class FileDesk:
         file.part = Part(FilePath(folder), file.sha256, file.size)
         self._later(file, 0, partial(self._hash_part, file))
 
-    def reject(self, number: int, reason: str = "") -> None:
-        """Say that an offered file is not wanted; otherwise like :meth:`cancel`."""
-        self.cancel(number, reason)
-
     def cancel(self, number: int, reason: str = "") -> None:
-        """Call a transfer off, whichever side we are on. An offer that was not accepted is rejected by that.
+        """Call a transfer off, whichever side we are on. That is also how an offer is rejected.
 
         Raises:
             FileError: there is no such transfer.
@@ -252,20 +248,14 @@ class FileDesk:
         except ChatError as error:
             self._fail(file, "failed", str(error))
             return
-        if complete:
-            self._later(file, OFFER_S, partial(self._fail, file, "cancelled", "Nobody answered the offer."))
-        else:
-            self._later(file, 0, partial(self._hash_source, file))
+        no_answer = partial(self._fail, file, "cancelled", "Nobody answered the offer.")
+        self._later(file, *((OFFER_S, no_answer) if complete else (0, partial(self._hash_source, file))))
 
     def _go_on(self, file: _Sent) -> None:
         """From what is confirmed, if it is accepted."""
         if file.accepted_ns or file.flow.started:
             file.flow.rewind()
             self._pump(file)
-
-    def _begin(self, file: _Sent) -> None:
-        if file.id in self._files and not file.flow.started:
-            self._go_on(file)
 
     def _pump(self, file: _Sent) -> None:
         way = self._host.file_way()
@@ -346,7 +336,7 @@ class FileDesk:
                 way.pass_on(file.flow.begin())
             self._finish_if_complete(file)
         elif isinstance(file, _Sent):
-            self._loop.call_later(BEGIN_S, partial(self._begin, file))
+            self._loop.call_later(BEGIN_S, lambda: file.flow.started or file.id not in self._files or self._go_on(file))
 
     def _ended(self, file: _File, message: FileEnded) -> None:
         self._forget(file, keep=message.outcome == "failed")

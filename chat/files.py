@@ -69,7 +69,7 @@ class Outgoing:
     def rewind(self) -> None:
         """What is under way may be lost: go on from what is confirmed, over another connection.
 
-        So may be the receiver's word where it begins. The server has heard it, and answers what it knows already with it.
+        So may be the receiver's word where it begins; the server knows it, and answers with it what it has passed on.
         """
         self.started = True
         self.sent = self.confirmed

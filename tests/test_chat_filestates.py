@@ -351,6 +351,20 @@ def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> Non
     assert repr(office.courier) == "<Courier 0 transfer(s)>"
 
 
+def test_a_chunk_that_was_begun_is_ended_before_what_overtakes_the_others(office: Office) -> None:
+    """Outbox: pieces of files wait until there is nothing else, but a line is never torn."""
+    number = office.accepted()
+    office.chunk(number, 0, 4)
+    office.chunk(number, 4, 4)
+    first, second = office.down.outbox.take().splitlines(keepends=True)
+    office.down.outbox.sent(5)
+    office.down.outbox.tell(b"talk\n")
+    assert office.down.outbox.take() == first[5:] + b"talk\n" + second
+    office.down.outbox.sent(0)
+    office.down.outbox.finish(b"bye\n")
+    assert office.taken(office.down) == [*(first[5:] + b"talk\nbye").decode().splitlines()]
+
+
 # All of it together.
 
 
