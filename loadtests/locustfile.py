@@ -6,6 +6,7 @@ of the web UI) say how many users there are.
 
 import gc
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     """Let the scenario choose user classes and load shape; a worker gets all that from its master."""
     options = environment.parsed_options
     environment.stop_timeout = DRAIN_S + JOIN_S
+    # As Ctrl-C does; until the test is over Locust has no handler, and would die with what is not written yet.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(options.record) if options.record else None
     if isinstance(runner, WorkerRunner):
         environment.recorder = Recorder(folder and folder / "own", runner.worker_index)
