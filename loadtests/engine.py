@@ -139,13 +139,14 @@ class Engine:
         *,
         nick_prefix: str,
         worker: int = 0,
+        workers: int = 1,
         flush: Callable[[], object] | None = None,
     ) -> None:
         """
         Args:
             addresses: of the primary and the secondary connections.
             nick_prefix: of all users of this load, whichever of its processes they are in.
-            worker: which of these processes this is.
+            worker: which of these `workers` processes this is.
             flush: called each second to save what was recorded; the recorder's own by default.
         """
         self.scenario = scenario
@@ -154,6 +155,7 @@ class Engine:
         self.report = report
         self.loop = HubLoop()
         self.participants: dict[int, Participant] = {}
+        self.workers = workers
         self._numbers = itertools.count(worker * USERS_PER_WORKER)
         self._nick_prefix = nick_prefix
         self._flush = flush or recorder.flush
@@ -207,7 +209,7 @@ class Participant:
         #: Of the user's choices, and of its schedule: apart, so that what is chosen never shifts what is due.
         self.rng = random.Random(f"{engine.scenario.seed}/{number}/choices")
         self.schedule_rng = random.Random(f"{engine.scenario.seed}/{number}/schedule")
-        self._room = room_of(number, engine.scenario.rooms)
+        self._room = room_of(number, engine.scenario.rooms, engine.workers)
         primary, secondary = engine.addresses()
         self.client = ChatClient(
             engine.loop,
@@ -360,6 +362,7 @@ class Participant:
             )
 
 
-def room_of(number: int, rooms: int) -> str:
-    """The room of a user: the lobby if there is but one, otherwise each in turn."""
-    return LOBBY if rooms == 1 else f"room-{number % rooms + 1}"
+def room_of(number: int, rooms: int, workers: int) -> str:
+    """The room of a user: the lobby if there is but one, otherwise each in turn, over all workers."""
+    worker, place = divmod(number, USERS_PER_WORKER)
+    return LOBBY if rooms == 1 else f"room-{(place * workers + worker) % rooms + 1}"

@@ -65,7 +65,12 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     if scenario.stages or (options.headless and options.num_users is None):
         environment.shape_class = shape.StagesShape(scenario.shape)
     # Locust hands these to its workers too. Two loads on one server must not fight for nicknames.
-    options.load = {"scenario": load_of(document), "nick_prefix": os.urandom(2).hex(), "is_recorded": bool(folder)}
+    options.load = {
+        "scenario": load_of(document),
+        "nick_prefix": os.urandom(2).hex(),
+        "is_recorded": bool(folder),
+        "workers": 1,
+    }
     if isinstance(runner, MasterRunner):
         del options.scenario, options.record  # of this machine alone
         workers.lead(environment, folder)
@@ -115,6 +120,7 @@ def _engine(environment: Environment) -> Engine:
         report,
         nick_prefix=options.load["nick_prefix"],
         worker=runner.worker_index if is_worker else 0,
+        workers=options.load["workers"],
         flush=environment.courier.ship if is_worker else None,
     )
 

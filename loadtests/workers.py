@@ -52,6 +52,7 @@ def lead(environment: Any, folder: Path | None) -> None:
         nonlocal losses
         losses = None
         Recorder(folder).start()
+        environment.parsed_options.load["workers"] = len(runner.clients.all)
         collector.expect({worker.id: runner.get_worker_index(worker.id) for worker in runner.clients.all})
 
     def is_ending(**_: Any) -> None:

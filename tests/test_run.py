@@ -190,6 +190,7 @@ def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
     assert run.info["state"] == "interrupted"
     messages = pd.read_csv(next(run.results.iterdir()) / "messages.csv")
     assert (messages["outcome"] == "echoed").sum() > 10
+    assert len(pd.read_csv(next(run.results.iterdir()) / "clients.csv")), "users leave in order"
 
 
 def test_a_run_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:

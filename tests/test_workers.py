@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from chat.events import Echoed, Received
 from chat.transport import Address
 from loadtests.batches import SILENCE_S, Collector, Courier
 from loadtests.collect import processes, read_records, tables_of
+from loadtests.engine import room_of
 from loadtests.recorder import Recorder, SentCount, clock
 from loadtests.samples import DELIVERED, ECHOED, SENT, USERS_PER_WORKER
 
@@ -176,6 +178,13 @@ def test_plain_locust_on_several_processes_ends_as_locust_does(tmp_path: Path, r
     assert {user for user, _ in heard} <= {0, 1, USERS_PER_WORKER, USERS_PER_WORKER + 1}
     stats = pd.read_csv(tmp_path / "locust_stats.csv").set_index("Name")
     assert stats.loc["say", "Request Count"] == len(heard)
+
+
+def test_users_take_the_rooms_in_turn_whichever_worker_they_are_in() -> None:
+    numbers = [worker * USERS_PER_WORKER + place for worker in range(4) for place in range(5)]
+    rooms = Counter(room_of(number, rooms=10, workers=4) for number in numbers)
+    assert sorted(rooms.values()) == [2] * 10
+    assert {room_of(number, rooms=1, workers=4) for number in numbers} == {"lobby"}
 
 
 class FakeTime:
