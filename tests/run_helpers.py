@@ -13,8 +13,8 @@ def chatlab(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=110)
 
 
-def assert_finished(code: int, printed: str) -> None:
-    """The run came to its end, and doubts nothing but the machine's leisure."""
+def assert_finished(code: int, printed: str, *, expected: int = 0) -> None:
+    """The run came to its end, with the expected code unless it doubts the machine's leisure, and nothing else."""
     doubts = [line for line in printed.splitlines() if line.startswith("NOT TRUSTWORTHY")]
-    assert code == (3 if doubts else 0), printed
+    assert code == (3 if doubts else expected), printed
     assert all(any(busy in doubt for busy in _BUSY) for doubt in doubts), printed
