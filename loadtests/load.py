@@ -17,7 +17,8 @@ from loadtests.errors import HarnessError
 from loadtests.link.lab import Lab
 from loadtests.matrix import Trial
 
-_LOCUST = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parent / "locustfile.py"), "--headless"]
+LOCUSTFILE = Path(__file__).parent / "locustfile.py"
+_LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from bench_table import Figure, print_table
 from chat_helpers import server_process
 
 from chat.transport import Address
-from loadtests.run import LOCUSTFILE
+from loadtests.load import LOCUSTFILE
 
 PAIRS, USERS, LOAD_S, RAMP_S = 3, 1_000, 25, 10
 SCENARIO = """
