@@ -1,6 +1,7 @@
 """Console: the state of the interactive client, and what it shows; knows neither terminal nor pipe nor commands."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from chat.client import ChatClient, Mode
@@ -24,11 +25,14 @@ from chat.loop import Loop
 from chat.messages import LOBBY
 from chat.names import fold
 from chat.recorder import Recorder
+from chat.shelf import Shelf
 from chat.tally import Tally
 from chat.transport import Address
 
 #: The style of what one wrote oneself.
 DIM = "fg:ansibrightblack"
+#: Where received files go.
+DOWNLOADS = Path("downloads")
 
 
 class Show(Protocol):
@@ -44,6 +48,7 @@ class Console:
     Args:
         show: called with each line.
         recorder: is given every message.
+        downloads: where received files go.
     """
 
     def __init__(
@@ -56,8 +61,12 @@ class Console:
         *,
         show: Show,
         recorder: Recorder | None = None,
+        downloads: Path = DOWNLOADS,
     ) -> None:
         self.client = ChatClient(loop, nick, primary, secondary, mode=mode, on_event=self._event)
+        self.shelf = Shelf(self.client, downloads)
+        #: Whether the driver shows the bars of files that are on their way, so that they need no lines.
+        self.has_bars = False
         #: Called when the client is registered, and when it has ended.
         self.on_change: Callable[[], None] = lambda: None
         #: Why the chat ended, if we did not leave ourselves.
@@ -136,7 +145,8 @@ class Console:
         if isinstance(event, Closed) and not self._left:
             self.failure = f"{event.reason} {len(event.lost)} message(s) may be lost." if event.lost else event.reason
         self._notice(event)
-        line = describe(event, nick, self.room)
+        progress = self.shelf.note(event)
+        line = describe(event, nick, self.room) or (None if self.has_bars else progress)
         if line is not None and self._welcomed:
             speaker = event.sender if isinstance(event, Received) else ""
             self.show(line, DIM if isinstance(event, Echoed) else "", speaker)

@@ -9,6 +9,9 @@ from chat.events import (
     EchoMissed,
     Entered,
     Event,
+    FileDone,
+    FileFailed,
+    FileOffered,
     Gap,
     PathDown,
     PathUp,
@@ -79,6 +82,8 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             return f"* {len(nicks)} {where}: {', '.join(map(visible, nicks))}"
         case RoomList(rooms):
             return f"* {len(rooms)} room(s): {', '.join(f'{visible(room)} ({count})' for room, count in rooms.items())}"
+        case FileOffered() | FileDone() | FileFailed():
+            return _file_line(event)
         case Refused(_, _, reason):
             return f"! {visible(reason)}"
         case Gap(_, missed):
@@ -97,6 +102,27 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             doubt = f"; {len(in_doubt)} of your message(s) may not have been accepted" if in_doubt else ""
             return f"! the server knows you no longer, you begin anew; what was said in the meantime is missed{doubt}"
     return None
+
+
+def _file_line(event: FileOffered | FileDone | FileFailed) -> str:
+    name, peer, number = visible(event.name), visible(event.peer), event.id
+    match event:
+        case FileOffered(outgoing=True):
+            return f"* file {number}: {name}, {megabytes(event.size_bytes)}, is offered to {peer}"
+        case FileOffered():
+            size = megabytes(event.size_bytes)
+            return f"* file {number}: {peer} offers {name}, {size}; /accept {number} or /reject {number}"
+        case FileDone(path=path):
+            what = f"{peer} has {name}" if path is None else f"{name} from {peer} is in {visible(path)}"
+            speed = f"{event.goodput_bps / 1e6:.3g} Mbit/s"
+            return f"* file {number}: {what}; {megabytes(event.size_bytes)}, {speed}, SHA-256 {event.sha256[:12]}…"
+    what = "has failed" if event.outcome == "failed" else f"was {event.outcome}"
+    return f"! file {number}: {name} {what}{f': {visible(event.reason)}' if event.reason else ''}"
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{size_bytes / 1e6:.3g} MB" if size_bytes >= 100_000 else f"{size_bytes} B"
 
 
 def colour_of(nick: str) -> str:

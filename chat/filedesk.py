@@ -8,15 +8,16 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path as FilePath
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from chat import events, messages
 from chat.downloads import Part, Source
 from chat.errors import ChatError, FileError, NotRegistered, TooMuchUnderWay
-from chat.files import Incoming, Outgoing
-from chat.loop import Loop, Timer
+from chat.files import Incoming
+from chat.loop import Loop
 from chat.messages import FileAccept, FileAccepted, FileChunk, FileCredit, FileEnd, FileEnded, FileOffer, FileOffered
 from chat.path import Path
+from chat.transfers import File, Received, Sent
 from chat.transport import Transport
 
 #: How long an offer may go unanswered.
@@ -27,8 +28,6 @@ STALL_S = 60.0
 BEGIN_S = 2.0
 #: How often progress is told.
 PROGRESS_NS = 200_000_000
-
-E = TypeVar("E", bound=events.FileEvent)
 
 
 class Host(Protocol):
@@ -45,77 +44,6 @@ class Host(Protocol):
         """The connection that files take just now."""
 
 
-class _File:
-    """A transfer, as either side knows it."""
-
-    def __init__(self, number: int, peer: str, name: str, size: int) -> None:
-        self.id = number
-        self.peer = peer
-        self.name = name
-        self.size = size
-        self.sha256 = ""
-        #: The server's number for it, once it has one.
-        self.file = 0
-        #: Our request that is under way: a refusal of it is the end.
-        self.request = 0
-        self.accepted_ns = 0
-        self.told_ns = 0
-        self.timer: Timer | None = None
-
-    @property
-    def done_bytes(self) -> int:
-        """How much of it has arrived."""
-        raise NotImplementedError
-
-    def describe(self, kind: type[E], *more: Any) -> E:
-        """The event of this kind."""
-        return kind(self.id, isinstance(self, _Sent), self.peer, self.name, self.size, self.sha256, *more)
-
-    def close(self, *, keep: bool) -> None:
-        """Free everything. `keep`: what was received may be of use for another offer."""
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-class _Sent(_File):
-    """We send it."""
-
-    def __init__(self, number: int, peer: str, source: Source, window_bytes: int) -> None:
-        super().__init__(number, peer, source.name, source.size)
-        self.source = source
-        self.flow = Outgoing(source.size, window_bytes)
-
-    @property
-    def done_bytes(self) -> int:
-        return self.flow.confirmed
-
-    def close(self, *, keep: bool) -> None:
-        super().close(keep=keep)
-        self.source.close()
-
-
-class _Received(_File):
-    """We receive it, or may do so."""
-
-    part: Part | None = None
-    flow: Incoming | None = None
-    kept_bytes = 0
-    #: Where it landed.
-    path: FilePath | None = None
-
-    @property
-    def done_bytes(self) -> int:
-        return self.flow.have if self.flow else 0
-
-    def close(self, *, keep: bool) -> None:
-        super().close(keep=keep)
-        if self.part is not None and self.path is None:
-            if keep:
-                self.part.close()
-            else:
-                self.part.discard()
-
-
 class FileDesk:
     """Every method that a program calls takes the number that the events have as `id`."""
 
@@ -124,8 +52,8 @@ class FileDesk:
         self._host = host
         self._on_event = on_event
         self._last_id = 0
-        self._files: dict[int, _File] = {}
-        self._by_number: dict[int, _File] = {}
+        self._files: dict[int, File] = {}
+        self._by_number: dict[int, File] = {}
         #: Our last words on transfers, under way: a refusal says that the other side was faster, which is no news.
         self._last_words: set[int] = set()
         #: The connection in use, to see when it is another one.
@@ -133,6 +61,11 @@ class FileDesk:
 
     def __repr__(self) -> str:
         return f"<FileDesk {len(self._files)} file(s)>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether any file is on its way, or offered by us."""
+        return any(isinstance(file, Sent) or file.accepted_ns for file in self._files.values())
 
     # What the program asks for.
 
@@ -145,7 +78,7 @@ class FileDesk:
         Raises:
             FileError: it cannot be read.
         """
-        file = _Sent(self._next_id(), nick, Source(FilePath(path)), self._host.limits.file_window_bytes)
+        file = Sent(self._next_id(), nick, Source(FilePath(path)), self._host.limits.file_window_bytes)
         self._files[file.id] = file
         self._later(file, 0, partial(self._hash_source, file))
         return file.id
@@ -157,7 +90,7 @@ class FileDesk:
             FileError: there is no such offer, or nothing can be stored in this folder.
         """
         file = self._files.get(number)
-        if not isinstance(file, _Received) or file.part is not None:
+        if not isinstance(file, Received) or file.part is not None:
             raise FileError(f"There is no offer {number}.")
         file.part = Part(FilePath(folder), file.sha256, file.size)
         self._later(file, 0, partial(self._hash_part, file))
@@ -171,7 +104,7 @@ class FileDesk:
         file = self._files.get(number)
         if file is None:
             raise FileError(f"There is no transfer {number}.")
-        offered = isinstance(file, _Received) and file.part is None
+        offered = isinstance(file, Received) and file.part is None
         self._later(file, 0, partial(self._fail, file, "rejected" if offered else "cancelled", reason))
 
     # What the client tells us.
@@ -203,9 +136,9 @@ class FileDesk:
     def flow(self, message: FileChunk | FileCredit, now_ns: int) -> None:
         """A chunk or a credit came, now."""
         file = self._by_number.get(message.file)
-        if isinstance(file, _Received) and isinstance(message, FileChunk) and file.flow is not None:
+        if isinstance(file, Received) and isinstance(message, FileChunk) and file.flow is not None:
             self._take(file, file.flow, message)
-        elif isinstance(file, _Sent) and isinstance(message, FileCredit):
+        elif isinstance(file, Sent) and isinstance(message, FileCredit):
             file.flow.credit(message, now_ns)
             self._progress(file)
             self._pump(file)
@@ -218,15 +151,15 @@ class FileDesk:
             return
         self._transport = transport
         for file in [*self._files.values()]:
-            if isinstance(file, _Sent):
+            if isinstance(file, Sent):
                 self._go_on(file)
-            elif isinstance(file, _Received) and file.flow is not None and way is not None:
+            elif isinstance(file, Received) and file.flow is not None and way is not None:
                 way.pass_on(file.flow.begin())
 
     def room(self) -> None:
         """A connection can take more."""
         for file in [*self._files.values()]:
-            if isinstance(file, _Sent):
+            if isinstance(file, Sent):
                 self._pump(file)
 
     def fail_all(self, reason: str) -> None:
@@ -237,7 +170,7 @@ class FileDesk:
 
     # The sender's side.
 
-    def _hash_source(self, file: _Sent) -> None:
+    def _hash_source(self, file: Sent) -> None:
         try:
             complete = file.source.hash_some()
             if complete:
@@ -251,13 +184,17 @@ class FileDesk:
         no_answer = partial(self._fail, file, "cancelled", "Nobody answered the offer.")
         self._later(file, *((OFFER_S, no_answer) if complete else (0, partial(self._hash_source, file))))
 
-    def _go_on(self, file: _Sent) -> None:
+    def _go_on(self, file: Sent) -> None:
         """From what is confirmed, if it is accepted."""
         if file.accepted_ns or file.flow.started:
             file.flow.rewind()
             self._pump(file)
 
-    def _pump(self, file: _Sent) -> None:
+    def _begin(self, file: Sent) -> None:
+        if file.id in self._files and not file.flow.started:
+            self._go_on(file)
+
+    def _pump(self, file: Sent) -> None:
         way = self._host.file_way()
         while way is not None and not way.backlog and (piece := file.flow.next_piece(self._loop.now_ns())):
             try:
@@ -269,7 +206,7 @@ class FileDesk:
 
     # The receiver's side.
 
-    def _hash_part(self, file: _Received) -> None:
+    def _hash_part(self, file: Received) -> None:
         assert file.part is not None
         try:
             if file.part.hash_some():
@@ -280,7 +217,7 @@ class FileDesk:
         except ChatError as error:
             self._fail(file, "failed", str(error))
 
-    def _take(self, file: _Received, flow: Incoming, chunk: FileChunk) -> None:
+    def _take(self, file: Received, flow: Incoming, chunk: FileChunk) -> None:
         data, credit = flow.chunk(chunk)
         try:
             if data:
@@ -296,7 +233,7 @@ class FileDesk:
             self._progress(file)
         self._finish_if_complete(file)
 
-    def _finish_if_complete(self, file: _Received) -> None:
+    def _finish_if_complete(self, file: Received) -> None:
         if file.path is not None or file.flow is None or file.part is None or not file.flow.complete:
             return
         try:
@@ -304,8 +241,8 @@ class FileDesk:
         except FileError as error:
             self._fail(file, "failed", str(error))
             return
-        self._end(file.file, "done", "")
         self._forget(file, keep=True)
+        self._end(file.file, "done", "")
         self._done(file, 0, file.kept_bytes)
 
     # What both sides have in common.
@@ -318,39 +255,39 @@ class FileDesk:
                 self._end(message.file, "cancelled", "")
                 return
         else:
-            file = _Received(self._next_id(), message.from_, message.name, message.size)
+            file = Received(self._next_id(), message.from_, message.name, message.size)
             file.sha256 = message.sha256
             self._files[file.id] = file
         file.file, file.request = message.file, 0
         self._by_number[message.file] = file
         self._on_event(file.describe(events.FileOffered))
 
-    def _accepted(self, file: _File) -> None:
+    def _accepted(self, file: File) -> None:
         file.request = 0
         file.accepted_ns = file.told_ns = self._loop.now_ns()
         self._watch(file)
-        if isinstance(file, _Received) and file.part is not None:
+        if isinstance(file, Received) and file.part is not None:
             file.flow = Incoming(file.file, file.size, file.part.have)
             file.kept_bytes = file.part.have
             if (way := self._host.file_way()) is not None:
                 way.pass_on(file.flow.begin())
             self._finish_if_complete(file)
-        elif isinstance(file, _Sent):
-            self._loop.call_later(BEGIN_S, lambda: file.flow.started or file.id not in self._files or self._go_on(file))
+        elif isinstance(file, Sent):
+            self._loop.call_later(BEGIN_S, partial(self._begin, file))
 
-    def _ended(self, file: _File, message: FileEnded) -> None:
+    def _ended(self, file: File, message: FileEnded) -> None:
         self._forget(file, keep=message.outcome == "failed")
-        if message.outcome == "done" and isinstance(file, _Sent):
+        if message.outcome == "done" and isinstance(file, Sent):
             self._done(file, file.flow.resent_bytes, 0)
         else:
             self._on_event(file.describe(events.FileFailed, message.outcome, message.reason))
 
-    def _done(self, file: _File, resent_bytes: int, kept_bytes: int) -> None:
-        path = str(file.path) if isinstance(file, _Received) else None
+    def _done(self, file: File, resent_bytes: int, kept_bytes: int) -> None:
+        path = str(file.path) if isinstance(file, Received) else None
         duration_ns = self._loop.now_ns() - file.accepted_ns
         self._on_event(file.describe(events.FileDone, path, duration_ns, kept_bytes, resent_bytes))
 
-    def _fail(self, file: _File, outcome: messages.Outcome, reason: str, *, keep: bool = False) -> None:
+    def _fail(self, file: File, outcome: messages.Outcome, reason: str, *, keep: bool = False) -> None:
         """We end it."""
         self._forget(file, keep=keep)
         if file.file:
@@ -365,18 +302,18 @@ class FileDesk:
             except TooMuchUnderWay:
                 self._loop.call_later(1, partial(self._end, number, outcome, reason))
 
-    def _forget(self, file: _File, *, keep: bool) -> None:
+    def _forget(self, file: File, *, keep: bool) -> None:
         file.close(keep=keep)
         del self._files[file.id]
         self._by_number.pop(file.file, None)
 
-    def _progress(self, file: _File) -> None:
+    def _progress(self, file: File) -> None:
         now_ns = self._loop.now_ns()
         if now_ns - file.told_ns >= PROGRESS_NS:
             file.told_ns = now_ns
             self._on_event(file.describe(events.FileProgress, file.done_bytes))
 
-    def _watch(self, file: _File) -> None:
+    def _watch(self, file: File) -> None:
         """Give up a transfer that makes no progress."""
         done_bytes = file.done_bytes
 
@@ -388,7 +325,7 @@ class FileDesk:
 
         self._later(file, STALL_S, check)
 
-    def _later(self, file: _File, delay_s: float, callback: Callable[[], None]) -> None:
+    def _later(self, file: File, delay_s: float, callback: Callable[[], None]) -> None:
         if file.timer is not None:
             file.timer.cancel()
         file.timer = self._loop.call_later(delay_s, callback)

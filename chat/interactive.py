@@ -4,12 +4,13 @@ import argparse
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
 from chat.client import Mode
-from chat.console import Console
+from chat.console import DOWNLOADS, Console
 from chat.loop import Loop
 from chat.pipe import Pipe
 from chat.recorder import Recorder
@@ -37,7 +38,16 @@ def main() -> int:
         stack.callback(loop.close)
         driver = _driver(loop, options)
         primary = (options.host, options.port)
-        console = Console(loop, options.nick, primary, options.secondary, mode, show=driver.show, recorder=recorder)
+        console = Console(
+            loop,
+            options.nick,
+            primary,
+            options.secondary,
+            mode,
+            show=driver.show,
+            recorder=recorder,
+            downloads=options.downloads,
+        )
         stack.callback(console.client.close)
         driver.run(console)
         return 0 if console.failure is None else _complain(console.failure)
@@ -61,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         help="use no colours; the environment variable NO_COLOR means the same",
     )
     parser.add_argument("--history", metavar="FILE", help="keep what is typed in this file, for the arrow keys")
+    parser.add_argument(
+        "--downloads",
+        metavar="FOLDER",
+        type=Path,
+        default=DOWNLOADS,
+        help="where received files go (default: %(default)s)",
+    )
     parser.add_argument("--record", metavar="FILE.csv", help="write a row for each message")
     return parser
 

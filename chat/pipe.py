@@ -64,6 +64,6 @@ class Pipe:
                 break
             self._after_command = is_command
             enter(console, self._lines.popleft())
-        done = console.leaving or (self._at_end and not self._lines)
+        done = console.leaving or (self._at_end and not self._lines and not console.client.files.busy)
         if done and console.client.registered and not console.client.pending:
             console.go()

@@ -6,7 +6,7 @@ prompt_toolkit's asyncio loop watches the chat's loop: there is one thread, and 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
@@ -48,6 +48,7 @@ class Words(Completer):
             "COMMAND": [command.name for command in COMMANDS],
             "NICK": [*self._console.nicks],
             "ROOM": [*self._console.rooms],
+            "N": self._console.shelf.numbers,
         }
         return sorted(names.get(kind, ()))
 
@@ -70,6 +71,8 @@ class Terminal:
         #: Messages that came while nobody touched a key.
         self._unread = 0
         self._session: PromptSession[str] | None = None
+        #: The progress of files, shown below the input line.
+        self._bars: Callable[[], str] = str
         loop.at_turn_end(self._print)
 
     def show(self, line: str, style: str = "", speaker: str = "") -> None:
@@ -99,6 +102,8 @@ class Terminal:
         changed.clear()
         over = asyncio.create_task(changed.wait())
         session = self._session = self._make_session(console)
+        console.has_bars = True
+        self._bars = console.shelf.bars
         if console.client.registered:
             console.who()
         # Between two prompts too: otherwise Ctrl-C and Ctrl-D would mean something else just then.
@@ -162,5 +167,11 @@ class Terminal:
         if self._lines:
             print_formatted_text(FormattedText(self._lines), end="")
             self._lines = []
-            if self._session is not None:
-                self._session.app.invalidate()
+            self._redraw()
+        elif self._session is not None and self._session.bottom_toolbar != (self._bars() or None):
+            self._redraw()
+
+    def _redraw(self) -> None:
+        if self._session is not None:
+            self._session.bottom_toolbar = self._bars() or None
+            self._session.app.invalidate()

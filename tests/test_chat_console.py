@@ -193,7 +193,7 @@ def test_in_a_pipe(server: ServerProcess, tmp_path: Path, source: str, mode: str
     assert "! There is no command /nope; /help lists them all." in lines
     assert "! Usage: /msg NICK TEXT" in lines
     assert "! Nobody here is called zoe." in lines
-    assert "/exit           leave; so do Ctrl-D and Ctrl-C" in lines
+    assert "/exit            leave; so do Ctrl-D and Ctrl-C" in lines
     for text in ("you → Ana: psst  (", r"Ana: hello \x1b[31m wörld  (", "Ana: /slash  ("):
         assert any(line.startswith(text) for line in lines), text
     with record.open() as recorded:
