@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.recorder import Recorder, SentCount
-from loadtests.samples import RECORDS, SENT
+from loadtests.samples import DELIVERED, RECORDS, SENT, USERS_PER_WORKER
 
 #: File in a trial's folder in which the master says who and what is missing, a sentence a line.
 LOST = "lost.txt"
@@ -131,18 +131,36 @@ class Collector:
         lost = {record.name: worker.missing_bytes[record.name] // record.packer.size for record in RECORDS}
         messages = lost.pop(SENT.name)
         others = sum(lost.values())
-        unseen = 0 if worker.has_finished else self._unseen(worker)
-        count = "an unknown number" if unseen is None else str(messages + unseen)
+        if worker.has_finished:
+            count = str(messages)
+        elif (total := self._counted(worker)) is not None:
+            count = str(messages + total - worker.taken_bytes[SENT.name] // SENT.packer.size)
+        else:
+            count = f"at least {max(messages, self._heard_only(worker))}"
         return f"{count} of its messages" + (f" and {others} of its other records are" if others else " are")
 
-    def _unseen(self, worker: _Worker) -> int | None:
-        """How many messages a dead worker sent after its last batch; None if that cannot be known here."""
+    def _counted(self, worker: _Worker) -> int | None:
+        """How many messages a dead worker sent; None if that cannot be known here."""
         if not worker.count_file or worker.start["clock"] != self._clock:
             return None
         try:
-            return SentCount.read(Path(worker.count_file)) - worker.taken_bytes[SENT.name] // SENT.packer.size
+            return SentCount.read(Path(worker.count_file))
         except OSError:  # in a container with files of its own
             return None
+
+    def _heard_only(self, worker: _Worker) -> int:
+        """How many messages of a dead worker's users have reached users of others, and are not among its records."""
+        if self._folder is None:
+            return 0
+        heard = {
+            (sender, number)
+            for file in self._folder.glob(f"*.{DELIVERED.name}")
+            for _, sender, number, *_ in DELIVERED.packer.iter_unpack(file.read_bytes())
+            if sender // USERS_PER_WORKER == worker.index
+        }
+        sent = self._file(worker, SENT.name)
+        known = SENT.packer.iter_unpack(sent.read_bytes() if sent.exists() else b"")
+        return len(heard - {(user, number) for user, number, *_ in known})
 
     def _file(self, worker: _Worker, suffix: str) -> Path:
         assert self._folder
