@@ -23,10 +23,10 @@ _INTERVAL_S, _BUDGET_S = 0.004, 2.5
 _SHARE_OF_RATE = 0.2
 
 #: A delay may be off by this share of it and this much.
-DELAY_SHARE, DELAY_S = 0.05, 0.001
+DELAY_SHARE, DELAY_S = 0.02, 0.0005
 _JITTER_S = 0.0005
 #: A rate may be off by this share; where most packets are lost before they reach it, it is not measured.
-_RATE_SHARE, _MOST_LOSS = 0.03, 0.5
+RATE_SHARE, _MOST_LOSS = 0.03, 0.5
 #: Chance alone moves a figure out of its window once in 10,000 times.
 _ALPHA = 1e-4
 _STANDARD_ERRORS = statistics.NormalDist().inv_cdf(1 - _ALPHA / 2)
@@ -129,7 +129,7 @@ def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -
     """The row of the rate; corrupt packets occupy the link, but do not arrive."""
     assert direction.rate_bps is not None, "only a link with a rate has one"
     expected_bps = direction.rate_bps * (1 - direction.corrupt)
-    low, high = expected_bps * (1 - _RATE_SHARE), expected_bps * (1 + _RATE_SHARE)
+    low, high = expected_bps * (1 - RATE_SHARE), expected_bps * (1 + RATE_SHARE)
     stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0)
     return _row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
 

@@ -9,13 +9,15 @@ import time
 from dataclasses import dataclass
 
 from loadtests.errors import LinkError
-from loadtests.link.calibrate import DELAY_S, DELAY_SHARE, LinkRow, loss_window, mean_and_chance, model_streams
+from loadtests.link.calibrate import LinkRow, loss_window, mean_and_chance, model_streams
 from loadtests.link.probes import ProbeStream
 from loadtests.link.profile import Direction, LinkProfile
 
 _COUNT, _INTERVAL_S = 60, 0.02
 #: A lost SYN is sent again after a second (RFC 6298), so whatever took this much longer than the rest was lost.
 _LOST_AFTER_S = 0.5
+#: A network that is not ours, and a process that must be woken, may move a median by this share of it and this much.
+_SHARE, _WITHIN_S = 0.05, 0.001
 
 Address = tuple[str, int]
 
@@ -100,7 +102,7 @@ def judge(link: LinkProfile, before: Handshakes, now: Handshakes) -> list[LinkRo
     """The rows of a link, there and back: what the network did without it and what it adds, beside what is now."""
     link_s, chance_s = added_s(link)
     expected_s = before.median_s + link_s
-    window_s = DELAY_SHARE * expected_s + DELAY_S + before.spread_s + chance_s
+    window_s = _SHARE * expected_s + _WITHIN_S + before.spread_s + chance_s
     windows = [loss_window(direction, _stream(way)) for way, direction in _ways(link)]
     expected = _either(before.lost_ratio, *(direction.expected_loss for _, direction in _ways(link)))
     low, high = _either(*(low for low, _ in windows)), _either(before.lost_ratio, *(high for _, high in windows))

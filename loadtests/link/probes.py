@@ -1,6 +1,7 @@
 """Small UDP packets sent across every path in both directions at a steady pace, and when each arrived.
 
-One process holds a socket in each namespace, and both read the same clock, so one-way delays are true ones.
+One process holds a socket in each namespace, and both read the same clock, so one-way delays are true ones. The kernel
+says when a probe arrived: however late this process reads it, that is not the link's.
 """
 
 import contextlib
@@ -16,6 +17,9 @@ from loadtests.link.topology import CLIENT, SERVER, client_address, server_addre
 
 _PORT = 9  # discard
 _PAYLOAD = struct.Struct("!IQ")  # sequence number, time of sending in ns
+#: The kernel's receive time, CLOCK_REALTIME; Python has no name for it.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@ll")
 #: Size of a probe as an IP packet: IPv4 and UDP headers and the payload.
 PROBE_BYTES = 20 + 8 + _PAYLOAD.size
 #: How long after the slowest link's delay a probe still counts as late rather than lost.
@@ -65,7 +69,7 @@ def run_probes(streams: list[ProbeStream]) -> None:
             while due and due[0][0] <= time.monotonic():
                 when_s, index, sequence = heapq.heappop(due)
                 stream = streams[index]
-                ends[stream.path][stream.direction == "down"].send(_PAYLOAD.pack(sequence, time.monotonic_ns()))
+                ends[stream.path][stream.direction == "down"].send(_PAYLOAD.pack(sequence, time.time_ns()))
                 if sequence + 1 < stream.count:
                     heapq.heappush(due, (when_s + stream.interval_s, index, sequence + 1))
 
@@ -78,6 +82,7 @@ def open_ends(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.soc
         with Namespace(name).entered():
             end = open_sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         end.bind((own, _PORT))
         end.connect((peer, _PORT))
         sockets.append(end)
@@ -87,5 +92,6 @@ def open_ends(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.soc
 def _receive(receiver: socket.socket, stream: ProbeStream) -> None:
     with contextlib.suppress(BlockingIOError):
         while True:
-            sequence, sent_ns = _PAYLOAD.unpack(receiver.recv(_PAYLOAD.size))
-            stream.arrivals.append((sequence, time.monotonic_ns() - sent_ns))
+            payload, ((_, _, stamp),), _, _ = receiver.recvmsg(_PAYLOAD.size, socket.CMSG_SPACE(_TIMESPEC.size))
+            (sequence, sent_ns), (seconds, nanoseconds) = _PAYLOAD.unpack(payload), _TIMESPEC.unpack(stamp)
+            stream.arrivals.append((sequence, seconds * 1_000_000_000 + nanoseconds - sent_ns))

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from loadtests.errors import ExitCode
 from loadtests.link.bulk import measure_rate
-from loadtests.link.calibrate import loss_window, median_s, model_streams, plan_probes
+from loadtests.link.calibrate import DELAY_S, DELAY_SHARE, RATE_SHARE, loss_window, median_s, model_streams, plan_probes
 from loadtests.link.lab import open_lab
 from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import known_links, load_profile
@@ -15,8 +15,8 @@ from loadtests.link.profile import Direction, LinkProfile
 
 _JITTER_PROBES = 1000
 _LOSS_PROBES, _LOSS_INTERVAL_S, _SHARE_OF_RATE = 5000, 0.0012, 0.5
-#: Tolerances: of a round trip, of a rate; and how seldom chance leaves the interval of a loss.
-_RTT_S, _RTT_SHARE, _RATE_SHARE, _ALPHA = 0.0005, 0.02, 0.03, 0.01
+#: How seldom chance leaves the interval of a loss.
+_ALPHA = 0.01
 
 
 def survey_link(link: LinkProfile) -> tuple[str, bool]:
@@ -26,7 +26,7 @@ def survey_link(link: LinkProfile) -> tuple[str, bool]:
     run_probes(streams)
     rtt_s = sum(map(median_s, streams))
     expected_s = sum(fmean(map(median_s, model_streams(stream, ways[stream.direction]))) for stream in streams)
-    trusted = abs(rtt_s - expected_s) <= _RTT_S + _RTT_SHARE * expected_s
+    trusted = abs(rtt_s - expected_s) <= DELAY_S + DELAY_SHARE * expected_s
 
     losses = []
     streams = [_loss_stream(way, direction) for way, direction in ways.items()]
@@ -41,7 +41,7 @@ def survey_link(link: LinkProfile) -> tuple[str, bool]:
     for way, direction in ways.items():
         if direction.rate_bps:
             ratio = measure_rate("primary", way, direction).rate_bps / direction.rate_bps
-            trusted &= abs(ratio - 1) <= _RATE_SHARE
+            trusted &= abs(ratio - 1) <= RATE_SHARE
             rates.append(f"{direction.rate_bps / 1e6:g} ({ratio - 1:+.1%})")
         else:
             rates.append("–")
