@@ -98,7 +98,7 @@ def test_the_round_trip_is_both_ways() -> None:
 def test_probes_take_little_time_and_little_of_the_rate(direction: Direction) -> None:
     stream = plan_probes("primary", "up", direction)
     assert 50 <= stream.count <= 250
-    assert stream.duration_s < 15
+    assert stream.count * stream.interval_s < 13
     assert stream.interval_s >= 2 * direction.jitter_s
     assert stream.interval_s * 0.2001 >= direction.transmission_s(PROBE_BYTES)
 

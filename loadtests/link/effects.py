@@ -9,6 +9,7 @@ An effect outlives a change of the link: `set` gives it new numbers, and what it
 """
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
 from random import Random
@@ -41,11 +42,25 @@ class Effect(Protocol):
         ...
 
 
-class RandomLoss:
+class Loss(ABC):
+    """What all losses share: a packet that is not lost leaves at once."""
+
+    dropped = 0
+
+    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
+        if self._loses(at_ns):
+            self.dropped += 1
+            return None
+        return at_ns
+
+    @abstractmethod
+    def _loses(self, at_ns: int) -> bool: ...
+
+
+class RandomLoss(Loss):
     """Each packet is lost with the same probability, whatever happened to the others."""
 
     def __init__(self, random: Random) -> None:
-        self.dropped = 0
         self._random = random.random
         self._ratio = 0.0
 
@@ -57,18 +72,14 @@ class RandomLoss:
         assert isinstance(direction.loss, float), "wanted"
         self._ratio = direction.loss
 
-    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
-        if self._random() < self._ratio:
-            self.dropped += 1
-            return None
-        return at_ns
+    def _loses(self, at_ns: int) -> bool:
+        return self._random() < self._ratio
 
 
-class BurstyLoss:
+class BurstyLoss(Loss):
     """Gilbert–Elliott: the state steps first, but the loss is that of the state before the step, as in netem."""
 
     def __init__(self, random: Random) -> None:
-        self.dropped = 0
         self._random = random.random
         self._model = GilbertElliott(0, 1)
         self._bad = False
@@ -81,21 +92,17 @@ class BurstyLoss:
         assert isinstance(direction.loss, GilbertElliott), "wanted"
         self._model = direction.loss
 
-    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
+    def _loses(self, at_ns: int) -> bool:
         model, was_bad = self._model, self._bad
         if self._random() < (model.r if was_bad else model.p):
             self._bad = not was_bad
-        if self._random() < (model.bad_loss if was_bad else model.good_loss):
-            self.dropped += 1
-            return None
-        return at_ns
+        return self._random() < (model.bad_loss if was_bad else model.good_loss)
 
 
-class TimedLoss:
+class TimedLoss(Loss):
     """Gilbert–Elliott in time: good and bad states of random length, whether packets come or not."""
 
     def __init__(self, random: Random) -> None:
-        self.dropped = 0
         self._random = random
         self._model = TimedBursts(1, 1)
         self._bad = True  # the first step makes it good
@@ -110,15 +117,12 @@ class TimedLoss:
         self._model = direction.loss
         self._until_ns = max(self._until_ns, at_ns)
 
-    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
+    def _loses(self, at_ns: int) -> bool:
         model = self._model
         while self._until_ns <= at_ns:
             self._bad = not self._bad
             self._until_ns += self._random.expovariate(1e-9 / (model.bad_s if self._bad else model.good_s))
-        if self._random.random() < (model.bad_loss if self._bad else model.good_loss):
-            self.dropped += 1
-            return None
-        return at_ns
+        return self._random.random() < (model.bad_loss if self._bad else model.good_loss)
 
 
 class Delay:
@@ -154,13 +158,33 @@ class Delay:
         return self._last_ns
 
 
-class Rate:
-    """One packet at a time at so many bits per second; a packet that finds the queue full is dropped."""
+class Queue(ABC):
+    """What all rates share: packets are sent one after the other; one that finds the queue full is dropped."""
 
     def __init__(self, random: Random) -> None:
         self.dropped = 0
         #: When each packet still here will have been sent.
         self._departures_ns: deque[int] = deque()
+        self._queue_packets = 0
+
+    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
+        departures_ns = self._departures_ns
+        while departures_ns and departures_ns[0] <= at_ns:
+            departures_ns.popleft()
+        if len(departures_ns) >= self._queue_packets:
+            self.dropped += 1
+            return None
+        departs_ns = self._departs_ns(at_ns, departures_ns[-1] if departures_ns else at_ns, ip_bytes)
+        departures_ns.append(departs_ns)
+        return departs_ns
+
+    @abstractmethod
+    def _departs_ns(self, at_ns: int, free_ns: int, ip_bytes: int) -> int:
+        """When the packet has been sent, if the link is free from `free_ns` on."""
+
+
+class Rate(Queue):
+    """So many bits per second."""
 
     @staticmethod
     def wanted(direction: Direction) -> bool:
@@ -171,24 +195,15 @@ class Rate:
         self._ns_per_byte = 8e9 / direction.rate_bps
         self._queue_packets = direction.queue_packets
 
-    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
-        departures_ns = self._departures_ns
-        while departures_ns and departures_ns[0] <= at_ns:
-            departures_ns.popleft()
-        if len(departures_ns) >= self._queue_packets:
-            self.dropped += 1
-            return None
-        starts_ns = departures_ns[-1] if departures_ns else at_ns
-        departures_ns.append(starts_ns + int((ip_bytes + ETHERNET_HEADER_BYTES) * self._ns_per_byte))
-        return departures_ns[-1]
+    def _departs_ns(self, at_ns: int, free_ns: int, ip_bytes: int) -> int:
+        return free_ns + int((ip_bytes + ETHERNET_HEADER_BYTES) * self._ns_per_byte)
 
 
-class Opportunities:
-    """The rate of a trace: packets leave when its lines say (see `trace.py`); a full queue drops."""
+class Opportunities(Queue):
+    """The rate of a trace: packets leave when its lines say (see `trace.py`)."""
 
     def __init__(self, random: Random) -> None:
-        self.dropped = 0
-        self._departures_ns: deque[int] = deque()
+        super().__init__(random)
         self._path = ""
         #: The opportunity in use, counted from the beginning of the trace, and what is left of it.
         self._number, self._left_bytes = 0, 0
@@ -205,13 +220,7 @@ class Opportunities:
             self._times_ms = read_trace(self._path)
             self._number, self._left_bytes = 0, OPPORTUNITY_BYTES
 
-    def leaves_ns(self, at_ns: int, ip_bytes: int) -> int | None:
-        departures_ns = self._departures_ns
-        while departures_ns and departures_ns[0] <= at_ns:
-            departures_ns.popleft()
-        if len(departures_ns) >= self._queue_packets:
-            self.dropped += 1
-            return None
+    def _departs_ns(self, at_ns: int, free_ns: int, ip_bytes: int) -> int:
         if self._time_ns(self._number) < at_ns:
             self._number, self._left_bytes = self._first_after(at_ns), OPPORTUNITY_BYTES
         needed_bytes = ip_bytes + OPPORTUNITY_BYTES - 1500
@@ -219,8 +228,7 @@ class Opportunities:
             needed_bytes -= self._left_bytes
             self._number, self._left_bytes = self._number + 1, OPPORTUNITY_BYTES
         self._left_bytes -= needed_bytes
-        departures_ns.append(self._time_ns(self._number))
-        return departures_ns[-1]
+        return self._time_ns(self._number)
 
     def _time_ns(self, number: int) -> int:
         turn, index = divmod(number, len(self._times_ms))

@@ -6,7 +6,6 @@ went wrong. Then each line it reads is answered by a line of JSON: `stats` by th
 At end of input it ends, and its devices vanish with it.
 """
 
-import contextlib
 import fcntl
 import gc
 import heapq
@@ -22,6 +21,7 @@ from loadtests.link import syscalls
 from loadtests.link.backend import LinkChange, LinkStats
 from loadtests.link.namespaces import Namespace
 from loadtests.link.pipeline import Pipeline
+from loadtests.link.priority import run_at_once
 from loadtests.link.profile import Direction, LinkProfile
 from loadtests.link.topology import CLIENT, SERVER
 
@@ -236,8 +236,7 @@ def main() -> int:
         _say(f"{_TUN}: {error.strerror}".encode())
         return 1
     syscalls.prctl(syscalls.PR_SET_TIMERSLACK, 1)  # timeouts end to the nanosecond, not up to 50 µs later
-    with contextlib.suppress(PermissionError):  # an ordinary user may not; a loaded machine then shows as lateness
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    run_at_once()
     gc.disable()  # packets make no cycles, and a collection would make them late
     _say(b"ready")
     Ferry(crossings, control).run()

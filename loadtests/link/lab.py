@@ -12,6 +12,7 @@ from loadtests.link.links import Links
 from loadtests.link.namespaces import Namespace
 from loadtests.link.netem import NetemBackend, kernel_has_netem
 from loadtests.link.plain import PlainBackend
+from loadtests.link.priority import running_at_once
 from loadtests.link.profile import LinkProfile
 from loadtests.link.qdisc import beyond_netem
 from loadtests.link.topology import CLIENT, SERVER, server_address
@@ -38,7 +39,8 @@ class Lab(Links):
         self.addresses = {path: server_address(path) for path in self.links}
 
     def _calibrate_once(self) -> list[LinkRow]:
-        return calibrate(self.links)
+        with running_at_once():
+            return calibrate(self.links)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ says when a probe arrived: however late this process reads it, that is not the l
 
 import contextlib
 import heapq
+import math
 import select
 import socket
 import struct
@@ -45,11 +46,6 @@ class ProbeStream:
         """How many arrived at least once."""
         return len({sequence for sequence, _ in self.arrivals})
 
-    @property
-    def duration_s(self) -> float:
-        """From the first sending to when the last can be given up."""
-        return self.count * self.interval_s + self.longest_s + _GRACE_S
-
 
 def run_probes(streams: list[ProbeStream]) -> None:
     """Send all probes of all streams at once, and note the arrivals in each."""
@@ -61,7 +57,7 @@ def run_probes(streams: list[ProbeStream]) -> None:
         for index, stream in enumerate(streams):
             receivers[ends[stream.path][stream.direction == "up"]] = stream
             heapq.heappush(due, (start_s, index, 0))
-        end_s = start_s + max(stream.duration_s for stream in streams)
+        end_s = math.inf
         while (now_s := time.monotonic()) < end_s and any(stream.arrived < stream.count for stream in streams):
             readable, _, _ = select.select(receivers, (), (), max(0, (due[0][0] if due else end_s) - now_s))
             for receiver in readable:
@@ -71,7 +67,11 @@ def run_probes(streams: list[ProbeStream]) -> None:
                 stream = streams[index]
                 ends[stream.path][stream.direction == "down"].send(_PAYLOAD.pack(sequence, time.time_ns()))
                 if sequence + 1 < stream.count:
-                    heapq.heappush(due, (when_s + stream.interval_s, index, sequence + 1))
+                    # After a pause of this process the probes must not come in a heap, which a narrow link would drop.
+                    next_s = max(when_s + stream.interval_s, time.monotonic() + stream.interval_s / 2)
+                    heapq.heappush(due, (next_s, index, sequence + 1))
+            if not due and end_s == math.inf:
+                end_s = time.monotonic() + max(stream.longest_s for stream in streams) + _GRACE_S
 
 
 def open_ends(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
