@@ -20,6 +20,10 @@ from chat.loop import Loop
 from chat.transport import Address
 
 
+#: How long all may take to see what was sent: a narrow link carries on for minutes after.
+DRAIN_S = 300.0
+
+
 @dataclass
 class Plan:
     """What is done to whom."""
@@ -60,12 +64,12 @@ class Verdict:
 class Chaos:
     """One run on one loop."""
 
-    def __init__(self, plan: Plan, server: Address) -> None:
+    def __init__(self, plan: Plan, *ways: Address) -> None:
         self.plan = plan
         self.verdict = Verdict()
         self._rng = random.Random(plan.seed)
         self._loop = Loop()
-        self._relays = [Relay(self._loop, server), Relay(self._loop, server)]
+        self._relays = [Relay(self._loop, way) for way in ways]
         self._sent: list[str] = []
         self._seen: dict[ChatClient, list[tuple[int, str]]] = {}
         self._stopping = False
@@ -85,7 +89,7 @@ class Chaos:
         end_ns = self._loop.now_ns() + int(plan.duration_s * 1e9)
         self._until(lambda: self._loop.now_ns() >= end_ns, plan.duration_s + 5)
         self._stopping = True
-        self._until(self._complete, 90)
+        self._until(self._complete, DRAIN_S)
         self._judge()
         for client in self._seen:
             client.close()
@@ -173,6 +177,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="messages per second, of all together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--host", help="a server that already runs; one is started otherwise")
+    parser.add_argument("--secondary", help="its address on the other path, if that is not the same")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--mode", choices=("single", "standby", "redundant"), action="append")
     options = parser.parse_args()
@@ -180,9 +185,9 @@ def main() -> int:
     modes: list[Mode] = options.mode or ["single", "standby", "redundant"]
     for mode in modes:
         server = None if options.host else ServerProcess()
-        address = (options.host, options.port) if server is None else server.address
+        host, port = (options.host, options.port) if server is None else server.address
         plan = Plan(mode, options.clients, options.rate, options.seconds, seed=options.seed)
-        verdict = Chaos(plan, address).run()
+        verdict = Chaos(plan, (host, port), (options.secondary or host, port)).run()
         print(mode, verdict, flush=True)
         good &= verdict.good
         if server is not None:

@@ -11,7 +11,7 @@ from chat.client import Mode
 def test_chaos(mode: Mode) -> None:
     plan = Plan(mode, clients=10, rate=200, duration_s=2, reset_every_s=0.05, outage_every_s=1.5, outage_s=0.4)
     with server_process() as server:
-        verdict = Chaos(plan, server.address).run()
+        verdict = Chaos(plan, server.address, server.address).run()
     assert verdict.good, verdict
     assert verdict.sent > 100
     assert verdict.resets > 10
