@@ -19,7 +19,6 @@ from chat.events import Closed, Echoed, Event, Gap, Received, Reconnecting, Star
 from chat.loop import Loop
 from chat.transport import Address
 
-
 #: How long all may take to see what was sent: a narrow link carries on for minutes after.
 DRAIN_S = 300.0
 
