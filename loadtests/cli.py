@@ -172,7 +172,9 @@ def _run(arguments: argparse.Namespace) -> int:
         trials = plan(document)
         _check_interface(trials, arguments.interface)
         if arguments.master and any(trial.links for trial in trials):
-            raise HarnessError("run --master: workers elsewhere cannot be behind a link here; say `server: HOST:PORT`")
+            raise HarnessError(
+                "run --master: workers elsewhere cannot be behind a link here; say `server: HOST:PORT`, and no link"
+            )
         directory = RunDirectory.create(
             arguments.results, document, arguments.backend, arguments.interface, options, captures=arguments.capture
         )
