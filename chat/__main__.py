@@ -9,6 +9,7 @@ import signal
 import sys
 
 from chat.errors import ChatError
+from chat.journal import Journal, JournalError
 from chat.loop import Loop
 from chat.monitor import TcpMonitor
 from chat.server import GRACE_S, ChatServer
@@ -36,11 +37,16 @@ def serve() -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--tcp-info", metavar="FILE.csv", help="record each connection's TCP_INFO every second")
+    parser.add_argument(
+        "--journal", metavar="FILE", help="keep what is said in the rooms in this file, so that a restart loses nothing"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
     loop = Loop()
+    journal = None
     try:
+        journal = Journal(options.journal) if options.journal else None
         server = ChatServer(
             loop,
             options.host,
@@ -48,6 +54,7 @@ def serve() -> None:
             congestion=options.congestion,
             grace_s=options.grace,
             slow=options.slow,
+            journal=journal,
         )
     except ChatError as error:
         sys.exit(_complain("chat-server", error))
@@ -58,7 +65,12 @@ def serve() -> None:
             except OSError as error:
                 sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
             TcpMonitor(loop, server, file)
-        _run(loop, server)
+        try:
+            _run(loop, server)
+            if journal is not None:
+                journal.close()
+        except JournalError as error:
+            sys.exit(_complain("chat-server", error))
 
 
 def _run(loop: Loop, server: ChatServer) -> None:

@@ -260,15 +260,18 @@ class ChatClient(Speaker):
 
     def _welcome(self, path: Path, message: messages.Welcome) -> None:
         rooms = self._session.rooms[1:]
-        self._session.welcome(message)
+        can_go_on = self._session.welcome(message)
         path.accepted()
         path.follows = path.carries = True
-        self._session.following.add(path.name)
+        if can_go_on:
+            self._attach(path, follow=True)
+        else:
+            self._session.following.add(path.name)
         for room in rooms:
             self.join(room)
         if self.away:
             self._back()
-            self._on_event(StartedAnew(message.nick, self._in_doubt))
+            self._on_event(StartedAnew(message.nick, self._in_doubt, missed=not can_go_on))
         else:
             self._on_event(Registered(message.nick))
         self._on_event(PathUp(path.name))

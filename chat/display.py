@@ -98,9 +98,10 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             return "! no connection any more; trying to come back"
         case Resumed():
             return "* back; what you missed follows"
-        case StartedAnew(in_doubt=in_doubt):
+        case StartedAnew(in_doubt=in_doubt, missed=missed):
             doubt = f"; {len(in_doubt)} of your message(s) may not have been accepted" if in_doubt else ""
-            return f"! the server knows you no longer, you begin anew; what was said in the meantime is missed{doubt}"
+            meantime = "what was said in the meantime is missed" if missed else "what you missed follows"
+            return f"! the server knows you no longer, you begin anew; {meantime}{doubt}"
     return None
 
 

@@ -176,14 +176,14 @@ class Resumed(_Event, frozen=True):
 
 
 class StartedAnew(_Event, frozen=True):
-    """After :class:`Reconnecting`: the server knows the session no longer, so that another one has begun.
-
-    What others said in the meantime is missed.
-    """
+    """After :class:`Reconnecting`: the server knows the session no longer, so that another one has begun."""
 
     nick: str
     #: Messages that were under way: it is unknown whether they were accepted. In the order they were sent.
     in_doubt: tuple[int, ...]
+    #: Whether what was said in the meantime is missed. If not, it follows, and with it the echo of those messages in
+    #: doubt that were accepted.
+    missed: bool = True
 
 
 class Closed(_Event, frozen=True):

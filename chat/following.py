@@ -1,21 +1,28 @@
 """Following: which connection follows which log, and who has something new to be sent."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from chat.log import Log
 from chat.members import Connection
 from chat.messages import Message
 from chat.wire import encode
 
-#: Called with a log and the line that was just appended to it.
-Keep = Callable[[Log, bytes], None]
+
+class Keeper:
+    """Is told what becomes of logs, and keeps nothing; a journal does better."""
+
+    def keep(self, log: Log, line: bytes) -> None:
+        """This line was just appended to the log."""
+
+    def forget(self, log: Log) -> None:
+        """The log is there no more."""
 
 
 class Following:
     """Lines go into logs here, and connections are followed up."""
 
-    def __init__(self, keep: Keep) -> None:
-        self._keep = keep
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
         #: Those who have room for what is new in each log.
         self._followers: dict[Log, dict[Connection, None]] = {}
         self._grown: dict[Log, None] = {}
@@ -31,6 +38,7 @@ class Following:
     def close(self, log: Log) -> None:
         """Nobody follows the log any more."""
         del self._followers[log]
+        self._keeper.forget(log)
 
     def hold(self, connection: Connection) -> None:
         """The connection takes nothing just now: however its logs grow, that costs nothing until :meth:`unhold`."""
@@ -62,7 +70,7 @@ class Following:
         line = encode(message)
         log.append(line)
         self._grown[log] = None
-        self._keep(log, line)
+        self._keeper.keep(log, line)
 
     def tell(self, connection: Connection, message: Message) -> None:
         """Send a line to this connection alone."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from chat.courier import Courier
 from chat.directory import Directory, in_use
 from chat.errors import Refusal
-from chat.following import Following, Keep
+from chat.following import Following, Keeper
 from chat.log import Log
 from chat.members import Connection, Room, Session
 from chat.messages import (
@@ -50,6 +50,7 @@ from chat.messages import (
     Welcome,
     Who,
 )
+from chat.names import check_text
 from chat.rooms import Rooms
 from chat.wire import encode
 
@@ -66,7 +67,8 @@ class Hub:
         *,
         limits: Limits | None = None,
         rooms: Rooms | None = None,
-        keep: Keep = lambda _log, _line: None,
+        keeper: Keeper | None = None,
+        history: str = "",
         inbox_lines: int = 1_024,
         inbox_bytes: int = 128 << 10,
     ) -> None:
@@ -81,8 +83,10 @@ class Hub:
         self._by_token: dict[str, Session] = {}
         #: Sessions without a connection: until when they are kept (ns), and why they will have left.
         self._away: dict[Session, tuple[int, str]] = {}
-        self._following = Following(keep)
-        self._following.open(self.rooms.lobby.log)
+        self._history = history
+        self._following = Following(keeper or Keeper())
+        for room in self.rooms:
+            self._following.open(room.log)
         self._courier = Courier(self.limits, self._log_private, self._following.look_at)
 
     def __repr__(self) -> str:
@@ -140,6 +144,11 @@ class Hub:
         for session, (keep_until_ns, reason) in [*self._away.items()]:
             if keep_until_ns <= now_ns:
                 self._end(session, reason)
+
+    def forget_empty_rooms(self) -> None:
+        """Nobody came back to these since a restart."""
+        for room in [*self.rooms]:
+            self._forget_if_empty(room)
 
     def close(self, reason: str) -> None:
         """End every session without telling the others, who are all told the same."""
@@ -213,7 +222,7 @@ class Hub:
         elif not key or session.key != key:
             raise in_use(nick, session)
         cursors = {log.name: log.last_seq for log in _logs_of(session)}
-        self.tell(connection, Welcome(session.nick, session.token, cursors, self.limits))
+        self.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
         self._follow(connection, session, cursors)
 
     def _begin(self, nick: str, key: str) -> Session:
@@ -262,23 +271,26 @@ class Hub:
     ) -> None:
         match message:
             case Say(text, number, name):
-                self._check_text(text)
-                room = self._room_of(session, name)
+                check_text(text, self.limits.text_bytes)
+                room = self.rooms.of(session, name)
                 log = room.log
                 self._following.append(log, Said(log.name, log.last_seq + 1, session.nick, text, number))
             case Tell(nick, text, number):
-                self._check_text(text)
+                check_text(text, self.limits.text_bytes)
                 recipient = self._directory.called(nick)
                 for inbox in {recipient.inbox: None, session.inbox: None}:
                     told = Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number)
                     self._following.append(inbox, told)
             case Nick(nick, number):
                 self._rename(session, nick, number)
-            case Join(name, number):
-                self._join(session, name)
+            case Join(name, number, cursor):
+                room = self._join(session, name, cursor)
                 self._tell_member(session, number)
+                for connection in session.following:
+                    if room.log not in connection.outbox.logs:
+                        self._following.follow(connection, room.log, session.rooms[room])
             case Leave(name, number):
-                self._leave(session, self._room_of(session, name))
+                self._leave(session, self.rooms.of(session, name))
                 self._tell_member(session, number)
             case FileOffer(nick):
                 self._courier.offer(session, self._directory.called(nick), message)
@@ -286,12 +298,6 @@ class Hub:
                 self._courier.accept(session, message)
             case FileEnd():
                 self._courier.end(session, message)
-
-    def _check_text(self, text: str) -> None:
-        if not text:
-            raise Refusal("empty_text", "The text is empty.")
-        if len(text) * 4 > self.limits.text_bytes and len(text.encode()) > self.limits.text_bytes:
-            raise Refusal("text_too_long", f"The text is longer than {self.limits.text_bytes} bytes.")
 
     def _rename(self, session: Session, nick: str, number: int | None) -> None:
         nick, old = self._directory.clean(nick), session.nick
@@ -302,22 +308,21 @@ class Hub:
 
     # Rooms.
 
-    def _room_of(self, session: Session, name: str) -> Room:
+    def _join(self, session: Session, name: str, cursor: int | None) -> Room:
         room = self.rooms.find(name)
-        if room not in session.rooms:
-            raise Refusal("not_in_room", f"You are not in the room {name}.")
-        assert room is not None
-        return room
-
-    def _join(self, session: Session, name: str) -> None:
-        if self.rooms.find(name) in session.rooms:
-            return
+        if room is not None and room in session.rooms:
+            return room
         if len(session.rooms) > self.limits.rooms:
             raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
         room = self.rooms.open(name)
+        if not room.members:
+            self._following.open(room.log)
+        before = room.log.last_seq
+        is_new = before < room.log.first_seq
         self._enter_room(session, room)
-        for connection in session.following:
-            self._following.follow(connection, room.log, room.log.last_seq)
+        if cursor is not None and not is_new:
+            session.rooms[room] = min(cursor, before)
+        return room
 
     def _leave(self, session: Session, room: Room) -> None:
         if room is self.rooms.lobby:
@@ -334,8 +339,6 @@ class Hub:
 
     def _enter_room(self, session: Session, room: Room) -> None:
         log = room.log
-        if not room.members and room is not self.rooms.lobby:
-            self._following.open(log)
         # Announced before the newcomer follows: its cursor begins after its own arrival.
         self._following.append(log, Joined(log.name, log.last_seq + 1, session.nick))
         room.members[session] = None
@@ -346,9 +349,12 @@ class Hub:
         del room.members[session]
         if room.members or room is self.rooms.lobby:
             self._following.append(log, Left(log.name, log.last_seq + 1, session.nick, reason))
-        else:
+        self._forget_if_empty(room)
+
+    def _forget_if_empty(self, room: Room) -> None:
+        if not room.members and room is not self.rooms.lobby:
             self.rooms.forget(room)
-            self._following.close(log)
+            self._following.close(room.log)
 
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
         session, number = connection.session, getattr(message, "id", None)

@@ -28,8 +28,8 @@ class Log:
     def __init__(self, name: str, *, max_lines: int, max_bytes: int, after: int = 0) -> None:
         self.name = name
         self.first_seq = after + 1
-        self._max_lines = max_lines
-        self._max_bytes = max_bytes
+        self.max_lines = max_lines
+        self.max_bytes = max_bytes
         self._bytes = 0
         self._lines: list[bytes] = []
         #: Lines at the front of the list that are no longer in the log; cut off when they are half of it, so that
@@ -50,7 +50,7 @@ class Log:
         self._batches.clear()
         self._lines.append(line)
         self._bytes += len(line)
-        while self._bytes > self._max_bytes or self.last_seq - self.first_seq >= self._max_lines:
+        while self._bytes > self.max_bytes or self.last_seq - self.first_seq >= self.max_lines:
             self._bytes -= len(self._lines[self._dropped])
             self._dropped += 1
             self.first_seq += 1

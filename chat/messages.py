@@ -11,7 +11,8 @@ import msgspec
 #: A message's number, chosen by its sender: positive, rising within a session, exact in every JSON implementation.
 MessageId = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 #: For each log, the sequence number of the last line that was seen (0: none).
-Cursors = dict[str, Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]]
+Cursor = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Cursors = dict[str, Cursor]
 #: The number of a file transfer, given by the server, and a place or length within a file.
 FileNumber = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 ByteCount = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
@@ -78,10 +79,14 @@ class Nick(Message, frozen=True):
 
 
 class Join(Message, frozen=True):
-    """Let me into a room; it begins to exist with the first who comes."""
+    """Let me into a room; it begins to exist with the first who comes.
+
+    With a cursor, from an earlier stay, what was said after it is sent too, as far as the room still has it.
+    """
 
     room: str
     id: MessageId | None = None
+    cursor: Cursor | None = None
 
 
 class Leave(Message, frozen=True):
@@ -185,12 +190,16 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
 
 
 class Welcome(Message, frozen=True):
-    """The session has begun. The token lets other connections attach to it: it is a secret."""
+    """The session has begun. The token lets other connections attach to it: it is a secret.
+
+    Cursors from an earlier session are still good, for the lobby and in `join`, if it had the same `history`.
+    """
 
     nick: str
     token: str
     cursors: Cursors
     limits: Limits
+    history: str = ""
 
 
 class Attached(Message, frozen=True):

@@ -1,4 +1,4 @@
-"""Names: what a person or a room may be called, and when two names are the same."""
+"""Names and texts: what a person or a room may be called, when two names are the same, and what can be said."""
 
 import unicodedata
 
@@ -35,6 +35,14 @@ def clean_room(name: str, max_chars: int) -> str:
 def fold(name: str) -> str:
     """What two names have in common if they count as the same one: case, width and composition do not matter."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def check_text(text: str, max_bytes: int) -> None:
+    """Raises Refusal: there is nothing to say, or too much."""
+    if not text:
+        raise Refusal("empty_text", "The text is empty.")
+    if len(text) * 4 > max_bytes and len(text.encode()) > max_bytes:
+        raise Refusal("text_too_long", f"The text is longer than {max_bytes} bytes.")
 
 
 def _is_name(name: str, max_chars: int) -> bool:

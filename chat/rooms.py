@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from chat.errors import Refusal
 from chat.log import Log
-from chat.members import Room
+from chat.members import Room, Session
 from chat.messages import LOBBY
 from chat.names import clean_room, fold
 
@@ -45,9 +45,31 @@ class Rooms:
     def __iter__(self) -> Iterator[Room]:
         return iter(self._by_name.values())
 
+    def restore(self, name: str, first_seq: int, lines: list[bytes]) -> None:
+        """Fill a room with lines that were kept from an earlier time, before anybody follows it."""
+        room = self.lobby if name == LOBBY else self.open(name)
+        room.log = Log(room.log.name, max_lines=room.log.max_lines, max_bytes=room.log.max_bytes, after=first_seq - 1)
+        for line in lines:
+            room.log.append(line)
+
+    def go_on_after(self, seq: int) -> None:
+        """No new room shall have lines up to this number."""
+        self._last_seq = max(self._last_seq, seq)
+
     def find(self, name: str) -> Room | None:
         """The room of this name, however it is written."""
         return self._by_name.get(fold(name))
+
+    def of(self, session: Session, name: str) -> Room:
+        """The room of this name, in which the session must be.
+
+        Raises:
+            Refusal: it is not.
+        """
+        room = self.find(name)
+        if room is None or room not in session.rooms:
+            raise Refusal("not_in_room", f"You are not in the room {name}.")
+        return room
 
     def open(self, name: str) -> Room:
         """The room of this name; a new one, if there is none.
@@ -66,5 +88,5 @@ class Rooms:
 
     def forget(self, room: Room) -> None:
         """Nobody is in it any more."""
-        self._last_seq = max(self._last_seq, room.log.last_seq)
+        self.go_on_after(room.log.last_seq)
         del self._by_name[fold(room.log.name)]

@@ -16,9 +16,11 @@ from typing import Literal
 
 from chat.errors import AddressError
 from chat.hub import Hub
+from chat.journal import Journal
 from chat.loop import Loop, Timer
 from chat.members import Connection
 from chat.messages import Bye, Error, Limits, Up
+from chat.rooms import Rooms
 from chat.transport import Address, Arrival, Transport, reason_of, resolve, use_congestion_control
 from chat.wire import UP, BadLine, LineReader
 
@@ -32,6 +34,8 @@ REGISTRATION_S = 10.0
 LINGER_S = 2.0
 #: How long a session whose connections all broke is kept for its client to come back.
 GRACE_S = 30.0
+#: How long rooms from a journal wait for somebody to come back to them.
+RESTORED_S = 120.0
 #: Pause before accepting again when the process has no descriptor left.
 ACCEPT_PAUSE_S = 0.2
 #: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
@@ -85,9 +89,11 @@ class ChatServer:
         slow: what becomes of a connection that is so slow that lines leave their log before it takes them: it is told
             how many it missed and goes on (`skip`), or it is closed.
         congestion: name of the TCP congestion control to use; the system's default without.
+        journal: keeps the rooms' logs from one server to the next; the owner closes it.
 
     Raises:
         AddressError: the address cannot be listened on.
+        JournalError: the journal is damaged; later, from the loop, it cannot be written.
     """
 
     def __init__(
@@ -101,9 +107,18 @@ class ChatServer:
         grace_s: float = GRACE_S,
         slow: Slow = "skip",
         congestion: str | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.loop = loop
-        self.hub = Hub(lambda: secrets.token_urlsafe(16), limits=limits)
+        limits = limits or Limits()
+        rooms = Rooms(name_chars=limits.nick_chars)
+        history = secrets.token_urlsafe(12)
+        if journal is not None:
+            journal.restore(rooms)
+            history = journal.history
+            loop.call_later(RESTORED_S, lambda: self.hub.forget_empty_rooms())
+        self.hub = Hub(_new_secret, limits=limits, rooms=rooms, keeper=journal, history=history)
+        self._journal = journal
         self._registration_s = registration_s
         self._grace_s = grace_s
         self._slow = slow
@@ -260,7 +275,9 @@ class ChatServer:
     # Sending.
 
     def _flush(self) -> None:
-        """Send what is new to everybody who has room for it."""
+        """Send what is new to everybody who has room for it; what is to be kept, first."""
+        if self._journal is not None:
+            self._journal.commit()
         for connection in self.hub.take_ready():
             peer = self._peers.get(connection)
             if peer is None:
@@ -296,6 +313,10 @@ class ChatServer:
     def _unhook_if_done(self) -> None:
         if self.idle and self._listener.fileno() < 0:
             self.loop.not_at_turn_end(self._flush)
+
+
+def _new_secret() -> str:
+    return secrets.token_urlsafe(16)
 
 
 def _listen(host: str, port: int, congestion: str | None) -> socket.socket:

@@ -89,6 +89,11 @@ class ClientSession:
         self._asked = 0
         #: Its last answer, as long as we have not come so far ourselves.
         self._settled: messages.Settled | None = None
+        #: Those that were under way when the last session ended: perhaps their echo comes yet.
+        self._doubted: dict[int, _Pending] = {}
+        #: The server's name for its logs, and the cursors in rooms that we want to go on from.
+        self._history = ""
+        self._earlier: messages.Cursors = {}
         #: Ids of the `join` and `leave` among them, and of the last one that has taken effect.
         self._changes: list[int] = []
         self._last_change = 0
@@ -139,7 +144,7 @@ class ClientSession:
 
     def join(self, room: str, sent_ns: int) -> int:
         """We want to be in a room; otherwise like :meth:`say`."""
-        return self._change(messages.Join(room, self._next_id()), sent_ns)
+        return self._change(messages.Join(room, self._next_id(), self._earlier.pop(room, None)), sent_ns)
 
     def leave(self, room: str, sent_ns: int) -> int:
         """We want to be out of a room; otherwise like :meth:`say`."""
@@ -194,19 +199,31 @@ class ClientSession:
 
     # What we receive.
 
-    def welcome(self, message: messages.Welcome) -> None:
-        """The session begins."""
+    def welcome(self, message: messages.Welcome) -> bool:
+        """The session begins; return whether what we missed since the last one can be had, from our cursors on.
+
+        Then we keep these: whoever brought the message is to be asked to attach again.
+        """
+        old_cursors = self.cursors
+        goes_on = self._history == message.history != ""
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
         self._names = {message.nick}
         self.cursors = dict(message.cursors)
         self._last_change = 0
+        self._history = message.history
+        self._earlier = old_cursors if goes_on else {}
+        if goes_on:
+            self.cursors[LOBBY] = min(old_cursors[LOBBY], self.cursors[LOBBY])
+        else:
+            self._doubted.clear()
         self.registered = True
+        return goes_on
 
     def forget(self) -> tuple[int, ...]:
         """The server does not know the session any more; return the ids of which it is unknown what became of them."""
         self.registered = False
         in_doubt = self.lost
-        self._pending.clear()
+        self._doubted, self._pending = self._pending, {}
         self._changes.clear()
         self.wants_to_ask, self._asked, self._settled = False, 0, None
         return in_doubt
@@ -337,7 +354,9 @@ class ClientSession:
         kind: Kind = "say" if isinstance(message, messages.Said) else "tell"
         to = message.to if isinstance(message, messages.Told) else None
         number, text, log, seq = message.id, message.text, message.log, message.seq
-        pending = self._pending.pop(number, None) if number is not None and message.from_ in self._names else None
+        pending = None
+        if number is not None and message.from_ in self._names:
+            pending = self._pending.pop(number, None) or self._no_longer_doubted(message, number)
         if number is None or pending is None:
             return Received(kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path)
         return Echoed(
@@ -355,6 +374,14 @@ class ClientSession:
             log,
             seq,
         )
+
+    def _no_longer_doubted(self, message: messages.Said | messages.Told, number: int) -> _Pending | None:
+        """What we said in an earlier session, if this is it: somebody else may have had our name in between."""
+        pending = self._doubted.get(number)
+        room = message.log if message.log != LOBBY else LOBBY  # the very object is what the encoder leaves out
+        if pending is None or pending.line != encode(messages.Say(message.text, number, room)):
+            return None
+        return self._doubted.pop(number)
 
     def _renamed(self, message: messages.Renamed) -> Event:
         own = message.nick in self._names

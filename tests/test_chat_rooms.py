@@ -296,7 +296,7 @@ def test_who_begins_anew_comes_back_to_its_rooms(server: ServerProcess, clients:
 def test_an_echo_that_is_dropped_leaves_nothing_pending(clients: Clients) -> None:
     """A lobby of two lines: who reads slowly misses its own echoes, and is told so."""
     server = ChatServer(clients.loop, "127.0.0.1", 0)
-    server.hub.rooms.lobby.log._max_lines = 2
+    server.hub.rooms.lobby.log.max_lines = 2
     relay = Relay(clients.loop, server.address)
     ana = clients.join("ana", relay.address)
     ben = clients.join("ben", server.address)

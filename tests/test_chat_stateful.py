@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from chat import messages
 from chat.events import Echoed, EchoMissed, Event, PathName, PeerJoined, PeerLeft, Received, Refused, Renamed
 from chat.events import Gap as Missed
+from chat.following import Keeper
 from chat.hub import Hub
 from chat.log import Log
 from chat.members import Connection
@@ -37,19 +38,19 @@ small_rooms = st.sampled_from(ROOMS[1:])
 sizes = st.integers(0, 300) | st.just(EVERYTHING)
 
 
-class RecordingHub(Hub):
+class RecordingHub(Hub, Keeper):
     """Writes down what its rooms held, however soon it drops it."""
 
     def __init__(self) -> None:
         tokens = itertools.count()
         small = Rooms(name_chars=32, lobby_lines=ROOM_LINES, room_lines=ROOM_LINES)
-        super().__init__(lambda: f"token{next(tokens)}", rooms=small, keep=self._write_down)
+        super().__init__(lambda: f"token{next(tokens)}", rooms=small, keeper=self)
         #: For each room, what each line says by its number. The numbers of a forgotten room are not used again.
         self.record: dict[str, dict[int, str]] = {room: {} for room in ROOMS}
         #: The numbers of the lines with which rooms were opened.
         self.opened: dict[str, set[int]] = {room: set() for room in ROOMS}
 
-    def _write_down(self, log: Log, data: bytes) -> None:
+    def keep(self, log: Log, data: bytes) -> None:
         if log.name != INBOX:
             assert log.last_seq not in self.record[log.name]
             self.record[log.name][log.last_seq] = line(DOWN.decode(data))

@@ -33,7 +33,7 @@ FLOORS = {
         {"chat.loop", "chat.transport", "chat.tcpinfo", "chat.pulse", "chat.downloads"},
         {"chat.path", "chat.transfers"},
         {"chat.filedesk", "chat.speaker"},
-        {"chat.recorder", "chat.tally", "chat.display"},
+        {"chat.journal", "chat.recorder", "chat.tally", "chat.display"},
         {"chat.server", "chat.client"},
         {"chat.shelf"},
         {"chat.console", "chat.monitor"},
