@@ -8,6 +8,7 @@ disk, is left to a thread.
 
 import contextlib
 import fcntl
+import os
 import secrets
 import sqlite3
 import threading
@@ -24,6 +25,8 @@ APPLICATION_ID = 0x63686174
 VERSION = 1
 #: Lines written between two checkpoints, and lines of a log that are deleted at once when it has dropped them.
 CHECKPOINT_LINES = 2_000
+#: A checkpoint beside an endless stream of commits never catches up with it: beyond this the stream has to wait for it.
+MAX_WAL_BYTES = 64 << 20
 TRIM_LINES = 500
 
 _TABLES = """
@@ -121,8 +124,7 @@ class Journal(Keeper):
         self._lines, self._trimmed, self._forgotten = [], {}, []
         if self._since_checkpoint >= CHECKPOINT_LINES and (self._checkpoint is None or not self._checkpoint.is_alive()):
             self._since_checkpoint = 0
-            self._checkpoint = threading.Thread(target=self._make_checkpoint, daemon=True)
-            self._checkpoint.start()
+            self._begin_checkpoint()
 
     def close(self) -> None:
         """Write the rest and free everything."""
@@ -175,6 +177,13 @@ class Journal(Keeper):
             execute("UPDATE fact SET value = max(value, ?) WHERE name = 'last_seq'", (log.last_seq,))
             self._first_seq.pop(log.name, None)
         execute("COMMIT")
+
+    def _begin_checkpoint(self) -> None:
+        if os.path.getsize(f"{self._path}-wal") > MAX_WAL_BYTES:
+            self._database.execute("PRAGMA wal_checkpoint(RESTART)")
+        else:
+            self._checkpoint = threading.Thread(target=self._make_checkpoint, daemon=True)
+            self._checkpoint.start()
 
     def _make_checkpoint(self) -> None:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._path)) as database:
