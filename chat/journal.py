@@ -180,7 +180,8 @@ class Journal(Keeper):
 
     def _begin_checkpoint(self) -> None:
         if os.path.getsize(f"{self._path}-wal") > MAX_WAL_BYTES:
-            self._database.execute("PRAGMA wal_checkpoint(RESTART)")
+            with contextlib.suppress(sqlite3.Error):  # nothing is lost: the next one may succeed
+                self._database.execute("PRAGMA wal_checkpoint(RESTART)")
         else:
             self._checkpoint = threading.Thread(target=self._make_checkpoint, daemon=True)
             self._checkpoint.start()
