@@ -239,10 +239,8 @@ class ClientSession:
         while self._changes and self._changes[0] <= number:
             self._pending.pop(self._changes.pop(0), None)
         rooms = {log: cursor for log, cursor in cursors.items() if log not in (LOBBY, INBOX)}
-        # The echo of what we said last in a room may not have come before we left.
-        self.wants_to_ask |= bool(self._pending) and any(
-            rooms.get(room, cursor + 1) > cursor for room, cursor in self.cursors.items() if room not in (LOBBY, INBOX)
-        )
+        # What we said before was dealt with before; but its echo may not have come before we left that room.
+        self.wants_to_ask |= next(iter(self._pending), number) < number
         departed = [room for room in self.rooms[1:] if room not in rooms]
         for room in departed:
             del self.cursors[room]
@@ -316,7 +314,8 @@ class ClientSession:
             return []
         self._settled = None
         self._names.add(settled.nick)
-        self.nick = settled.nick
+        if self.cursors[LOBBY] == settled.cursors[LOBBY]:  # otherwise we may know better by now
+            self.nick = settled.nick
         missed = [number for number in self._pending if number <= settled.id]
         for number in missed:
             del self._pending[number]
