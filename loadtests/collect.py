@@ -12,8 +12,10 @@ from loadtests.samples import (
     DELIVERED,
     ECHOED,
     ECHOED_AGAIN,
+    FILE,
     KINDS,
     LEFT,
+    OUTCOMES,
     PATHS,
     PAUSE,
     PROCESS,
@@ -72,6 +74,7 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
         "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
         "clients": read_records(folder, LEFT),
+        "files": _files(folder, start_ns),
         "pauses": _pauses(folder, start_ns),
         "machine": _load_processes(folder, start_ns),
     }
@@ -118,6 +121,16 @@ def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame
     delays_ms = (rows["received_ns"] - rows["sent_ns"]) / 1e6
     rows["one_way_delay_ms"] = delays_ms.where(sender_clock == receiver_clock)
     return rows.sort_values("received_ns")
+
+
+def _files(folder: Path, start_ns: int) -> pd.DataFrame:
+    rows = read_records(folder, FILE)
+    rows["outcome"] = _names(rows["outcome"], OUTCOMES)
+    rows["started_s"] = (rows["begun_ns"] - start_ns) / 1e9
+    duration_s = (rows["ended_ns"] - rows["begun_ns"]) / 1e9
+    rows["duration_ms"] = duration_s * 1e3
+    rows["goodput_bps"] = (rows["size_bytes"] * 8 / duration_s).where(rows["outcome"] == "done")
+    return rows.sort_values("started_s")
 
 
 def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:

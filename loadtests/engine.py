@@ -25,13 +25,16 @@ from chat.events import Event as ChatEvent
 from chat.loop import Loop, Timer
 from chat.messages import LOBBY
 from chat.transport import Address
+from loadtests.fileload import FileStore, FileTraffic
 from loadtests.recorder import Recorder
 from loadtests.samples import (
     DELIVERED,
     ECHOED,
     ECHOED_AGAIN,
+    FILE,
     KINDS,
     LEFT,
+    OUTCOMES,
     PATHS,
     PROCESS,
     REFUSED,
@@ -162,6 +165,7 @@ class Engine:
         self._sampled_below = int(scenario.messages.delivery_sample * 2**32)
         self._process = psutil.Process()
         self._sampler = self.loop.call_later(_TCP_INTERVAL_S, self._sample)
+        self.files = FileStore(int(scenario.files.size))
 
     def join(self) -> "Participant":
         """A new participant, registered with the server; raises ConnectionError when that fails or takes too long."""
@@ -220,6 +224,7 @@ class Participant:
             on_event=self._on_event,
             congestion=engine.scenario.congestion,
         )
+        self._files = FileTraffic(self.client, engine.files, self._file_over)
         #: Id → addressee of each private message that is on its way.
         self._told: dict[int, Participant] = {}
         #: Private messages on their way to us; whoever sent them must not be refused because we left.
@@ -258,6 +263,18 @@ class Participant:
             self._told[message_id] = addressee
         self._record_sent("tell", message_id, text, intended_ns, sent_ns)
 
+    def send_file(self, nick: str, intended_ns: int) -> None:
+        self._files.send(nick, intended_ns)
+
+    def _file_over(self, nick: str, begun_ns: int, outcome: str, resent_bytes: int) -> None:
+        now_ns, size = self.engine.loop.now_ns(), int(self.engine.scenario.files.size)
+        receiver = self.engine.number(nick) or 0
+        self.engine.recorder.add(
+            FILE, self.number, receiver, size, begun_ns, now_ns, resent_bytes, OUTCOMES.index(outcome)
+        )
+        error = None if outcome == "done" else ConnectionError(f"the file was not received: {outcome}")
+        self.engine.report("file", (now_ns - begun_ns) / 1e6, size, error)
+
     def await_answers(self) -> None:
         """Return when every message so far is answered, or after `DRAIN_S` (for closed workloads)."""
         if self.client.pending:
@@ -284,7 +301,7 @@ class Participant:
     @property
     def _is_quiet(self) -> bool:
         """Whether nothing that we sent, or that is sent to us alone, is on its way."""
-        return not self.client.pending and not self._expected
+        return not (self.client.pending or self._expected or self.client.files.busy)
 
     def sample_tcp(self) -> None:
         now_ns = self.engine.loop.now_ns()
@@ -296,6 +313,7 @@ class Participant:
         self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
 
     def _on_event(self, event: ChatEvent) -> None:
+        self._files.note(event)
         match event:
             case Echoed():
                 self._answered(event.id)

@@ -25,10 +25,10 @@ from loadtests.errors import ConfigError
 from loadtests.recorder import Recorder
 from loadtests.samples import PAUSE
 from loadtests.scenario import HostPort, decode, load_of, read_document
-from loadtests.users import BroadcastUser, ListeningUser, PrivateUser
+from loadtests.users import BroadcastUser, FileUser, ListeningUser, PrivateUser
 from loadtests.yamlfile import Document
 
-__all__ = ["BroadcastUser", "ListeningUser", "PrivateUser"]
+__all__ = ["BroadcastUser", "FileUser", "ListeningUser", "PrivateUser"]
 
 
 @events.init_command_line_parser.add_listener
@@ -151,6 +151,8 @@ class PauseWatch:
 def write_the_rest(environment: Environment, **_: Any) -> None:
     if hasattr(environment, "recorder"):
         environment.recorder.flush()
+    if hasattr(environment, "engine"):
+        environment.engine.files.close()
 
 
 def _address(text: str) -> Address:

@@ -15,6 +15,7 @@ USERS_PER_WORKER = 100_000
 
 KINDS = ("say", "tell")
 PATHS = ("primary", "secondary")
+OUTCOMES = ("done", "rejected", "cancelled", "failed")
 
 
 class Record(NamedTuple):
@@ -76,12 +77,25 @@ TCP = Record(
 )
 #: What a client counted, written when it leaves.
 LEFT = Record("left", {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I"})
+#: A file that was sent is over; its times count at the sender.
+FILE = Record(
+    "file",
+    {
+        "sender": "I",
+        "receiver": "I",
+        "size_bytes": "Q",
+        "begun_ns": "q",
+        "ended_ns": "q",
+        "resent_bytes": "Q",
+        "outcome": "B",
+    },
+)
 #: A garbage collection stopped the load process.
 PAUSE = Record("pause", {"at_ns": "q", "duration_ns": "q", "generation": "B"})
 #: What a load process has used of its machine so far; its CPU time is also that of a process that hangs.
 PROCESS = Record("process", {"at_ns": "q", "cpu_ns": "q", "rss_bytes": "Q"})
 
-RECORDS = (SENT, ECHOED, ECHOED_AGAIN, REFUSED, DELIVERED, TCP, LEFT, PAUSE, PROCESS)
+RECORDS = (SENT, ECHOED, ECHOED_AGAIN, REFUSED, DELIVERED, TCP, LEFT, FILE, PAUSE, PROCESS)
 
 _TRIAL = {"trial": "number of the trial, as in `run.json`"}
 
@@ -144,6 +158,17 @@ TABLES: dict[str, dict[str, str]] = {
         "copies_dropped": "second copies of messages that the client dropped (the price of `redundant`)",
         "path_failures": "connections that broke",
     },
+    "files": _TRIAL
+    | {
+        "sender": "number of the sending user",
+        "receiver": "number of the receiving user",
+        "size_bytes": "length of the file",
+        "started_s": "when the schedule wanted it sent; seconds since the start of the trial's load",
+        "duration_ms": "from `started_s` until the sender heard that it was verified and stored, or that it failed",
+        "goodput_bps": "`size_bytes` · 8 in that time, bits per second; empty if it did not arrive",
+        "resent_bytes": "bytes of it that were sent more than once, after a connection broke",
+        "outcome": "`done`, `rejected`, `cancelled`, or `failed` (also: not over when the load ended)",
+    },
     "pauses": _TRIAL
     | {
         "time_s": "when a garbage collection began; seconds since the start of the trial's load",
@@ -192,6 +217,9 @@ TABLES: dict[str, dict[str, str]] = {
         "duplicated": "messages that reached a user twice",
         "copies_dropped": "second copies that clients dropped (the price of `redundant`)",
         "retransmissions": "segments retransmitted by both ends, warm-up included",
+        "files": "files that arrived, warm-up included",
+        "files_failed": "files that did not",
+        "file_goodput_bps": "median goodput of those that arrived, bits per second",
     },
 }
 

@@ -17,7 +17,7 @@ from loadtests.yamlfile import Document
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
 DEFAULT_LINK = "lan"
-UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser"]
+UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser", "FileUser"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 #: As many as a server opens.
 RoomCount = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROOMS)]
@@ -51,6 +51,19 @@ class Messages(msgspec.Struct, frozen=True):
             raise ValueError("rate and ramp_to must be above 0/s")
         if self.think_time is not None and (self.burst > 1 or self.ramp_to):
             raise ValueError("think_time makes a closed workload, which has no schedule: leave out burst and ramp_to")
+
+
+class Files(msgspec.Struct, frozen=True):
+    """What each `FileUser` sends to random others."""
+
+    #: Length of a file.
+    size: ByteCount = ByteCount(1 << 20)
+    #: Time between the beginnings of two files of a user, each with a phase of its own.
+    every: Seconds = Seconds(10)
+
+    def __post_init__(self) -> None:
+        if self.every <= 0:
+            raise ValueError("every must be above 0s")
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -103,6 +116,7 @@ class Scenario(msgspec.Struct, frozen=True):
     #: User class → number of users of that class.
     users: dict[str, Count] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
     messages: Messages = msgspec.field(default_factory=Messages)
+    files: Files = msgspec.field(default_factory=Files)
     #: Users are spread over so many rooms in turn and speak to everyone in their own; with one, all are in the lobby.
     rooms: RoomCount = 1
     #: The load shape; without it all users stay for 12 seconds.

@@ -1,5 +1,6 @@
 """The Locust user classes. A user of your own is a subclass of :class:`ChatUser` with one-line tasks."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from locust import User, constant, task
@@ -30,12 +31,16 @@ class ChatUser(User):
         except OSError as error:
             self.engine.report("join", 0.0, 0, error)
             raise StopUser from error
+        self._due = self.schedule()
+        self.wait_time()
+
+    def schedule(self) -> Iterator[int]:
+        """When this user does something."""
         scenario = self.engine.scenario
         messages = scenario.messages
         ramp = Ramp(messages.rate, messages.ramp_to or messages.rate, scenario.duration_s)
         now_ns = self.engine.loop.now_ns()
-        self._due = intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
-        self.wait_time()
+        return intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
 
     def on_stop(self) -> None:
         self.participant.leave()
@@ -81,6 +86,22 @@ class PrivateUser(ChatUser):
     @task
     def whisper(self) -> None:
         self.tell(self.peer(), self.text())
+
+
+class FileUser(ChatUser):
+    """Sends a file to a random user now and then; says nothing."""
+
+    def schedule(self) -> Iterator[int]:
+        scenario = self.engine.scenario
+        rate = 1 / scenario.files.every
+        now_ns = self.engine.loop.now_ns()
+        return intended_times(
+            "constant", Ramp(rate, rate, scenario.duration_s), 1, now_ns, self.participant.schedule_rng
+        )
+
+    @task
+    def send_file(self) -> None:
+        self.participant.send_file(self.peer(), self.intended_ns)
 
 
 class ListeningUser(ChatUser):

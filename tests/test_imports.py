@@ -62,6 +62,7 @@ FLOORS = {
             "loadtests.capture",
             "loadtests.linktable",
         },
+        {"loadtests.fileload"},
         {"loadtests.matrix", "loadtests.engine", "loadtests.batches", "loadtests.report", "loadtests.verdict"},
         {"loadtests.users", "loadtests.shape", "loadtests.workers", "loadtests.load", "loadtests.progress"},
         {"loadtests.locustfile", "loadtests.run"},

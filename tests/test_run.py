@@ -65,7 +65,7 @@ def test_run_prints_summary_and_where_everything_is(finished: tuple[Path, str]) 
 def test_every_table_has_the_columns_of_the_dictionary(finished: tuple[Path, str]) -> None:
     for name, columns in TABLES.items():
         table = pd.read_csv(finished[0] / f"{name}.csv")
-        assert len(table) or name == "pauses", name
+        assert len(table) or name in ("pauses", "files"), name
         varied = ["connections"] if name == "summary" else []
         assert sorted(table.columns) == sorted([*columns, *varied]), name
 

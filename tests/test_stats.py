@@ -21,7 +21,7 @@ def write_run(folder: Path, rows: dict[str, list[dict[str, object]]], variants: 
     info = {"scenario": {"vary": {key: labels[key] for key in labels}}, "labels": labels, "trials": trials}
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(info))
-    for table in ("messages", "deliveries", "tcp", "clients"):
+    for table in ("messages", "deliveries", "tcp", "clients", "files"):
         pd.DataFrame(rows.get(table, []), columns=list(TABLES[table])).to_csv(folder / f"{table}.csv", index=False)
     return Run(folder)
 

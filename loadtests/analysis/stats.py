@@ -35,6 +35,8 @@ def summarise(run: Run) -> pd.DataFrame:
         return rows.groupby(keys, observed=True)
 
     times = by_variant(messages)["response_time_ms"]
+    files = run.table("files")
+    arrived = files[files["outcome"] == "done"]
     repeated = deliveries[deliveries.duplicated(["trial", "receiver", "sender", "id"])]
     summary = pd.DataFrame(
         {
@@ -52,9 +54,12 @@ def summarise(run: Run) -> pd.DataFrame:
             "duplicated": by_variant(repeated).size(),
             "copies_dropped": by_variant(run.table("clients"))["copies_dropped"].sum(),
             "retransmissions": by_variant(retransmissions(run))["retransmissions"].sum(),
+            "files": by_variant(arrived).size(),
+            "files_failed": by_variant(files[files["outcome"] != "done"]).size(),
+            "file_goodput_bps": by_variant(arrived)["goodput_bps"].median(),
         }
     )
-    counts = ["count", "lost", "refused", "duplicated", "copies_dropped", "retransmissions"]
+    counts = ["count", "lost", "refused", "duplicated", "copies_dropped", "retransmissions", "files", "files_failed"]
     summary[counts] = summary[counts].fillna(0).astype(int)
     summary = summary.reset_index()
     if "variant" not in summary:

@@ -1,0 +1,42 @@
+"""Files under load: a whole run in which users send each other files."""
+
+from pathlib import Path
+
+import pandas as pd
+from run_helpers import assert_finished, chatlab
+
+SCENARIO = """
+link: lan
+users: {BroadcastUser: 2, FileUser: 3}
+messages: {rate: 5/s}
+files: {size: 100KiB, every: 1s}
+stages: [{users: 5, duration: 4s}]
+warmup: 1s
+thresholds: ["files_failed == 0", "files >= 3"]
+"""
+
+
+def test_users_send_each_other_files(tmp_path: Path) -> None:
+    scenario = tmp_path / "files.yaml"
+    scenario.write_text(SCENARIO)
+    done = chatlab("run", scenario, "--results", tmp_path / "results")
+    assert_finished(done.returncode, done.stdout + done.stderr)
+    assert "passed: files_failed == 0" in done.stdout
+    (run,) = (tmp_path / "results").iterdir()
+    files = pd.read_csv(run / "files.csv")
+    assert set(files["outcome"]) == {"done"}
+    assert not (files["sender"] == files["receiver"]).any()
+    # Three users, a file each second for four seconds; on a busy machine they come late.
+    assert 3 <= len(files) <= 15
+    assert (files["goodput_bps"] > 0).all()
+    row = pd.read_csv(run / "summary.csv").iloc[0]
+    assert (row["files"], row["files_failed"]) == (len(files), 0)
+    assert row["file_goodput_bps"] == files["goodput_bps"].median()
+
+
+def test_a_wrong_interval_is_one_sentence(tmp_path: Path) -> None:
+    scenario = tmp_path / "files.yaml"
+    scenario.write_text("users: {FileUser: 1}\nfiles: {every: 0s}")
+    done = chatlab("check", scenario)
+    assert done.returncode == 2
+    assert "every must be above 0s" in done.stderr
