@@ -19,6 +19,7 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python tests/bench_link.py
 	$(BIN)/python tests/bench_load.py
+	$(BIN)/python tests/bench_files.py
 
 notebooks: .venv/ready
 	$(BIN)/jupyter lab notebooks
