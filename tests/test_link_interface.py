@@ -244,6 +244,40 @@ def test_netem_is_gone_after_sigkill_and_a_dead_guardian_is_noticed() -> None:
     assert beside_a_server(killed) == (sentence, True, True)
 
 
+def test_netem_puts_any_command_behind_an_interface(tmp_path: Path) -> None:
+    need_netem()
+    file = tmp_path / "slow.yaml"
+    file.write_text("rtt: 50ms")
+
+    def ran(address: str) -> tuple[int, str, bool]:
+        before = state()
+        options = ["--interface", "primary", "--to", f"{address}:{PORT}", "--calibrate"]
+        command = [
+            sys.executable,
+            "-m",
+            "loadtests",
+            "link",
+            str(file),
+            *options,
+            "--",
+            "sh",
+            "-c",
+            "echo here; exit 7",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode, done.stdout, state() == before
+
+    code, printed, restored = beside_a_server(ran)
+    assert (code, printed.splitlines()[-1], restored) == (7, "here", True)
+    assert "handshake_ms" in printed
+
+
+def test_an_interface_without_its_server_is_refused() -> None:
+    command = [sys.executable, "-m", "loadtests", "link", "lan", "--interface", "lo", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.partition(" and ")[0]) == (2, "chatlab: --interface NAME")
+
+
 ELSEWHERE = "link: lan\nserver: 127.0.0.1:1"
 
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,7 @@ def alive(pids: list[int]) -> list[int]:
     return running
 
 
-def wait_until_gone(pids: list[int], within_s: float = 5) -> list[int]:
+def wait_until_gone(pids: list[int], within_s: float = 30) -> list[int]:
     end_s = time.monotonic() + within_s
     while (left := alive(pids)) and time.monotonic() < end_s:
         time.sleep(0.02)
@@ -142,7 +143,7 @@ def test_a_dead_emulator_is_reported(sleeping: "subprocess.Popen[str]") -> None:
 def test_sigterm_ends_all_of_it(sleeping: "subprocess.Popen[str]") -> None:
     family = [sleeping.pid, *descendants(sleeping.pid)]
     sleeping.terminate()
-    assert sleeping.wait(timeout=5) == 128 + signal.SIGTERM
+    assert sleeping.wait(timeout=30) == 128 + signal.SIGTERM
     assert wait_until_gone(family) == []
 
 
@@ -231,15 +232,19 @@ stages: [{users: 3, spawn_rate: 10/s, duration: 2s}]
 """
 
 
-def test_an_ordinary_user_gets_a_trustworthy_run(tmp_path: Path) -> None:
-    results, scenario = tmp_path / "results", tmp_path / "short.yaml"
-    results.mkdir()
-    results.chmod(0o777)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may use; pytest closes its own to all others, whenever another pytest starts."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+def test_an_ordinary_user_gets_a_trustworthy_run(open_folder: Path, tmp_path: Path) -> None:
+    results, scenario = open_folder, open_folder / "short.yaml"
     scenario.write_text(SHORT_SCENARIO)
     command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(results)]
     if os.geteuid() == 0:
-        for folder in (tmp_path, *tmp_path.parents[:2]):
-            folder.chmod(folder.stat().st_mode | 0o055)
         folders = [str(tmp_path), sys.base_prefix, str(PROJECT)]
         command = ["unshare", "--mount", "sh", "-c", AS_NOBODY, *folders, *command]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HOME": str(results)})
@@ -369,10 +374,12 @@ def test_the_function_runs_in_the_laboratory_alone() -> None:
 def test_orphans_are_buried() -> None:
     def leave_an_orphan() -> list[str]:
         subprocess.run(["sh", "-c", "true & sleep 0.1 &"], check=True)
-        time.sleep(0.3)
-        return [path.read_text().split()[2] for path in Path("/proc").glob("[0-9]*/stat")]
+        end_s = time.monotonic() + 30
+        while len(left := sorted(path.name for path in Path("/proc").glob("[0-9]*"))) > 2 and time.monotonic() < end_s:
+            time.sleep(0.02)
+        return left
 
-    assert "Z" not in in_lab(leave_an_orphan)
+    assert in_lab(leave_an_orphan) == ["1", "2"]
 
 
 def test_profiles_are_listed() -> None:

@@ -5,7 +5,7 @@ import select
 import time
 from dataclasses import dataclass
 
-from loadtests.link.probes import open_ends
+from loadtests.link.probes import arrivals, open_ends
 from loadtests.link.profile import ETHERNET_HEADER_BYTES, Direction
 
 _IP_BYTES = 1500
@@ -42,7 +42,7 @@ def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
     interval_s = _FRAME_BITS / direction.rate_bps / _OVERLOAD * (1 - direction.loss_ratio)
     transmission_s = direction.transmission_s(_IP_BYTES)
     patience_s = direction.delay_s + 4 * direction.jitter_s + 3 * transmission_s + _QUIET_S
-    arrivals = Arrivals([])
+    found = Arrivals([])
     with contextlib.ExitStack() as stack:
         client, server = open_ends(path, stack)
         sender, receiver = (client, server) if way == "up" else (server, client)
@@ -57,8 +57,5 @@ def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
             next_s = start_s + sent * interval_s if sent < count else heard_s + patience_s
             if select.select([receiver], (), (), max(0.0, next_s - now_s))[0]:
                 heard_s = time.monotonic()
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        receiver.recv(_IP_BYTES)
-                        arrivals.times_s.append(heard_s)
-    return arrivals
+                found.times_s += [arrived_ns / 1e9 for _, arrived_ns in arrivals(receiver)]
+    return found

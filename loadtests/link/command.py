@@ -6,14 +6,15 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from loadtests.errors import ExitCode, HarnessError, LinkError
 from loadtests.link.calibrate import LinkRow
+from loadtests.link.interface import open_interface
 from loadtests.link.lab import BACKENDS, Lab, open_lab
 from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import known_links, load_profile
-from loadtests.link.namespaces import Namespace
+from loadtests.link.links import Links
 from loadtests.link.profile import PATHS, LinkProfile
 
 #: How often the link is looked at while the command runs.
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what makes the link (%(default)s)"
     )
+    parser.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to --to")
+    parser.add_argument("--to", metavar="HOST:PORT", type=_host_port, help="the server that COMMAND talks to there")
     parser.add_argument("--seed", type=int, default=1, help="of the emulator's randomness (%(default)s)")
     parser.add_argument("--calibrate", action="store_true", help="first measure the link and print what was found")
     command = parser.add_argument("command", metavar="COMMAND", nargs="+", help="what to run, after --")
@@ -45,22 +48,47 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.command is None and not arguments.calibrate:
         raise HarnessError("nothing to run behind the link: say -- COMMAND, or --calibrate")
     profile = load_profile(arguments.profile)
-    return run_in_lab(lambda: _run(arguments, profile))
+    if arguments.interface is None and arguments.to is None:
+        return run_in_lab(lambda: _run(arguments, profile))
+    if arguments.interface is None or arguments.to is None or arguments.serve:
+        raise HarnessError("--interface NAME and --to HOST:PORT go together, and without --serve: the server is there")
+    return _run_through_interface(arguments, profile)
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return host.strip("[]"), int(port)
 
 
 def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
     with open_lab(dict.fromkeys(PATHS, profile), arguments.backend, arguments.seed) as lab:
-        print(f"link: {profile}, by {lab.backend}", file=sys.stderr, flush=True)
-        trusted = True
-        if arguments.calibrate:
-            rows = lab.calibrate()
-            print(table(rows), flush=True)
-            trusted = all(row.within for row in rows)
+        trusted = _shown(lab, arguments)
         if arguments.command is None:
             return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
         lab.start()
         with served(lab, arguments.serve):
             return run_in_foreground(lab, arguments.command)
+
+
+def _run_through_interface(arguments: argparse.Namespace, profile: LinkProfile) -> int:
+    host, port = arguments.to
+    with open_interface(arguments.interface, host, port, profile) as links:
+        trusted = _shown(links, arguments)
+        if arguments.command is None:
+            return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
+        links.start()
+        return _in_foreground(links, lambda: _start(subprocess.Popen, arguments.command))
+
+
+def _shown(links: Links, arguments: argparse.Namespace) -> bool:
+    """Say what the link is, and whether measuring it, if that is asked for, finds the same."""
+    print(f"link: {'; '.join(map(str, dict.fromkeys(links.links.values())))}, by {links.backend}", file=sys.stderr)
+    rows = links.calibrate() if arguments.calibrate else []
+    if rows:
+        print(table(rows), flush=True)
+    return all(row.within for row in rows)
 
 
 def profiles() -> str:
@@ -98,7 +126,7 @@ def served(lab: Lab, command: Sequence[str] | None) -> Iterator[None]:
     if command is None:
         yield
         return
-    server = _start(lab.server, _with_addresses(command, lab), process_group=0)
+    server = _start(lab.server.popen, _with_addresses(command, lab), process_group=0)
     try:
         yield
     finally:
@@ -112,20 +140,26 @@ def run_in_foreground(lab: Lab, command: Sequence[str]) -> int:
 
     Raises LinkError: the link broke meanwhile.
     """
+    return _in_foreground(lab, lambda: _start(lab.client.popen, _with_addresses(command, lab)))
+
+
+def _in_foreground(links: Links, start: Callable[[], "subprocess.Popen[bytes]"]) -> int:
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        running = _start(lab.client, _with_addresses(command, lab))
+        running = start()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = running.wait(timeout=_CHECK_S)
                 return code if code >= 0 else 128 - code
-            lab.check()
+            links.check()
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _start(namespace: Namespace, command: Sequence[str], **options: int) -> "subprocess.Popen[bytes]":
+def _start(
+    popen: Callable[..., "subprocess.Popen[bytes]"], command: Sequence[str], **options: int
+) -> "subprocess.Popen[bytes]":
     try:
-        return namespace.popen(command, **options)
+        return popen(command, **options)
     except OSError as error:
         raise LinkError(f"{command[0]}: {error.strerror}") from error

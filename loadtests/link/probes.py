@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from loadtests.link.namespaces import Namespace
@@ -20,6 +21,7 @@ _PORT = 9  # discard
 _PAYLOAD = struct.Struct("!IQ")  # sequence number, time of sending in ns
 #: The kernel's receive time, CLOCK_REALTIME; Python has no name for it.
 _SO_TIMESTAMPNS = 35
+_READ_BYTES = 2048
 _TIMESPEC = struct.Struct("@ll")
 #: Size of a probe as an IP packet: IPv4 and UDP headers and the payload.
 PROBE_BYTES = 20 + 8 + _PAYLOAD.size
@@ -90,8 +92,15 @@ def open_ends(path: str, open_sockets: contextlib.ExitStack) -> tuple[socket.soc
 
 
 def _receive(receiver: socket.socket, stream: ProbeStream) -> None:
+    for payload, arrived_ns in arrivals(receiver):
+        sequence, sent_ns = _PAYLOAD.unpack(payload)
+        stream.arrivals.append((sequence, arrived_ns - sent_ns))
+
+
+def arrivals(receiver: socket.socket) -> Iterator[tuple[bytes, int]]:
+    """What waits to be read, and when the kernel received it (CLOCK_REALTIME in ns)."""
     with contextlib.suppress(BlockingIOError):
         while True:
-            payload, ((_, _, stamp),), _, _ = receiver.recvmsg(_PAYLOAD.size, socket.CMSG_SPACE(_TIMESPEC.size))
-            (sequence, sent_ns), (seconds, nanoseconds) = _PAYLOAD.unpack(payload), _TIMESPEC.unpack(stamp)
-            stream.arrivals.append((sequence, seconds * 1_000_000_000 + nanoseconds - sent_ns))
+            payload, ((_, _, stamp),), _, _ = receiver.recvmsg(_READ_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
+            seconds, nanoseconds = _TIMESPEC.unpack(stamp)
+            yield payload, seconds * 1_000_000_000 + nanoseconds

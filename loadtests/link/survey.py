@@ -10,6 +10,7 @@ from loadtests.link.calibrate import DELAY_S, DELAY_SHARE, RATE_SHARE, loss_wind
 from loadtests.link.lab import open_lab
 from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import known_links, load_profile
+from loadtests.link.priority import running_at_once
 from loadtests.link.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.profile import Direction, LinkProfile
 
@@ -78,7 +79,7 @@ def main() -> int:
         trusted = True
         for name in sys.argv[1:] or known_links():
             link = load_profile(name)
-            with open_lab({"primary": link}, "emulator"):
+            with open_lab({"primary": link}, "emulator"), running_at_once():
                 row, within = survey_link(link)
             print(row, flush=True)
             trusted &= within
