@@ -94,7 +94,9 @@ class Part:
             self.have = os.fstat(self._fd).st_size
         except OSError as error:
             self.close()
-            raise FileError(f"The same file is being received in {folder} already.") from error
+            if isinstance(error, BlockingIOError):
+                raise FileError(f"The same file is being received in {folder} already.") from error
+            raise FileError(f"Cannot store files in {folder}: {_reason(error)}.") from error
         self._hashed = 0
 
     def hash_some(self) -> bool:
@@ -158,4 +160,8 @@ def _as_file_error(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(f"{what}: {(error.strerror or str(error)).lower()}.") from error
+        raise FileError(f"{what}: {_reason(error)}.") from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

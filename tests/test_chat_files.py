@@ -313,6 +313,16 @@ def test_a_folder_that_cannot_be_used(server: ServerProcess, clients: Clients, s
         begin(clients, ana, ben, source, tmp_path / "file")
     with pytest.raises(FileError, match="Cannot store files in /proc/nothing"):
         ben.files.accept(clients.of(ben, FileOffered)[0].id, "/proc/nothing")
+    # Nor can the temporary name be a trap that somebody laid.
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    name = f".{clients.of(ben, FileOffered)[0].sha256}.part"
+    for lay in (os.mkfifo, lambda path: os.symlink(source, path)):
+        lay(trap / name)
+        with pytest.raises(FileError, match="Cannot store files in"):
+            ben.files.accept(clients.of(ben, FileOffered)[0].id, trap)
+        (trap / name).unlink()
+    assert source.stat().st_size == SIZE
     # The offer still stands.
     ben.files.accept(clients.of(ben, FileOffered)[0].id, tmp_path / "in")
     finish(clients, ana, ben)
