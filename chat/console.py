@@ -1,11 +1,13 @@
 """Console: the state of the interactive client, and what it shows; knows neither terminal nor pipe nor commands."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from chat.client import ChatClient, Mode
 from chat.display import describe, visible
+from chat.errors import ChatError
 from chat.events import (
     Closed,
     Departed,
@@ -16,6 +18,7 @@ from chat.events import (
     PeerLeft,
     Present,
     Received,
+    Reconnecting,
     Refused,
     Registered,
     Renamed,
@@ -81,6 +84,8 @@ class Console:
         self.show = show
         self._recorder = recorder
         self._tally = Tally()
+        #: Lists of rooms that are on their way and that the person has not asked for.
+        self._unasked = 0
         #: The id of the last `join`, and where the person was before.
         self._joining: tuple[int, str] = (0, LOBBY)
         #: A refusal before is the end, and told as such.
@@ -111,6 +116,12 @@ class Console:
     def who(self, room: str | None = None) -> None:
         """Ask who is in a room, by default the one that one speaks in."""
         self.client.who(room or self.room)
+
+    def learn_rooms(self) -> None:
+        """Find out which rooms there are, for completion, without a word."""
+        with contextlib.suppress(ChatError):
+            self.client.list_rooms()
+            self._unasked += 1
 
     def leave(self) -> None:
         """Leave the chat, as soon as the driver thinks fit."""
@@ -145,6 +156,9 @@ class Console:
         if isinstance(event, Closed) and not self._left:
             self.failure = f"{event.reason} {len(event.lost)} message(s) may be lost." if event.lost else event.reason
         self._notice(event)
+        if isinstance(event, RoomList) and self._unasked:
+            self._unasked -= 1
+            return
         progress = self.shelf.note(event)
         line = describe(event, nick, self.room) or (None if self.has_bars else progress)
         if line is not None and self._welcomed:
@@ -166,7 +180,9 @@ class Console:
                 self.nicks.pop(old, None)
                 self.nicks[new] = None
             case RoomList(rooms):
-                self.rooms |= dict.fromkeys(rooms)
+                self.rooms = dict.fromkeys(rooms)
+            case Reconnecting():
+                self._unasked = 0
             case Entered(room):
                 self.rooms[room] = None
                 if fold(room) == fold(self.room):

@@ -132,8 +132,13 @@ class Terminal:
             complete_style=CompleteStyle.READLINE_LIKE,
             history=self._history,
         )
-        session.default_buffer.on_text_changed += lambda _: self._touch()
+        session.default_buffer.on_text_changed += lambda buffer: self._typed(console, buffer.text)
         return session
+
+    def _typed(self, console: Console, line: str) -> None:
+        self._touch()
+        if line.endswith(" ") and kind_at(line) == "ROOM":
+            console.learn_rooms()  # what completes the name is here by the time that it is asked for
 
     async def _ask(self, session: PromptSession[str], over: asyncio.Task[bool]) -> str | None:
         """The next line; None if the person, or the chat, has come to an end."""
