@@ -24,8 +24,8 @@ from chat.events import (
     Renamed,
     RoomList,
 )
+from chat.fields import LOBBY
 from chat.loop import Loop
-from chat.messages import LOBBY
 from chat.names import fold
 from chat.recorder import Recorder
 from chat.shelf import Shelf

@@ -8,6 +8,7 @@ So the server keeps no file, and at most a window of each: a chunk is passed on 
 from collections.abc import Callable
 
 from chat.errors import Refusal
+from chat.fields import Outcome
 from chat.members import Connection, Session
 from chat.messages import (
     FileAccept,
@@ -20,7 +21,6 @@ from chat.messages import (
     FileOffered,
     Limits,
     Message,
-    Outcome,
 )
 from chat.wire import encode
 

@@ -27,7 +27,7 @@ from chat.events import (
     RoomList,
     StartedAnew,
 )
-from chat.messages import INBOX, LOBBY
+from chat.fields import INBOX, LOBBY
 
 #: Those of the sixteen that can be read on black and on white; red is left for what went wrong.
 COLOURS = tuple(f"fg:ansi{name}" for name in ("cyan", "magenta", "blue", "green", "brightblue", "brightmagenta"))

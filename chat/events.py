@@ -4,7 +4,8 @@ from typing import Literal
 
 import msgspec
 
-from chat.messages import LOBBY, FileLine
+from chat.fields import LOBBY
+from chat.messages import FileLine
 
 PathName = Literal["primary", "secondary"]
 Kind = Literal["say", "tell"]

@@ -13,6 +13,7 @@ from typing import Protocol
 from chat import events, messages
 from chat.downloads import Part, Source
 from chat.errors import ChatError, FileError, NotRegistered, TooMuchUnderWay
+from chat.fields import Outcome
 from chat.files import Incoming
 from chat.loop import Loop
 from chat.messages import FileAccept, FileAccepted, FileChunk, FileCredit, FileEnd, FileEnded, FileOffer, FileOffered
@@ -287,14 +288,14 @@ class FileDesk:
         duration_ns = self._loop.now_ns() - file.accepted_ns
         self._on_event(file.describe(events.FileDone, path, duration_ns, kept_bytes, resent_bytes))
 
-    def _fail(self, file: File, outcome: messages.Outcome, reason: str, *, keep: bool = False) -> None:
+    def _fail(self, file: File, outcome: Outcome, reason: str, *, keep: bool = False) -> None:
         """We end it."""
         self._forget(file, keep=keep)
         if file.file:
             self._end(file.file, outcome, reason)
         self._on_event(file.describe(events.FileFailed, outcome, reason))
 
-    def _end(self, number: int, outcome: messages.Outcome, reason: str) -> None:
+    def _end(self, number: int, outcome: Outcome, reason: str) -> None:
         with contextlib.suppress(NotRegistered):  # then the server has ended it
             try:
                 end = self._host.request(lambda request: FileEnd(number, outcome, reason[:200], request))

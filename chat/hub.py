@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable
 from chat.courier import Courier
 from chat.directory import Directory, in_use
 from chat.errors import Refusal
+from chat.fields import INBOX, Cursors
 from chat.following import Following, Keeper
 from chat.log import Log
 from chat.members import Connection, Room, Session
 from chat.messages import (
-    INBOX,
     Attach,
     Attached,
     Bye,
-    Cursors,
     FileAccept,
     FileChunk,
     FileCredit,

@@ -15,9 +15,9 @@ import threading
 from typing import IO
 
 from chat.errors import ChatError
+from chat.fields import INBOX
 from chat.following import Keeper
 from chat.log import Log
-from chat.messages import INBOX
 from chat.rooms import Rooms
 
 #: "chat", in the header of the file, and the version of the tables.

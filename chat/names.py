@@ -3,7 +3,7 @@
 import unicodedata
 
 from chat.errors import Refusal
-from chat.messages import INBOX
+from chat.fields import INBOX
 
 
 def clean_nick(nick: str, max_chars: int) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from chat.errors import Refusal
+from chat.fields import LOBBY
 from chat.log import Log
 from chat.members import Room, Session
-from chat.messages import LOBBY
 from chat.names import clean_room, fold
 
 #: Bounds of the lobby's log, and of each other room's; together at most 8 MiB + 1024 × 256 KiB.

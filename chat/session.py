@@ -29,7 +29,7 @@ from chat.events import (
     Renamed,
     RoomList,
 )
-from chat.messages import INBOX, LOBBY
+from chat.fields import INBOX, LOBBY, Cursors
 from chat.wire import encode
 
 #: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
@@ -72,7 +72,7 @@ class ClientSession:
         self.token = ""
         self.limits = messages.Limits()
         #: For each log, the highest sequence number seen.
-        self.cursors: messages.Cursors = {}
+        self.cursors: Cursors = {}
         #: Copies that came after the first and were dropped.
         self.duplicates = 0
         #: The connections that bring the logs.
@@ -93,7 +93,7 @@ class ClientSession:
         self._doubted: dict[int, _Pending] = {}
         #: The server's name for its logs, and the cursors in rooms that we want to go on from.
         self._history = ""
-        self._earlier: messages.Cursors = {}
+        self._earlier: Cursors = {}
         #: Ids of the `join` and `leave` among them, and of the last one that has taken effect.
         self._changes: list[int] = []
         self._last_change = 0
@@ -228,7 +228,7 @@ class ClientSession:
         self.wants_to_ask, self._asked, self._settled = False, 0, None
         return in_doubt
 
-    def member(self, cursors: messages.Cursors, number: int) -> list[Event]:
+    def member(self, cursors: Cursors, number: int) -> list[Event]:
         """We are in these rooms now, as all our `join` and `leave` up to this id would have it.
 
         Told on each connection apart, so that what is older than what we know already changes nothing.

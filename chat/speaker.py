@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from chat import messages
 from chat.errors import NotRegistered
-from chat.messages import LOBBY
+from chat.fields import LOBBY
 from chat.path import Path
 from chat.session import ClientSession
 

@@ -22,8 +22,8 @@ from gevent.event import Event
 from chat.client import ChatClient
 from chat.events import Closed, Echoed, EchoedAgain, EchoMissed, Entered, PathDown, Received, Refused, Registered
 from chat.events import Event as ChatEvent
+from chat.fields import LOBBY
 from chat.loop import Loop, Timer
-from chat.messages import LOBBY
 from chat.transport import Address
 from loadtests.fileload import FileStore, FileTraffic
 from loadtests.recorder import Recorder

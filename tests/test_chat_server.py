@@ -13,8 +13,8 @@ import psutil
 import pytest
 from chat_helpers import SECOND, Clients, RawClient, ServerProcess, server_process
 
+from chat.fields import LOBBY
 from chat.loop import Loop
-from chat.messages import LOBBY
 from chat.outbox import FULL_BYTES
 from chat.server import ChatServer
 

@@ -15,11 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from chat import messages
 from chat.events import Echoed, EchoMissed, Event, PathName, PeerJoined, PeerLeft, Received, Refused, Renamed
 from chat.events import Gap as Missed
+from chat.fields import INBOX, LOBBY, Cursors
 from chat.following import Keeper
 from chat.hub import Hub
 from chat.log import Log
 from chat.members import Connection
-from chat.messages import INBOX, LOBBY, Attached, Cursors, Down, Gap, Joined, Left, Member, Message, Said, Up, Welcome
+from chat.messages import Attached, Down, Gap, Joined, Left, Member, Message, Said, Up, Welcome
 from chat.rooms import Rooms
 from chat.session import ClientSession
 from chat.wire import DOWN, UP, BadLine, LineReader

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "chat": [
         {"chat.errors"},
+        {"chat.fields"},
         {"chat.messages"},
         {"chat.events"},
         {"chat.wire"},
@@ -70,7 +71,7 @@ FLOORS = {
         {"loadtests.__main__"},
     ],
 }
-PURE = ["chat/messages.py", "chat/wire.py", "chat/log.py", "chat/hub.py", "chat/session.py"]
+PURE = ["chat/fields.py", "chat/messages.py", "chat/wire.py", "chat/log.py", "chat/hub.py", "chat/session.py"]
 PURE += [
     "chat/outbox.py",
     "chat/pulse.py",
