@@ -45,6 +45,13 @@ class DelayWindow:
         self._base_ns.clear()
         self._base_until_ns = 0
 
+    def confirmed_again(self, count_bytes: int) -> None:
+        """So many bytes were confirmed that had been sent more than once.
+
+        How long that took is unknown (Karn's algorithm): perhaps the server knew them already, and answered itself.
+        """
+        self.size_bytes = max(self.size_bytes, min(self.size_bytes + count_bytes // 2, self._threshold_bytes))
+
     def confirmed(self, count_bytes: int, under_way_bytes: int, rtt_ns: int, now_ns: int) -> None:
         """So many bytes were confirmed after this time; `under_way_bytes` were unconfirmed just before."""
         queue_ns = self._queue_ns(rtt_ns, now_ns)

@@ -20,10 +20,10 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{digit}" for port in ("COM", 
 
 
 class _Piece(NamedTuple):
-    """A chunk on its way: where it ends, and when it went out."""
+    """A chunk on its way: where it ends, and when it went out for the first time; None: not for the first time."""
 
     end: int
-    sent_ns: int
+    sent_ns: int | None
 
 
 class Outgoing:
@@ -63,7 +63,9 @@ class Outgoing:
             sent_ns = None
             while self._under_way and self._under_way[0].end <= offset:
                 sent_ns = self._under_way.popleft().sent_ns
-            if sent_ns is not None:
+            if sent_ns is None:
+                self._window.confirmed_again(offset - before)
+            else:
                 self._window.confirmed(offset - before, under_way, now_ns - sent_ns, now_ns)
 
     def rewind(self) -> None:
@@ -82,9 +84,10 @@ class Outgoing:
         if not self.started or not length or self.sent + length - self.confirmed > self._window.size_bytes:
             return None
         offset, self.sent = self.sent, self.sent + length
+        is_new = offset >= self._highest
         self.resent_bytes += max(0, min(self._highest, self.sent) - offset)
         self._highest = max(self._highest, self.sent)
-        self._under_way.append(_Piece(self.sent, now_ns))
+        self._under_way.append(_Piece(self.sent, now_ns if is_new else None))
         return offset, length
 
 

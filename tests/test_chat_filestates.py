@@ -92,6 +92,29 @@ def test_after_a_break_the_window_begins_small_and_grows_fast_to_half_of_what_it
     assert 50_000 <= grown(window, 300 * MS, 20) < 100_000
 
 
+def test_what_was_sent_twice_says_nothing_of_the_round_trip() -> None:
+    """The server answers at once for what it knows; that is no measure of the way to the receiver and back."""
+    outgoing = Outgoing(10_000 * CHUNK_BYTES, 10**6)
+    outgoing.credit(FileCredit(1, 0, again=True), 0)
+    while outgoing.next_piece(0):
+        pass
+    sent = outgoing.sent
+    outgoing.rewind()
+    assert outgoing.next_piece(0) == (0, CHUNK_BYTES)
+    outgoing.credit(FileCredit(1, sent), 1 * MS)
+    for number in range(1, 20):  # round trips of 300 ms, without a queue
+        sizes = len(pieces_now(outgoing, 300 * number * MS))
+        outgoing.credit(FileCredit(1, outgoing.sent), 300 * (number + 1) * MS)
+    assert sizes > 4
+
+
+def pieces_now(outgoing: Outgoing, now_ns: int) -> list[tuple[int, int]]:
+    pieces = []
+    while piece := outgoing.next_piece(now_ns):
+        pieces.append(piece)
+    return pieces
+
+
 # The sender and the receiver.
 
 
