@@ -84,6 +84,8 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             return f"* {len(rooms)} room(s): {', '.join(f'{visible(room)} ({count})' for room, count in rooms.items())}"
         case FileOffered() | FileDone() | FileFailed():
             return _file_line(event)
+        case Refused(_, "bad_token", _):
+            return None  # what follows from it is told
         case Refused(_, _, reason):
             return f"! {visible(reason)}"
         case Gap(_, missed):

@@ -386,8 +386,8 @@ class ClientSession:
         own = message.nick in self._names
         if own:
             self._names.add(message.to)
-            if message.id is not None:
-                self._pending.pop(message.id, None)
             if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
                 self.nick = message.to
+                if message.id is not None:
+                    self._pending.pop(message.id, None)
         return Renamed(message.nick, message.to, message.log, own)

@@ -204,7 +204,7 @@ class Person:
                     self.refused += number in self.ids
                     self.ids.discard(number)
                 case EchoMissed(number):
-                    self.ids.remove(number)
+                    self.ids.discard(number)  # or a change of name
                 case Echoed() | Received():
                     if isinstance(event, Echoed):
                         self.ids.remove(event.id)
