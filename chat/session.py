@@ -348,7 +348,7 @@ class ClientSession:
                     self._pending.pop(message.id, None)
                 return Refused(message.id, message.code, message.reason)
             case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
-                own = message.from_ == self.nick and message.id is not None
+                own = message.from_ in self._names and message.id is not None
                 return FileNews(message, own and self._pending.pop(message.id or 0, None) is not None)
         kind: Kind = "say" if isinstance(message, messages.Said) else "tell"
         to = message.to if isinstance(message, messages.Told) else None

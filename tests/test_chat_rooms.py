@@ -240,6 +240,26 @@ def test_a_question_that_was_lost_is_asked_again(session: ClientSession) -> None
     assert not session.wants_to_ask
 
 
+def test_a_name_that_was_changed_after_the_answer_is_kept(session: ClientSession) -> None:
+    session.say("x", 0, 0)
+    receive(session, messages.Said("lobby", 7, "ben", "z"))
+    session.ask()
+    assert receive(session, messages.Settled(1, "ana", {"lobby": 8, "inbox": 2})) == []
+    (renamed,) = receive(session, messages.Renamed("lobby", 8, "ana", "Anna"))
+    assert renamed == Renamed("ana", "Anna", "lobby", own=True)
+    receive(session, messages.Said("lobby", 9, "ben", "z"))
+    receive(session, messages.Refused("x", "No.", None, "inbox", 1))
+    *_, missed = receive(session, messages.Refused("x", "No.", None, "inbox", 2))
+    assert missed == EchoMissed(1)
+    assert session.nick == "Anna"
+
+
+def test_repr(hall: Hall) -> None:
+    hall.join("ana")
+    assert repr(hall.hub._directory) == "<Directory of 1>"
+    assert repr(hall.hub._following) == "<Following 2 log(s)>"
+
+
 # Over sockets.
 
 
