@@ -66,7 +66,7 @@ class FileDesk:
     @property
     def busy(self) -> bool:
         """Whether any file is on its way, or offered by us."""
-        return any(isinstance(file, Sent) or file.accepted_ns for file in self._files.values())
+        return any(not isinstance(file, Received) or file.part is not None for file in self._files.values())
 
     # What the program asks for.
 
@@ -216,7 +216,7 @@ class FileDesk:
             else:
                 self._later(file, 0, partial(self._hash_part, file))
         except ChatError as error:
-            self._fail(file, "failed", str(error))
+            self._fail(file, "failed", str(error), keep=True)
 
     def _take(self, file: Received, flow: Incoming, chunk: FileChunk) -> None:
         data, credit = flow.chunk(chunk)

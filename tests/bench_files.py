@@ -156,18 +156,8 @@ def run(options: argparse.Namespace, mode: str) -> bool:
     """Print what one mode does; whether it is within the limits."""
     links = {path: load_profile(options.link) for path in ("primary", "secondary")}
     with tempfile.TemporaryDirectory() as folder, open_lab(links, "auto") as lab:
-        serve = [
-            sys.executable,
-            "-m",
-            "chat",
-            "serve",
-            "--host",
-            "0.0.0.0",
-            "--port",
-            str(PORT),
-            "--congestion",
-            "cubic",
-        ]
+        serve = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(PORT)]
+        serve += ["--congestion", "cubic"]
         server = lab.server.popen(serve, stderr=subprocess.PIPE, text=True)
         assert server.stderr is not None
         server.stderr.readline()
@@ -180,10 +170,13 @@ def run(options: argparse.Namespace, mode: str) -> bool:
         server.terminate()
         server.wait()
     result = json.loads(printed)
+    if "same" not in result:
+        print(f"{options.link}, {mode}: the file did not arrive: {result['failed']}  MISSED")
+        return False
     print(
         f"{options.link}, {mode}: {options.size / 1e6:g} MB in {result['seconds']:.1f} s"
         f" ({result['goodput'] / 1e6:.2f} Mbit/s), {result['resent']} B sent again after {options.cuts} cut(s),"
-        f" {result['failed'] or 'the same file'}"
+        f" {'the same file' if result['same'] else 'ANOTHER FILE'}"
     )
     alone_ms, with_file_ms = p99(result["alone"]), p99(result["with_file"])
     print(f"p99 of {len(result['alone'])} messages alone {alone_ms:.1f} ms,", end=" ")
