@@ -14,7 +14,7 @@ from typing import Any
 from chat.client import ChatClient, Mode
 from chat.events import Event
 from chat.loop import Loop
-from chat.transport import Address, Transport
+from chat.transport import Address, Transport, resolve
 
 #: Unit of all deadlines; raise it on a slow machine.
 SECOND = float(os.environ.get("CHAT_TEST_SECOND", "1"))
@@ -208,19 +208,19 @@ class Relay:
 
     def _accept(self, _events: int) -> None:
         near, _ = self._listener.accept()
-        far = socket.create_connection(self._target)
         ends: list[Transport] = []
         unsent = (bytearray(), bytearray())
-        for index, sock in enumerate((near, far)):
-            ends.append(
-                Transport(
-                    self._loop,
-                    sock,
-                    on_data=lambda data, _, index=index: self._pass_on(data, ends, unsent, index),  # type: ignore[misc]
-                    on_room=lambda index=index: self._push(ends[index], unsent[index]),  # type: ignore[misc]
-                    on_lost=lambda _, index=index: self._end(ends, index),  # type: ignore[misc]
-                )
-            )
+        for index in (0, 1):
+            callbacks: dict[str, Any] = {
+                "on_data": lambda data, _, index=index: self._pass_on(data, ends, unsent, index),
+                "on_room": lambda index=index: self._push(ends[index], unsent[index]),
+                "on_lost": lambda _, index=index: self._end(ends, index),
+            }
+            if index == 0:
+                ends.append(Transport(self._loop, near, **callbacks))
+            else:
+                # Not waited for: behind a bad link it takes seconds, and everybody else is on this loop too.
+                ends.append(Transport.connect(self._loop, resolve(*self._target), **callbacks))
         self._pairs.append((ends[0], ends[1]))
         self.hold(self._held)
 
