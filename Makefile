@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/chatlab run scenarios/demo.yaml
 
+# Three at a time: most tests wait for links and processes, not for a core.
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

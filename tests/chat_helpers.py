@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from chat.client import ChatClient, Mode
-from chat.events import Event
+from chat.events import Event, FileDone
 from chat.loop import Loop
 from chat.transport import Address, Transport, resolve
 
@@ -253,3 +253,9 @@ def leave(clients: Clients, *leaving: ChatClient) -> None:
     for client in leaving:
         client.leave()
     clients.until(lambda: all(client.closed for client in leaving))
+
+
+def finish_files(clients: Clients, *both: ChatClient) -> list[FileDone]:
+    """What each was told when its file had arrived."""
+    clients.until(lambda: all(clients.of(each, FileDone) for each in both), 60)
+    return [clients.of(each, FileDone)[-1] for each in both]

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from chat_helpers import Clients, ServerProcess, server_process
@@ -16,3 +17,9 @@ def server() -> Iterator[ServerProcess]:
 def clients() -> Iterator[Clients]:
     with Clients() as clients:
         yield clients
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where received files go."""
+    return tmp_path / "in"

@@ -4,11 +4,10 @@ import ctypes
 import hashlib
 import os
 import random
-from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from chat_helpers import MODES, Clients, RawClient, Relay, ServerProcess, leave, server_process
+from chat_helpers import MODES, Clients, Relay, ServerProcess, finish_files, leave, server_process
 
 from chat.client import ChatClient, Mode
 from chat.errors import FileError
@@ -23,11 +22,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     path.write_bytes(random.Random(1).randbytes(SIZE))
     return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "in"
 
 
 def arrived_bytes(folder: Path) -> int:
@@ -45,12 +39,6 @@ def begin(clients: Clients, sender: ChatClient, receiver: ChatClient, path: Path
     return number
 
 
-def finish(clients: Clients, *both: ChatClient) -> list[FileDone]:
-    """What each was told in the end."""
-    clients.until(lambda: all(clients.of(each, FileDone) for each in both), 60)
-    return [clients.of(each, FileDone)[-1] for each in both]
-
-
 def nothing_left(clients: Clients) -> bool:
     """No client holds a transfer."""
     return not any(client.files._files or client.files._by_number for client in clients.clients)
@@ -61,7 +49,7 @@ def test_a_file_arrives(server: ServerProcess, clients: Clients, mode: Mode, sou
     ana = clients.join("ana", server.address, mode=mode)
     ben = clients.join("ben", server.address, mode=mode)
     begin(clients, ana, ben, source, folder)
-    sent, received = finish(clients, ana, ben)
+    sent, received = finish_files(clients, ana, ben)
     assert (sent.outgoing, sent.peer, sent.size_bytes, sent.resent_bytes, sent.path) == (True, "ben", SIZE, 0, None)
     assert (received.outgoing, received.peer, received.kept_bytes) == (False, "ana", 0)
     assert received.path == str(folder / "picture.png")
@@ -83,7 +71,7 @@ def test_all_connections_break_twice(
         clients.until(lambda: arrived_bytes(folder) >= SIZE * part // 3)  # noqa: B023
         relay.reset()
         clients.until(lambda: ana.away and ben.away)
-    sent, received = finish(clients, ana, ben)
+    sent, received = finish_files(clients, ana, ben)
     assert Path(str(received.path)).read_bytes() == source.read_bytes()
     assert sent.resent_bytes < SIZE // 3
     assert ana.resumptions == ben.resumptions == 2
@@ -105,7 +93,7 @@ def test_one_connection_breaks(
     begin(clients, ana, ben, source, folder)
     clients.until(lambda: arrived_bytes(folder) >= SIZE // 3)
     relay.reset()
-    _, received = finish(clients, ana, ben)
+    _, received = finish_files(clients, ana, ben)
     assert Path(str(received.path)).read_bytes() == source.read_bytes()
     leave(clients, ana, ben)
     relay.close()
@@ -125,7 +113,7 @@ def test_a_new_session_goes_on_with_what_has_arrived(clients: Clients, source: P
             assert [event.outcome for event in clients.of(each, FileFailed)] == ["failed"]
         kept = arrived_bytes(folder)
         begin(clients, ana, ben, source, folder)
-        sent, received = finish(clients, ana, ben)
+        sent, received = finish_files(clients, ana, ben)
         assert received.kept_bytes == kept >= SIZE // 3
         assert sent.resent_bytes == 0
         assert Path(str(received.path)).read_bytes() == source.read_bytes()
@@ -241,7 +229,7 @@ def test_an_empty_file(server: ServerProcess, clients: Clients, tmp_path: Path, 
     empty = tmp_path / "empty"
     empty.touch()
     begin(clients, ana, ben, empty, folder)
-    _, received = finish(clients, ana, ben)
+    _, received = finish_files(clients, ana, ben)
     assert Path(str(received.path)).read_bytes() == b""
     leave(clients, ana, ben)
 
@@ -302,7 +290,7 @@ def test_the_same_file_twice_at_once(server: ServerProcess, clients: Clients, so
     begin(clients, ana, ben, source, folder)
     with pytest.raises(FileError, match="being received in"):
         begin(clients, ana, ben, source, folder)
-    finish(clients, ben)
+    finish_files(clients, ben)
     leave(clients, ana, ben)
 
 
@@ -325,7 +313,7 @@ def test_a_folder_that_cannot_be_used(server: ServerProcess, clients: Clients, s
     assert source.stat().st_size == SIZE
     # The offer still stands.
     ben.files.accept(clients.of(ben, FileOffered)[0].id, tmp_path / "in")
-    finish(clients, ana, ben)
+    finish_files(clients, ana, ben)
     leave(clients, ana, ben)
 
 
@@ -376,116 +364,13 @@ def _mount_tmpfs(folder: Path) -> None:
         raise PermissionError(ctypes.get_errno(), "mount")
 
 
-# A sender that speaks the protocol itself, and lies.
-
-
-class Liar(RawClient):
-    """Offers a file to ben, and gets it accepted."""
-
-    def offer(self, clients: Clients, ben: ChatClient, folder: Path, name: str, size: int, sha256: str = HELLO) -> int:
-        self.send(type="file_offer", to="ben", name=name, size=size, sha256=sha256)
-        number: int = self.until("file_offered")["file"]
-        clients.until(lambda: clients.of(ben, FileOffered))
-        ben.files.accept(clients.of(ben, FileOffered)[0].id, folder)
-        clients.until(lambda: ben.files._by_number[number].accepted_ns)
-        self.until("file_credit", file=number)
-        return number
-
-    def chunk(self, number: int, offset: int, data: bytes) -> None:
-        self.send(type="file_chunk", file=number, offset=offset, data=b64encode(data).decode())
-
-
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [
-        ("../../etc/passwd", "passwd"),
-        ("/etc/passwd", "passwd"),
-        ("..\\..\\boot.ini", "boot.ini"),
-        ("..", "file"),
-        ("/", "file"),
-        (".bashrc", "bashrc"),
-        ("a\x00b\x1b[2J\n\u202egpj.exe", "a_b_[2J__gpj.exe"),
-        ("CON.txt", "_CON.txt"),
-        ("é" * 255, "é" * 100),
-        ("é" * 250 + ".jpeg", "é" * 97 + ".jpeg"),
-    ],
-)
-def test_names_that_mean_harm(server: ServerProcess, clients: Clients, folder: Path, name: str, stored: str) -> None:
-    ben = clients.join("ben", server.address)
-    with Liar(server.address, "mallory") as mallory:
-        number = mallory.offer(clients, ben, folder, name, 5)
-        mallory.chunk(number, 0, b"hello")
-        (done,) = finish(clients, ben)
-        assert done.path == str(folder / stored)
-        assert os.listdir(folder) == [stored]
-        assert (folder / stored).read_text() == "hello"
-    leave(clients, ben)
-
-
-@pytest.mark.parametrize(
-    ("chunks", "reason"),
-    [
-        ([(0, b"hello!")], "The sender sent more than it had offered."),
-        ([(0, b"hel"), (3, b"lo!")], "The sender sent more than it had offered."),
-        ([(0, b"HELLO")], "What was received is not what was offered: the checksums differ."),
-    ],
-)
-def test_a_sender_that_lies(
-    server: ServerProcess, clients: Clients, folder: Path, chunks: list[tuple[int, bytes]], reason: str
-) -> None:
-    ben = clients.join("ben", server.address)
-    with Liar(server.address, "mallory") as mallory:
-        number = mallory.offer(clients, ben, folder, "hello.txt", 5)
-        for offset, data in chunks:
-            mallory.chunk(number, offset, data)
-        clients.until(lambda: clients.of(ben, FileFailed))
-        assert clients.of(ben, FileFailed)[0].reason == reason
-        assert mallory.until("file_ended")["reason"] == reason
-        assert not list(folder.glob("[!.]*"))
-    leave(clients, ben)
-
-
-def test_a_sender_that_stops(
-    server: ServerProcess, clients: Clients, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chat.filedesk.STALL_S", 0.3)
-    ben = clients.join("ben", server.address)
-    with Liar(server.address, "mallory") as mallory:
-        number = mallory.offer(clients, ben, folder, "hello.txt", 5)
-        mallory.chunk(number, 0, b"hel")
-        mallory.send(type="file_end", file=number, outcome="done")
-        assert mallory.until("refused")["code"] == "no_such_file"
-        clients.until(lambda: clients.of(ben, FileFailed))
-        assert clients.of(ben, FileFailed)[0].reason == "Nothing has moved for 0.3 s."
-        # What came is kept: the same offer may come again.
-        assert [path.read_bytes() for path in folder.iterdir()] == [b"hel"]
-    leave(clients, ben)
-
-
-def test_a_sender_that_floods(server: ServerProcess, clients: Clients, folder: Path) -> None:
-    """What is not granted is not held by the server."""
-    ben = clients.join("ben", server.address)
-    with Liar(server.address, "mallory") as mallory, RawClient(server.address, "cleo") as cleo:
-        mallory.send(type="file_offer", to="cleo", name="flood", size=10**9, sha256=HELLO)
-        number = cleo.until("file_offered")["file"]
-        mallory.until("file_offered")
-        cleo.send(type="file_accept", file=number)
-        cleo.send(type="file_credit", file=number, offset=0, again=True)
-        mallory.until("file_credit")
-        for index in range(20):
-            mallory.chunk(number, index * 40_000, bytes(40_000))
-        assert mallory.until("file_ended")["reason"] == "The sender sent more than it was granted."
-        assert cleo.until("file_ended")["outcome"] == "failed"
-    leave(clients, ben)
-
-
 def test_progress_is_told(
     server: ServerProcess, clients: Clients, source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chat.filedesk.PROGRESS_NS", 1)
     ana, ben = (clients.join(nick, server.address) for nick in ("ana", "ben"))
     begin(clients, ana, ben, source, folder)
-    finish(clients, ana, ben)
+    finish_files(clients, ana, ben)
     for each in (ana, ben):
         steps = [event.done_bytes for event in clients.of(each, FileProgress)]
         assert steps == sorted(set(steps))

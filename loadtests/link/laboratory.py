@@ -201,7 +201,8 @@ def _passing_signals_to(child: int) -> Iterator[None]:
     """While we only wait for `child`, SIGTERM is for it; SIGINT it has already, from the terminal."""
 
     def passed_on(number: int, frame: FrameType | None) -> None:
-        os.kill(child, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended just now
+            os.kill(child, number)
 
     before = {
         signal.SIGTERM: signal.signal(signal.SIGTERM, passed_on),
