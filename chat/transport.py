@@ -31,6 +31,8 @@ UNSENT_BYTES = 131_072
 #: SO_TIMESTAMPNS and its control message on Linux; Python has no names for them.
 _SO_TIMESTAMPNS = 35
 _TCP_NOTSENT_LOWAT = 25
+#: Nine counters of a socket's memory (sock_diag(7)); the first is what it has received and nobody has read.
+_SO_MEMINFO, _MEMINFO = 55, struct.Struct("=9I")
 _TIMESPEC = struct.Struct("@ll")
 _READ_BYTES = 65_536
 #: Data read within this time of its stamp has not waited for a lost segment.
@@ -131,6 +133,8 @@ class Transport:
         self._failure: Timer | None = None
         #: Segments that came out of order, as of the last look.
         self._out_of_order = 0
+        #: Whether more data waited behind a lost segment after the last look.
+        self._waits_still = False
         self.closed = False
         #: Whether the peer ended the connection in order, rather than that it broke.
         self.ended_by_peer = False
@@ -284,17 +288,30 @@ class Transport:
         """The stamp is that of the last segment read. If one before it was lost, the data waited for its second coming.
 
         Then the stamp tells when the last segment came, not when it could be read, and the read's own time is nearer.
+        Data waits behind a lost segment if some came out of order since the last look, or if memory was still in use
+        when everything that could be read had been.
         """
         if arrival.seen_ns - arrival.received_ns < _PROMPT_NS:
             return arrival
         info = TcpInfo.of(self._sock)
         before, self._out_of_order = self._out_of_order, (info and info.rcv_ooopack) or 0
-        return arrival if self._out_of_order == before else Arrival(arrival.seen_ns, arrival.seen_ns, False)
+        had_waited = self._waits_still or self._out_of_order != before
+        self._waits_still = had_waited and _received_bytes(self._sock) > 0
+        return Arrival(arrival.seen_ns, arrival.seen_ns, False) if had_waited else arrival
 
     def _lose(self, reason: str) -> None:
         # Closed afterwards, so that the owner can ask the socket for its last TCP_INFO.
         self._on_lost(reason)
         self.close()
+
+
+def _received_bytes(sock: socket.socket) -> int:
+    """Memory of what has come and is not read, in order or not; 0 where the system does not tell."""
+    try:
+        received, *_ = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+    except (OSError, struct.error):
+        return 0
+    return int(received)
 
 
 def _arrival(control: list[tuple[int, int, bytes]]) -> Arrival:
