@@ -84,6 +84,8 @@ class ChatClient(Speaker):
         self.closed = False
         #: How often the second connection took over, and how often the session was gone on with after both were gone.
         self.takeovers = self.resumptions = 0
+        #: Called with the name of the path and the kernel's last word on each connection just before it is freed.
+        self.on_end: Callable[[PathName, TcpInfo], None] = lambda _name, _info: None
         self._loop = loop
         self._on_event = on_event
         self._session = ClientSession(nick, secrets.token_urlsafe(16))
@@ -190,7 +192,7 @@ class ChatClient(Speaker):
                     path.ask(messages.Bye())
         self._end()
 
-    def tcp_info(self) -> dict[str, TcpInfo]:
+    def tcp_info(self) -> dict[PathName, TcpInfo]:
         """What the kernel knows about each connection that is in use now, by the name of its path."""
         return {status.name: status.info for status in self.connections() if status.info is not None}
 
@@ -234,6 +236,11 @@ class ChatClient(Speaker):
         """The path can take more."""
         self._feed(path)
         self.files.room()
+
+    def path_ending(self, path: Path, info: TcpInfo | None) -> None:
+        """The path's connection is about to be closed."""
+        if info is not None:
+            self.on_end(path.name, info)
 
     def has_spare(self, path: Path) -> bool:
         """Whether a standby connection is ready to take over from this one."""

@@ -55,6 +55,9 @@ class PathOwner(Protocol):
     def path_down(self, path: "Path", reason: str) -> None:
         """The connection, or the attempt at one, is over."""
 
+    def path_ending(self, path: "Path", info: TcpInfo | None) -> None:
+        """The connection is about to be closed, and this is the last that the kernel says about it."""
+
     def has_spare(self, path: "Path") -> bool:
         """Whether another connection is ready to take over, so that this one need not be waited for very long."""
 
@@ -167,10 +170,13 @@ class Path:
         self._unsent += data
         self.transport.want_room()
 
-    def close(self) -> None:
-        """Free everything now. The owner is not told."""
+    def close(self, *, broken: bool = False) -> None:
+        """Free everything now. With `broken`, the server shall take it for a connection that broke."""
         self._cancel_timer()
         if self.transport is not None:
+            self._owner.path_ending(self, TcpInfo.of(self.transport.sock))
+            if broken:
+                self.transport.abort()
             self.transport.close()
             self.transport = None
         self._unsent.clear()
@@ -239,10 +245,8 @@ class Path:
 
     def drop(self, reason: str) -> None:
         """Break the connection, or give up the attempt at one. The owner is told."""
-        if self.transport is not None:
-            # With a reset, since we are coming back: an orderly end would be the end of the session.
-            self.transport.abort()
-        self.close()
+        # With a reset, since we are coming back: an orderly end would be the end of the session.
+        self.close(broken=True)
         self._owner.path_down(self, reason)
 
     def _set_timer(self, delay_s: float, callback: Callable[[], None]) -> None:

@@ -20,10 +20,22 @@ from gevent import monkey
 from gevent.event import Event
 
 from chat.client import ChatClient
-from chat.events import Closed, Echoed, EchoedAgain, EchoMissed, Entered, PathDown, Received, Refused, Registered
+from chat.events import (
+    Closed,
+    Echoed,
+    EchoedAgain,
+    EchoMissed,
+    Entered,
+    PathDown,
+    PathName,
+    Received,
+    Refused,
+    Registered,
+)
 from chat.events import Event as ChatEvent
 from chat.fields import LOBBY
 from chat.loop import Loop, Timer
+from chat.tcpinfo import TcpInfo
 from chat.transport import Address
 from loadtests.fileload import FileStore, FileTraffic
 from loadtests.recorder import Recorder
@@ -225,6 +237,7 @@ class Participant:
             congestion=engine.scenario.congestion,
         )
         self._files = FileTraffic(self.client, engine.files, self._file_over)
+        self.client.on_end = self._record_tcp
         #: Id → addressee of each private message that is on its way.
         self._told: dict[int, Participant] = {}
         #: Private messages on their way to us; whoever sent them must not be refused because we left.
@@ -290,7 +303,6 @@ class Participant:
         self._settled.clear()
         if not self._is_quiet:
             self._settled.wait(DRAIN_S)
-        self.sample_tcp()
         self._settled.clear()
         if self._closed_reason is None:
             self.client.leave()
@@ -304,10 +316,12 @@ class Participant:
         return not (self.client.pending or self._expected or self.client.files.busy)
 
     def sample_tcp(self) -> None:
-        now_ns = self.engine.loop.now_ns()
         for path, info in self.client.tcp_info().items():
-            values = (getattr(info, field) or 0 for field in _TCP_FIELDS)
-            self.engine.recorder.add(TCP, self.number, _PATH[path], now_ns, *values)
+            self._record_tcp(path, info)
+
+    def _record_tcp(self, path: PathName, info: TcpInfo) -> None:
+        values = (getattr(info, field) or 0 for field in _TCP_FIELDS)
+        self.engine.recorder.add(TCP, self.number, _PATH[path], self.engine.loop.now_ns(), *values)
 
     def _record_sent(self, kind: str, message_id: int, text: str, intended_ns: int, sent_ns: int) -> None:
         self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)

@@ -69,9 +69,14 @@ def summarise(run: Run) -> pd.DataFrame:
 
 
 def retransmissions(run: Run) -> pd.DataFrame:
-    """The last count of each connection's end: one row per trial, side, user and path."""
-    tcp = run.table("tcp").sort_values("time_s")
-    return tcp.groupby(["trial", "side", "user", "path"]).tail(1)
+    """The last count of each connection's end: one row per trial, side, user, path, and connection there.
+
+    A path whose connection broke gets another one, which counts from 0 again.
+    """
+    tcp = run.table("tcp").sort_values("time_s", kind="stable")
+    keys = ["trial", "side", "user", "path"]
+    tcp["connection"] = (tcp.groupby(keys)["sent_bytes"].diff() < 0).groupby([tcp[key] for key in keys]).cumsum()
+    return tcp.groupby([*keys, "connection"]).tail(1)
 
 
 def second_connection(run: Run) -> pd.DataFrame:
