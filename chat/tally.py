@@ -3,6 +3,7 @@
 import math
 from array import array
 
+from chat.events import PathName
 from chat.tcpinfo import TcpInfo
 
 
@@ -34,7 +35,7 @@ class Tally:
         ordered = sorted(self._times_ms)
         return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
-    def report(self, tcp: dict[str, TcpInfo]) -> list[str]:
+    def report(self, tcp: dict[PathName, TcpInfo]) -> list[str]:
         """Lines for a person: all messages, then each open connection."""
         return [self._messages(), *(f"{path}: {self.connection(path, info)}" for path, info in tcp.items())]
 
