@@ -241,7 +241,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _finish(run_directory: Path, junit: Path | None = None) -> int:
     """Summary, report and verdict."""
     from loadtests.analysis.read import open_run
-    from loadtests.analysis.stats import summarise
+    from loadtests.analysis.stats import presentable, summarise
     from loadtests.report import write_report
     from loadtests.verdict import judge, write_junit
 
@@ -251,7 +251,7 @@ def _finish(run_directory: Path, junit: Path | None = None) -> int:
         raise HarnessError(str(error)) from None
     summary = summarise(run)
     summary.to_csv(run.path / "summary.csv", index=False)
-    shown = summary.drop(columns=[key for key in run.conditions if key != "variant"])
+    shown = presentable(summary).drop(columns=[key for key in run.conditions if key != "variant"])
     print(shown.to_string(index=False, float_format="%.1f"))
     print(f"report:  {write_report(run.path)}")
     verdict = judge(run)

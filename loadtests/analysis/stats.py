@@ -68,6 +68,13 @@ def summarise(run: Run) -> pd.DataFrame:
     return summary
 
 
+def presentable(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary for people: without the columns about files if nobody sent any."""
+    if summary[["files", "files_failed"]].to_numpy().any():
+        return summary
+    return summary.drop(columns=["files", "files_failed", "file_goodput_bps"])
+
+
 def retransmissions(run: Run) -> pd.DataFrame:
     """The last count of each connection's end: one row per trial, side, user, path, and connection there.
 
