@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.analysis.plots import over_time
 from loadtests.analysis.read import Run, open_run
-from loadtests.analysis.stats import rfc3550_jitter_ms, second_connection, summarise
+from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
 from loadtests.samples import TABLES
 
 
@@ -56,6 +56,15 @@ def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> Non
     row = summarise(run).iloc[0]
     assert (row["count"], row["lost"]) == (1, 1)
     assert pd.isna(row["p50_ms"])
+
+
+def test_retransmissions_of_a_connection_that_broke_count_too(tmp_path: Path) -> None:
+    """The next connection on its path counts from 0 again."""
+    end = {"trial": 1, "side": "client", "user": 1, "path": "primary"}
+    samples = [(1.0, 500, 2), (2.0, 900, 5), (3.0, 100, 0), (4.0, 400, 3)]
+    tcp = [end | {"time_s": at_s, "sent_bytes": sent, "retransmissions": count} for at_s, sent, count in samples]
+    run = write_run(tmp_path, {"messages": [message(1, 9.0)], "tcp": tcp}, [{"link": "lan"}])
+    assert retransmissions(run)["retransmissions"].tolist() == [5, 3]
 
 
 def test_jitter_follows_rfc3550() -> None:
