@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import psutil
@@ -102,7 +102,7 @@ class Chat:
             client.close()
         self._loop.close()
 
-    def _at(self, when_ns: int, period_s: float, action: "callable") -> None:
+    def _at(self, when_ns: int, period_s: float, action: Callable[[], object]) -> None:
         """On an absolute schedule, however late we are."""
 
         def again() -> None:
