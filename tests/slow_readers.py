@@ -4,6 +4,8 @@ Twice the same: one talker pushes 500 MB through the lobby, and some clients cha
 there as well: one client that never reads, and 10,000 sessions that read 1 kB a second. Exits 1 if the server's memory
 goes over its bound, or if the chatting clients' p99 is more than 1.5 times that of the first time.
 
+Best on a machine that does nothing else: a p99 of milliseconds feels every other process.
+
 The bound: what the server documents for its logs and for each connection (chat/README.md).
 """
 
