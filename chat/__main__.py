@@ -8,12 +8,12 @@ import resource
 import signal
 import sys
 
-from chat.errors import ChatError
-from chat.journal import Journal, JournalError
-from chat.loop import Loop
-from chat.monitor import TcpMonitor
-from chat.server import GRACE_S, ChatServer
-from chat.transport import reason_of
+from chat.net.loop import Loop
+from chat.net.transport import reason_of
+from chat.protocol.errors import ChatError
+from chat.server.journal import Journal, JournalError
+from chat.server.monitor import TcpMonitor
+from chat.server.server import GRACE_S, ChatServer
 
 
 def serve() -> None:
@@ -90,7 +90,7 @@ def _run(loop: Loop, server: ChatServer) -> None:
 
 def connect() -> None:
     """The command `chat-client`."""
-    from chat.interactive import main  # prompt_toolkit takes a third of a second that the server need not spend
+    from chat.console.interactive import main  # prompt_toolkit takes a third of a second that the server need not spend
 
     sys.exit(main())
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from loadtests.config.yamlfile import Document
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link import command as link_command
 from loadtests.link import tryout as try_command
 from loadtests.link.lab import BACKENDS
-from loadtests.matrix import Trial, plan
-from loadtests.scenario import read_document
-from loadtests.yamlfile import Document
+from loadtests.scenario.matrix import Trial, plan
+from loadtests.scenario.scenario import read_document
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -148,10 +148,10 @@ def _document(arguments: argparse.Namespace) -> Document:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported here, since pandas takes a second to load, which `check` and `link` need not wait for.
-    from loadtests.capture import check_tool
-    from loadtests.link.laboratory import run_in_lab
-    from loadtests.load import work
-    from loadtests.run import RunDirectory, run_trials
+    from loadtests.link.sandbox.laboratory import run_in_lab
+    from loadtests.run.capture import check_tool
+    from loadtests.run.loading import work
+    from loadtests.run.trials import RunDirectory, run_trials
 
     options = _locust_options(arguments)
     if arguments.worker:
@@ -241,9 +241,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _finish(run_directory: Path, junit: Path | None = None) -> int:
     """Summary, report and verdict."""
     from loadtests.analysis.read import open_run
+    from loadtests.analysis.report import write_report
     from loadtests.analysis.stats import presentable, summarise
-    from loadtests.report import write_report
-    from loadtests.verdict import judge, write_junit
+    from loadtests.analysis.verdict import judge, write_junit
 
     try:
         run = open_run(run_directory)

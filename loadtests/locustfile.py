@@ -18,15 +18,15 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
-from chat.transport import Address
-from loadtests import shape, workers
-from loadtests.engine import DRAIN_S, JOIN_S, Engine
+from chat.net.transport import Address
+from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError
-from loadtests.recorder import Recorder
+from loadtests.load import shape, workers
+from loadtests.load.engine import DRAIN_S, JOIN_S, Engine
+from loadtests.load.recorder import Recorder
+from loadtests.load.users import BroadcastUser, FileUser, ListeningUser, PrivateUser
 from loadtests.samples import PAUSE
-from loadtests.scenario import HostPort, decode, load_of, read_document
-from loadtests.users import BroadcastUser, FileUser, ListeningUser, PrivateUser
-from loadtests.yamlfile import Document
+from loadtests.scenario.scenario import HostPort, decode, load_of, read_document
 
 __all__ = ["BroadcastUser", "FileUser", "ListeningUser", "PrivateUser"]
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from bench_table import Figure, print_table
 
-from chat.client import ChatClient
-from chat.events import Echoed, Event, FileDone, FileFailed, FileOffered
-from chat.loop import Loop
+from chat.client.client import ChatClient
+from chat.client.events import Echoed, Event, FileDone, FileFailed, FileOffered
+from chat.net.loop import Loop
 from loadtests.link.lab import open_lab
-from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import load_profile
+from loadtests.link.sandbox.laboratory import run_in_lab
 
 NICKS = ("ana", "ben", "cleo", "dan")
 #: Messages per second of each of them.

@@ -13,10 +13,10 @@ import psutil
 from bench_table import Figure, print_table
 
 from loadtests.link.lab import Lab, open_lab
-from loadtests.link.laboratory import run_in_lab
-from loadtests.link.pipeline import Pipeline
-from loadtests.link.probes import ProbeStream, open_ends, run_probes
-from loadtests.link.profile import Direction, LinkProfile
+from loadtests.link.measure.probes import ProbeStream, open_ends, run_probes
+from loadtests.link.model.pipeline import Pipeline
+from loadtests.link.model.profile import Direction, LinkProfile
+from loadtests.link.sandbox.laboratory import run_in_lab
 
 RUNS, PACKETS = 5, 40_000
 WORK = Direction(delay_s=0.01, loss=0.01)

@@ -15,8 +15,8 @@ import pandas as pd
 from bench_table import Figure, print_table
 from chat_helpers import server_process
 
-from chat.transport import Address
-from loadtests.load import LOCUSTFILE
+from chat.net.transport import Address
+from loadtests.run.loading import LOCUSTFILE
 
 PAIRS, USERS, LOAD_S, RAMP_S = 3, 1_000, 25, 10
 SCENARIO = """

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from chat_helpers import Relay, ServerProcess
 
-from chat.client import ChatClient, Mode
-from chat.events import Closed, Echoed, Event, Gap, Received, Reconnecting, StartedAnew
-from chat.loop import Loop
-from chat.transport import Address
+from chat.client.client import ChatClient, Mode
+from chat.client.events import Closed, Echoed, Event, Gap, Received, Reconnecting, StartedAnew
+from chat.net.loop import Loop
+from chat.net.transport import Address
 
 #: How long all may take to see what was sent: a narrow link carries on for minutes after.
 DRAIN_S = 300.0

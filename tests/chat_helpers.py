@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from chat.client import ChatClient, Mode
-from chat.events import Event, FileDone
-from chat.loop import Loop
-from chat.transport import Address, Transport, resolve
+from chat.client.client import ChatClient, Mode
+from chat.client.events import Event, FileDone
+from chat.net.loop import Loop
+from chat.net.transport import Address, Transport, resolve
 
 #: Unit of all deadlines; raise it on a slow machine.
 SECOND = float(os.environ.get("CHAT_TEST_SECOND", "1"))

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from loadtests.link.laboratory import run_in_lab
-from loadtests.link.netem import kernel_has_netem
+from loadtests.link.backends.netem import kernel_has_netem
+from loadtests.link.sandbox.laboratory import run_in_lab
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]

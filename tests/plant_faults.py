@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-TEST = "tests/test_chat_stateful.py"
+TEST = "tests/chat/test_chat_stateful.py"
 
 
 class Fault(NamedTuple):
@@ -26,55 +26,55 @@ class Fault(NamedTuple):
 FAULTS = [
     Fault(
         "an off-by-one in replay",
-        "chat/log.py",
+        "chat/server/log.py",
         "start = end = cursor - self.first_seq + 1 + self._dropped",
         "start = end = max(0, cursor - self.first_seq) + self._dropped",
     ),
     Fault(
         "a forgotten id window",
-        "chat/hub.py",
+        "chat/server/hub.py",
         "if message.id is not None and not session.ids.accept(message.id):",
         "if message.id is None and not session.ids.accept(0):",
     ),
     Fault(
         "a cursor not moved on a partial send",
-        "chat/outbox.py",
+        "chat/server/outbox.py",
         r'self._cursors[log] += data.count(b"\n", 0, end)',
         "pass",
     ),
     Fault(
         "a trim that does not announce",
-        "chat/outbox.py",
+        "chat/server/outbox.py",
         "self.tell(encode(Gap(log.name, missed)))",
         "pass",
     ),
     Fault(
         "a token that attaches to the wrong session",
-        "chat/hub.py",
+        "chat/server/hub.py",
         "session = self._by_token.get(token)",
         "session = next(iter(self._by_token.values()), None)",
     ),
     Fault(
         "a room whose numbers begin again when it is opened again",
-        "chat/rooms.py",
+        "chat/server/rooms.py",
         "after=self._last_seq)",
         "after=0)",
     ),
     Fault(
         "what was said before one left a room is not sent",
-        "chat/outbox.py",
+        "chat/server/outbox.py",
         "if log in self._cursors and (part := self._new_part(log)) is not None:",
         "if (part := None) is not None:",
     ),
     Fault(
         "news of rooms that are out of date",
-        "chat/session.py",
+        "chat/client/session.py",
         "if number < self._last_change:",
         "if number < 0:",
     ),
     Fault(
         "a session that goes on without its rooms",
-        "chat/hub.py",
+        "chat/server/hub.py",
         "cursors = {log.name: self._start(log, first, cursors) for log, first in _logs_of(session).items()}",
         "cursors = {log.name: cursors.get(log.name, log.last_seq) for log in _logs_of(session)}",
     ),

@@ -23,10 +23,10 @@ import numpy as np
 import psutil
 from chat_helpers import RawClient, ServerProcess
 
-from chat.client import ChatClient
-from chat.events import Echoed, Event, Registered
-from chat.loop import Loop
-from chat.transport import Address
+from chat.client.client import ChatClient
+from chat.client.events import Echoed, Event, Registered
+from chat.net.loop import Loop
+from chat.net.transport import Address
 
 CHATTERS, CHAT_PER_S, TEXT_BYTES = 10, 10.0, 8_000
 #: The lobby's log, and its list while it is cut.

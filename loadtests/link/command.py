@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from loadtests.errors import ExitCode, HarnessError, LinkError
-from loadtests.link.calibrate import LinkRow
-from loadtests.link.interface import open_interface
+from loadtests.link.backends.interface import open_interface
+from loadtests.link.backends.links import Links
 from loadtests.link.lab import BACKENDS, Lab, open_lab
-from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import known_links, load_profile
-from loadtests.link.links import Links
-from loadtests.link.profile import PATHS, LinkProfile
+from loadtests.link.measure.calibrate import LinkRow
+from loadtests.link.model.profile import PATHS, LinkProfile
+from loadtests.link.sandbox.laboratory import run_in_lab
 
 #: How often the link is looked at while the command runs.
 _CHECK_S = 1.0

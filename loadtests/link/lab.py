@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from loadtests.errors import LinkError
-from loadtests.link.backend import Backend
-from loadtests.link.calibrate import LinkRow, calibrate
-from loadtests.link.emulator import EmulatorBackend
-from loadtests.link.links import Links
-from loadtests.link.namespaces import Namespace
-from loadtests.link.netem import NetemBackend, kernel_has_netem
-from loadtests.link.plain import PlainBackend
-from loadtests.link.priority import running_at_once
-from loadtests.link.profile import LinkProfile
-from loadtests.link.qdisc import beyond_netem
-from loadtests.link.topology import CLIENT, SERVER, server_address
+from loadtests.link.backends.backend import Backend
+from loadtests.link.backends.emulator import EmulatorBackend
+from loadtests.link.backends.links import Links
+from loadtests.link.backends.netem import NetemBackend, kernel_has_netem
+from loadtests.link.backends.plain import PlainBackend
+from loadtests.link.backends.qdisc import beyond_netem
+from loadtests.link.measure.calibrate import LinkRow, calibrate
+from loadtests.link.model.profile import LinkProfile
+from loadtests.link.sandbox.namespaces import Namespace
+from loadtests.link.sandbox.priority import running_at_once
+from loadtests.link.sandbox.topology import CLIENT, SERVER, server_address
 
 BackendName = Literal["auto", "emulator", "netem", "none"]
 

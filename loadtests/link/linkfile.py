@@ -4,11 +4,11 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from loadtests.config.yamlfile import Document, KeyPath
 from loadtests.errors import ConfigError
-from loadtests.link import timeline
-from loadtests.link.profile import Direction, LinkProfile
-from loadtests.link.vocabulary import WAYS, LinkBlock
-from loadtests.yamlfile import Document, KeyPath
+from loadtests.link.model import timeline
+from loadtests.link.model.profile import Direction, LinkProfile
+from loadtests.link.model.vocabulary import WAYS, LinkBlock
 
 LINKS_FOLDER = Path(__file__).resolve().parents[2] / "scenarios" / "links"
 

@@ -5,14 +5,22 @@ from dataclasses import replace
 from statistics import fmean
 
 from loadtests.errors import ExitCode
-from loadtests.link.bulk import measure_rate
-from loadtests.link.calibrate import DELAY_S, DELAY_SHARE, RATE_SHARE, loss_window, median_s, model_streams, plan_probes
 from loadtests.link.lab import open_lab
-from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import known_links, load_profile
-from loadtests.link.priority import running_at_once
-from loadtests.link.probes import PROBE_BYTES, ProbeStream, run_probes
-from loadtests.link.profile import Direction, LinkProfile
+from loadtests.link.measure.bulk import measure_rate
+from loadtests.link.measure.calibrate import (
+    DELAY_S,
+    DELAY_SHARE,
+    RATE_SHARE,
+    loss_window,
+    median_s,
+    model_streams,
+    plan_probes,
+)
+from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
+from loadtests.link.model.profile import Direction, LinkProfile
+from loadtests.link.sandbox.laboratory import run_in_lab
+from loadtests.link.sandbox.priority import running_at_once
 
 _JITTER_PROBES = 1000
 _LOSS_PROBES, _LOSS_INTERVAL_S, _SHARE_OF_RATE = 5000, 0.0012, 0.5

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from loadtests.errors import HarnessError
 from loadtests.link.command import run_in_foreground, served
 from loadtests.link.lab import BACKENDS, Lab, open_lab
-from loadtests.link.laboratory import run_in_lab
 from loadtests.link.linkfile import load_profile
-from loadtests.link.profile import PATHS, LinkProfile
+from loadtests.link.model.profile import PATHS, LinkProfile
+from loadtests.link.sandbox.laboratory import run_in_lab
 
 _PORT = 5000
 _ROBOTS = ("ada", "bob", "cyd")

@@ -12,9 +12,9 @@ import time
 from itertools import groupby
 
 from loadtests.link.lab import BackendName, Lab, open_lab
-from loadtests.link.laboratory import run_in_lab
-from loadtests.link.probes import ProbeStream, open_ends, run_probes
-from loadtests.link.profile import PATHS, Direction, GilbertElliott, LinkProfile
+from loadtests.link.measure.probes import ProbeStream, open_ends, run_probes
+from loadtests.link.model.profile import PATHS, Direction, GilbertElliott, LinkProfile
+from loadtests.link.sandbox.laboratory import run_in_lab
 
 NORMAL = Direction(delay_s=0.02, jitter_s=0.004, distribution="normal", keep_order=False)
 RANDOM = Direction(loss=0.02)

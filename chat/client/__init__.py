@@ -1,0 +1,1 @@
+"""The client library: sessions over one or two connections."""

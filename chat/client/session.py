@@ -1,0 +1,393 @@
+"""ClientSession: what was sent and not seen back, what was seen already, and what that means to the program.
+
+It turns messages from either connection into events, once: for each log it keeps the highest sequence number seen and
+drops the rest, so the first copy wins and the second connection costs the program nothing.
+All times are CLOCK_MONOTONIC in ns and come from outside.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from chat.client.events import (
+    Departed,
+    Echoed,
+    EchoedAgain,
+    EchoMissed,
+    Entered,
+    Event,
+    FileNews,
+    Gap,
+    Kind,
+    PathName,
+    PeerJoined,
+    PeerLeft,
+    Present,
+    Received,
+    Refused,
+    Renamed,
+    RoomList,
+)
+from chat.protocol import messages
+from chat.protocol.errors import NotRegistered, TooMuchUnderWay
+from chat.protocol.fields import INBOX, LOBBY, Cursors
+from chat.protocol.wire import encode
+
+#: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
+#: again on a new connection, would be refused although it had been accepted.
+MAX_UNDER_WAY = 4_000
+
+
+#: Messages that come from a log.
+_Logged = (
+    messages.Said
+    | messages.Told
+    | messages.Joined
+    | messages.Renamed
+    | messages.Left
+    | messages.Refused
+    | messages.FileLine
+)
+
+
+class _Pending(NamedTuple):
+    """A message on its way."""
+
+    line: bytes
+    intended_ns: int
+    sent_ns: int
+
+
+class ClientSession:
+    """One nickname's view of the chat, whichever connection it comes through.
+
+    Args:
+        nick: the nickname to ask for.
+        key: a secret of our own, with which the session may be asked for again.
+    """
+
+    def __init__(self, nick: str, key: str = "") -> None:
+        #: As asked for; once registered, as the server writes it.
+        self.nick = nick
+        self.registered = False
+        self.token = ""
+        self.limits = messages.Limits()
+        #: For each log, the highest sequence number seen.
+        self.cursors: Cursors = {}
+        #: Copies that came after the first and were dropped.
+        self.duplicates = 0
+        #: The connections that bring the logs.
+        self.following: set[PathName] = set()
+        #: Those among them, and the logs, of which lines are passed over for now: see :meth:`_passes_over`.
+        self._passed_over: set[tuple[PathName, str]] = set()
+        #: All the names that we have had in this session: nobody else is called like that.
+        self._names = {nick}
+        self._key = key
+        self._last_id = 0
+        self._pending: dict[int, _Pending] = {}
+        #: Echoes may have been missed: the server is to be asked; and how often it was and has not answered yet.
+        self.wants_to_ask = False
+        self._asked = 0
+        #: Its last answer, as long as we have not come so far ourselves.
+        self._settled: messages.Settled | None = None
+        #: Those that were under way when the last session ended: perhaps their echo comes yet.
+        self._doubted: dict[int, _Pending] = {}
+        #: The server's name for its logs, and the cursors in rooms that we want to go on from.
+        self._history = ""
+        self._earlier: Cursors = {}
+        #: Ids of the `join` and `leave` among them, and of the last one that has taken effect.
+        self._changes: list[int] = []
+        self._last_change = 0
+
+    def __repr__(self) -> str:
+        state = "registered" if self.registered else "not registered"
+        return f"<ClientSession {self.nick} {state}, {self.pending} pending, {self.duplicates} duplicate(s)>"
+
+    @property
+    def pending(self) -> int:
+        """How many messages were sent and neither echoed nor refused."""
+        return len(self._pending)
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Their ids, in the order they were sent."""
+        return tuple(self._pending)
+
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms that we are in, the lobby first."""
+        return [LOBBY, *(log for log in self.cursors if log not in (LOBBY, INBOX))]
+
+    # What we send.
+
+    def hello(self) -> bytes:
+        """The first line on the first connection."""
+        return encode(messages.Hello(self.nick, self._key))
+
+    def attach(self, follow: bool) -> bytes:
+        """The first line on any other connection; or on the same one again, to change `follow`."""
+        return encode(messages.Attach(self.token, self.cursors, follow))
+
+    def say(self, text: str, intended_ns: int, sent_ns: int, room: str = LOBBY) -> int:
+        """A message to everyone in a room is to be sent: its id. :meth:`unanswered` has its line.
+
+        Raises:
+            NotRegistered: there is no session yet.
+            TooMuchUnderWay: too many messages are neither echoed nor refused.
+        """
+        number = self._next_id()
+        return self._send(number, messages.Say(text, number, room), intended_ns, sent_ns)
+
+    def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> int:
+        """A message to one nickname; otherwise like :meth:`say`."""
+        number = self._next_id()
+        return self._send(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
+
+    def join(self, room: str, sent_ns: int) -> int:
+        """We want to be in a room; otherwise like :meth:`say`."""
+        return self._change(messages.Join(room, self._next_id(), self._earlier.pop(room, None)), sent_ns)
+
+    def leave(self, room: str, sent_ns: int) -> int:
+        """We want to be out of a room; otherwise like :meth:`say`."""
+        return self._change(messages.Leave(room, self._next_id()), sent_ns)
+
+    def ask(self) -> bytes:
+        """The question what became of messages whose echo may have been missed."""
+        self.wants_to_ask = False
+        self._asked += 1
+        return encode(messages.Settle())
+
+    def request(self, message_of: Callable[[int], messages.Message], now_ns: int) -> int:
+        """Another message that is answered through a log, made of its id; otherwise like :meth:`say`."""
+        number = self._next_id()
+        return self._send(number, message_of(number), now_ns, now_ns)
+
+    def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
+        """The lines of pending messages after this id, oldest first, and the id of the last of them.
+
+        At least one line if there is any, and more only within `max_bytes`. A connection that begins to carry messages
+        is given all of them, from 0: the server accepts each id once, so that too many do no harm.
+        """
+        lines: list[bytes] = []
+        size, last_id = 0, after_id
+        for number in range(max(after_id + 1, next(iter(self._pending), 0)), self._last_id + 1):
+            pending = self._pending.get(number)
+            if pending is None:
+                continue
+            size += len(pending.line)
+            if lines and size > max_bytes:
+                break
+            lines.append(pending.line)
+            last_id = number
+        return b"".join(lines), last_id
+
+    def _next_id(self) -> int:
+        if not self.registered:
+            raise NotRegistered("The server has not welcomed us yet.")
+        if self._pending and self._last_id - next(iter(self._pending)) >= MAX_UNDER_WAY - 1:
+            raise TooMuchUnderWay(f"{self.pending} messages are under way; wait until some have come back.")
+        self._last_id += 1
+        return self._last_id
+
+    def _change(self, message: messages.Join | messages.Leave, sent_ns: int) -> int:
+        assert message.id is not None
+        self._changes.append(message.id)
+        return self._send(message.id, message, sent_ns, sent_ns)
+
+    def _send(self, number: int, message: messages.Message, intended_ns: int, sent_ns: int) -> int:
+        self._pending[number] = _Pending(encode(message), intended_ns, sent_ns)
+        return number
+
+    # What we receive.
+
+    def welcome(self, message: messages.Welcome) -> bool:
+        """The session begins; return whether what we missed since the last one can be had, from our cursors on.
+
+        Then we keep these: whoever brought the message is to be asked to attach again.
+        """
+        old_cursors = self.cursors
+        goes_on = self._history == message.history != ""
+        self.nick, self.token, self.limits = message.nick, message.token, message.limits
+        self._names = {message.nick}
+        self.cursors = dict(message.cursors)
+        self._last_change = 0
+        self._history = message.history
+        self._earlier = old_cursors if goes_on else {}
+        if goes_on:
+            self.cursors[LOBBY] = min(old_cursors[LOBBY], self.cursors[LOBBY])
+        else:
+            self._doubted.clear()
+        self.registered = True
+        return goes_on
+
+    def forget(self) -> tuple[int, ...]:
+        """The server does not know the session any more; return the ids of which it is unknown what became of them."""
+        self.registered = False
+        in_doubt = self.lost
+        self._doubted, self._pending = self._pending, {}
+        self._changes.clear()
+        self.wants_to_ask, self._asked, self._settled = False, 0, None
+        return in_doubt
+
+    def member(self, cursors: Cursors, number: int) -> list[Event]:
+        """We are in these rooms now, as all our `join` and `leave` up to this id would have it.
+
+        Told on each connection apart, so that what is older than what we know already changes nothing.
+        """
+        if number < self._last_change:
+            return []
+        self._last_change = number
+        while self._changes and self._changes[0] <= number:
+            self._pending.pop(self._changes.pop(0), None)
+        rooms = {log: cursor for log, cursor in cursors.items() if log not in (LOBBY, INBOX)}
+        # What we said before was dealt with before; but its echo may not have come before we left that room.
+        self.wants_to_ask |= next(iter(self._pending), number) < number
+        departed = [room for room in self.rooms[1:] if room not in rooms]
+        for room in departed:
+            del self.cursors[room]
+        entered = [room for room in rooms if room not in self.cursors]
+        for room, cursor in rooms.items():
+            self.cursors[room] = max(cursor, self.cursors.get(room, 0))
+        return [*map(Departed, departed), *map(Entered, entered)]
+
+    def stop_following(self, path: PathName) -> set[PathName]:
+        """A connection is gone. Return those that must be asked again for lines that it would have brought."""
+        self.following.discard(path)
+        if self._asked:
+            self.wants_to_ask, self._asked = True, 0
+        ask_again = {other for other, _ in self._passed_over} & self.following
+        self._passed_over.clear()
+        self.following -= ask_again
+        return ask_again
+
+    def receive(
+        self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool
+    ) -> Sequence[Event | FileNews]:
+        """What a message means; nothing, if the other connection brought it before or it is only about a connection."""
+        match message:
+            case messages.Said() | messages.Told() | messages.Joined() | messages.Renamed() | messages.Left():
+                pass
+            case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
+                pass
+            case messages.Refused(log=log) if log:
+                pass
+            case messages.Refused(code, reason, number):
+                return [Refused(number, code, reason)]
+            case messages.Error(code, reason):
+                return [Refused(None, code, reason)]
+            case messages.Member(cursors, number):
+                return self.member(cursors, number)
+            case messages.Settled():
+                self._asked = max(0, self._asked - 1)
+                self._settled = message
+                return self._settle()
+            case messages.Present(nicks, room):
+                return [Present(nicks, room)]
+            case messages.RoomList(rooms):
+                return [RoomList(rooms)]
+            case _:
+                # A gap line among them: what is missing shows in the numbers.
+                return []
+        cursor = self.cursors.get(message.log)
+        if cursor is None:
+            return []  # of a room that we have left, as we know from the other connection
+        if message.seq <= cursor:
+            self.duplicates += 1
+            match message:
+                case messages.Said(from_=nick, id=int(number)) | messages.Told(from_=nick, id=int(number)):
+                    return [EchoedAgain(number, path, received_ns)] if nick in self._names else []
+            return []
+        missed = message.seq - cursor - 1
+        if missed and self._passes_over(path, message.log):
+            return []
+        if self._passed_over:
+            self._passed_over.discard((path, message.log))
+        self.cursors[message.log] = message.seq
+        news = self._news(message, path, received_ns, seen_ns, exact)
+        events = [Gap(message.log, missed), news] if missed else [news]
+        self.wants_to_ask |= missed > 0 and bool(self._pending)
+        return [*events, *self._settle()] if self._settled is not None else events
+
+    def _settle(self) -> list[Event]:
+        """Once we have come as far as the server had when it answered: what is still pending comes no more."""
+        settled = self._settled
+        if settled is None or any(self.cursors.get(log, seq) < seq for log, seq in settled.cursors.items()):
+            return []
+        self._settled = None
+        self._names.add(settled.nick)
+        if self.cursors[LOBBY] == settled.cursors[LOBBY]:  # otherwise we may know better by now
+            self.nick = settled.nick
+        missed = [number for number in self._pending if number <= settled.id]
+        for number in missed:
+            del self._pending[number]
+        changes, self._changes = self._changes, [number for number in self._changes if number > settled.id]
+        return [EchoMissed(number) for number in missed if number not in changes]
+
+    def _passes_over(self, path: PathName, log: str) -> bool:
+        """Whether to drop what comes after a gap, because the other connection may bring it, and the missing lines too.
+
+        That one then brings everything, until it also has a gap, or breaks: then this one is asked again, and until it
+        has answered, what it still brings is not what it was asked for.
+        """
+        if path not in self.following:
+            return True
+        if all(other == path or (other, log) in self._passed_over for other in self.following):
+            return False
+        self._passed_over.add((path, log))
+        return True
+
+    def _news(self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool) -> Event | FileNews:
+        match message:
+            case messages.Joined():
+                return PeerJoined(message.nick, message.log)
+            case messages.Renamed():
+                return self._renamed(message)
+            case messages.Left():
+                return PeerLeft(message.nick, message.reason, message.log)
+            case messages.Refused():
+                if message.id is not None:
+                    self._pending.pop(message.id, None)
+                return Refused(message.id, message.code, message.reason)
+            case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
+                own = message.from_ in self._names and message.id is not None
+                return FileNews(message, own and self._pending.pop(message.id or 0, None) is not None)
+        kind: Kind = "say" if isinstance(message, messages.Said) else "tell"
+        to = message.to if isinstance(message, messages.Told) else None
+        number, text, log, seq = message.id, message.text, message.log, message.seq
+        pending = None
+        if number is not None and message.from_ in self._names:
+            pending = self._pending.pop(number, None) or self._no_longer_doubted(message, number)
+        if number is None or pending is None:
+            return Received(kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path)
+        return Echoed(
+            number,
+            kind,
+            len(text.encode()),
+            pending.intended_ns,
+            pending.sent_ns,
+            received_ns,
+            seen_ns,
+            exact,
+            path,
+            to,
+            text,
+            log,
+            seq,
+        )
+
+    def _no_longer_doubted(self, message: messages.Said | messages.Told, number: int) -> _Pending | None:
+        """What we said in an earlier session, if this is it: somebody else may have had our name in between."""
+        pending = self._doubted.get(number)
+        room = message.log if message.log != LOBBY else LOBBY  # the very object is what the encoder leaves out
+        if pending is None or pending.line != encode(messages.Say(message.text, number, room)):
+            return None
+        return self._doubted.pop(number)
+
+    def _renamed(self, message: messages.Renamed) -> Event:
+        own = message.nick in self._names
+        if own:
+            self._names.add(message.to)
+            if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
+                self.nick = message.to
+                if message.id is not None:
+                    self._pending.pop(message.id, None)
+        return Renamed(message.nick, message.to, message.log, own)

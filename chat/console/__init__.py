@@ -1,0 +1,1 @@
+"""The interactive client, and the one for pipes."""

@@ -1,0 +1,193 @@
+"""Console: the state of the interactive client, and what it shows; knows neither terminal nor pipe nor commands."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from chat.client.client import ChatClient, Mode
+from chat.client.events import (
+    Closed,
+    Departed,
+    Echoed,
+    Entered,
+    Event,
+    PeerJoined,
+    PeerLeft,
+    Present,
+    Received,
+    Reconnecting,
+    Refused,
+    Registered,
+    Renamed,
+    RoomList,
+)
+from chat.client.recorder import Recorder
+from chat.console.display import describe, visible
+from chat.console.shelf import Shelf
+from chat.console.tally import Tally
+from chat.net.loop import Loop
+from chat.net.transport import Address
+from chat.protocol.errors import ChatError
+from chat.protocol.fields import LOBBY
+from chat.protocol.names import fold
+
+#: The style of what one wrote oneself.
+DIM = "fg:ansibrightblack"
+#: Where received files go.
+DOWNLOADS = Path("downloads")
+
+
+class Show(Protocol):
+    """Lets the person read a line, which holds nothing that could act on a terminal."""
+
+    def __call__(self, line: str, style: str = "", speaker: str = "") -> None:
+        """`speaker` is the nickname of somebody else who says this."""
+
+
+class Console:
+    """One person in the chat.
+
+    Args:
+        show: called with each line.
+        recorder: is given every message.
+        downloads: where received files go.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        nick: str,
+        primary: Address,
+        secondary: Address | None,
+        mode: Mode,
+        *,
+        show: Show,
+        recorder: Recorder | None = None,
+        downloads: Path = DOWNLOADS,
+    ) -> None:
+        self.client = ChatClient(loop, nick, primary, secondary, mode=mode, on_event=self._event)
+        self.shelf = Shelf(self.client, downloads)
+        #: Whether the driver shows the bars of files that are on their way, so that they need no lines.
+        self.has_bars = False
+        #: Called when the client is registered, and when it has ended.
+        self.on_change: Callable[[], None] = lambda: None
+        #: Why the chat ended, if we did not leave ourselves.
+        self.failure: str | None = None
+        #: The person wants to go; the driver sees to it.
+        self.leaving = False
+        #: The room that the person speaks in.
+        self.room = LOBBY
+        #: Who was seen, and where, as far as we were told.
+        self.nicks: dict[str, None] = {}
+        self.rooms: dict[str, None] = {LOBBY: None}
+        self.show = show
+        self._recorder = recorder
+        self._tally = Tally()
+        #: Lists of rooms that are on their way and that the person has not asked for.
+        self._unasked = 0
+        #: The id of the last `join`, and where the person was before.
+        self._joining: tuple[int, str] = (0, LOBBY)
+        #: A refusal before is the end, and told as such.
+        self._welcomed = False
+        self._left = False
+
+    def __repr__(self) -> str:
+        return f"<Console in {self.room}, {self.client!r}>"
+
+    # What the person wants.
+
+    def say(self, text: str) -> None:
+        """Speak to everyone in the room."""
+        self.client.say(text, room=self.room)
+
+    def join(self, room: str) -> None:
+        """Go into a room, or turn to one where one is already; what is said next is said there."""
+        self._joining = (self.client.join(room), self.room)
+        self.room = next((known for known in self.client.rooms if fold(known) == fold(room)), room)
+
+    def leave_room(self, room: str | None = None) -> None:
+        """Go out of a room, by default the one that one speaks in."""
+        room = room or self.room
+        self.client.leave_room(room)
+        if fold(room) == fold(self.room):
+            self.room = LOBBY
+
+    def who(self, room: str | None = None) -> None:
+        """Ask who is in a room, by default the one that one speaks in."""
+        self.client.who(room or self.room)
+
+    def learn_rooms(self) -> None:
+        """Find out which rooms there are, for completion, without a word."""
+        with contextlib.suppress(ChatError):
+            self.client.list_rooms()
+            self._unasked += 1
+
+    def leave(self) -> None:
+        """Leave the chat, as soon as the driver thinks fit."""
+        self.leaving = True
+
+    def go(self) -> None:
+        """Leave the chat now."""
+        self._left = True
+        self.client.leave()
+
+    def stats(self) -> None:
+        """Show response times and connections."""
+        for line in self._tally.report(self.client.tcp_info()):
+            self.show(f"* {line}")
+        self.show(f"* {self.client.takeovers} takeover(s), {self.client.resumptions} resumption(s)")
+
+    def connections(self) -> None:
+        """Show how each connection is."""
+        for name, where, state, info in self.client.connections():
+            details = "" if info is None else f", {self._tally.connection(name, info)}"
+            self.show(f"* {name} to {visible(where)}: {state}{details}")
+
+    # What happens.
+
+    def _event(self, event: Event) -> None:
+        nick = self.client.nick
+        self._welcomed |= isinstance(event, Registered)
+        if isinstance(event, Echoed | Received) and self._recorder is not None:
+            self._recorder.add(nick, event)
+        if isinstance(event, Echoed):
+            self._tally.add(event.path, event.response_time_ns / 1e6)
+        if isinstance(event, Closed) and not self._left:
+            self.failure = f"{event.reason} {len(event.lost)} message(s) may be lost." if event.lost else event.reason
+        self._notice(event)
+        if isinstance(event, RoomList) and self._unasked:
+            self._unasked -= 1
+            return
+        progress = self.shelf.note(event)
+        line = describe(event, nick, self.room) or (None if self.has_bars else progress)
+        if line is not None and self._welcomed:
+            speaker = event.sender if isinstance(event, Received) else ""
+            self.show(line, DIM if isinstance(event, Echoed) else "", speaker)
+        if isinstance(event, Registered | Closed):
+            self.on_change()
+
+    def _notice(self, event: Event) -> None:
+        """Keep in mind who is here, and where we are."""
+        match event:
+            case Present(nicks):
+                self.nicks |= dict.fromkeys(nicks)
+            case PeerJoined(nick) | Received(sender=nick):
+                self.nicks[nick] = None
+            case PeerLeft(nick, room=room) if room == LOBBY:
+                self.nicks.pop(nick, None)
+            case Renamed(old, new):
+                self.nicks.pop(old, None)
+                self.nicks[new] = None
+            case RoomList(rooms):
+                self.rooms = dict.fromkeys(rooms)
+            case Reconnecting():
+                self._unasked = 0
+            case Entered(room):
+                self.rooms[room] = None
+                if fold(room) == fold(self.room):
+                    self.room = room  # as it is written there
+            case Departed(room) if room == self.room:
+                self.room = LOBBY
+            case Refused(id=number) if number == self._joining[0]:
+                self.room = self._joining[1]

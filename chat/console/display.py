@@ -1,0 +1,149 @@
+"""What a person sees: one line of text for each event. Pure; the console prints it."""
+
+import unicodedata
+import zlib
+
+from chat.client.events import (
+    Departed,
+    Echoed,
+    EchoMissed,
+    Entered,
+    Event,
+    FileDone,
+    FileFailed,
+    FileOffered,
+    Gap,
+    PathDown,
+    PathUp,
+    PeerJoined,
+    PeerLeft,
+    Present,
+    Received,
+    Reconnecting,
+    Refused,
+    Registered,
+    Renamed,
+    Resumed,
+    RoomList,
+    StartedAnew,
+)
+from chat.protocol.fields import INBOX, LOBBY
+
+#: Those of the sixteen that can be read on black and on white; red is left for what went wrong.
+COLOURS = tuple(f"fg:ansi{name}" for name in ("cyan", "magenta", "blue", "green", "brightblue", "brightmagenta"))
+
+#: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
+_JOINERS = "\u200c\u200d"
+
+
+def visible(text: str) -> str:
+    """The text with everything that could act on a terminal, or on the order of the text around it, shown as an escape.
+
+    That is: C0 and C1 controls, line and paragraph separators, format characters such as bidirectional overrides, and
+    what is no character at all.
+    """
+    return "".join([each if _harmless(each) else each.encode("unicode_escape").decode() for each in text])
+
+
+def _harmless(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
+    """The line for an event; None if there is nothing to say.
+
+    Args:
+        event: what happened.
+        nick: what the person is called who reads it.
+        here: the room that the person is looking at; what is said in others is labelled.
+    """
+    match event:
+        case Registered():
+            return f"* you are {visible(nick)}; /help lists the commands"
+        case Echoed():
+            speaker = _speaker("you" if event.to else nick, event.to)
+            return f"{_label(event.log, here)}{speaker}: {visible(event.text)}  ({_ms(event)})"
+        case Received():
+            to = "you" if event.to else None
+            return f"{_label(event.log, here)}{_speaker(event.sender, to)}: {visible(event.text)}"
+        case PeerJoined(peer, room):
+            return f"* {visible(peer)} joined{_room(room)}"
+        case PeerLeft(peer, reason, room):
+            return f"* {visible(peer)} left{_room(room)}{f' ({visible(reason)})' if room == LOBBY else ''}"
+        case Renamed(old, new, room, own):
+            who = "you are" if own else f"{visible(old)} is"
+            return f"* {who} called {visible(new)} now" if room == LOBBY else None
+        case Entered(room):
+            return f"* you are in {visible(room)}"
+        case Departed(room):
+            return f"* you left {visible(room)}"
+        case Present(nicks, room):
+            where = "here" if room == LOBBY else f"in {visible(room)}"
+            return f"* {len(nicks)} {where}: {', '.join(map(visible, nicks))}"
+        case RoomList(rooms):
+            return f"* {len(rooms)} room(s): {', '.join(f'{visible(room)} ({count})' for room, count in rooms.items())}"
+        case FileOffered() | FileDone() | FileFailed():
+            return _file_line(event)
+        case Refused(_, "bad_token", _):
+            return None  # what follows from it is told
+        case Refused(_, _, reason):
+            return f"! {visible(reason)}"
+        case Gap(_, missed):
+            return f"! {missed} line(s) were dropped before they reached you"
+        case EchoMissed():
+            return "* a message of yours was accepted, but not shown: it was among what was dropped"
+        case PathUp("secondary"):
+            return "* second connection open"
+        case PathDown(path, reason):
+            return f"! {path} connection: {visible(reason)}"
+        case Reconnecting():
+            return "! no connection any more; trying to come back"
+        case Resumed():
+            return "* back; what you missed follows"
+        case StartedAnew(in_doubt=in_doubt, missed=missed):
+            doubt = f"; {len(in_doubt)} of your message(s) may not have been accepted" if in_doubt else ""
+            meantime = "what was said in the meantime is missed" if missed else "what you missed follows"
+            return f"! the server knows you no longer, you begin anew; {meantime}{doubt}"
+    return None
+
+
+def _file_line(event: FileOffered | FileDone | FileFailed) -> str:
+    name, peer, number = visible(event.name), visible(event.peer), event.id
+    match event:
+        case FileOffered(outgoing=True):
+            return f"* file {number}: {name}, {megabytes(event.size_bytes)}, is offered to {peer}"
+        case FileOffered():
+            size = megabytes(event.size_bytes)
+            return f"* file {number}: {peer} offers {name}, {size}; /accept {number} or /reject {number}"
+        case FileDone(path=path):
+            what = f"{peer} has {name}" if path is None else f"{name} from {peer} is in {visible(path)}"
+            speed = f"{event.goodput_bps / 1e6:.3g} Mbit/s"
+            return f"* file {number}: {what}; {megabytes(event.size_bytes)}, {speed}, SHA-256 {event.sha256[:12]}…"
+    what = "has failed" if event.outcome == "failed" else f"was {event.outcome}"
+    return f"! file {number}: {name} {what}{f': {visible(event.reason)}' if event.reason else ''}"
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{size_bytes / 1e6:.3g} MB" if size_bytes >= 100_000 else f"{size_bytes} B"
+
+
+def colour_of(nick: str) -> str:
+    """The colour in which a nickname is shown, the same everywhere."""
+    return COLOURS[zlib.crc32(nick.encode()) % len(COLOURS)]
+
+
+def _label(log: str, here: str) -> str:
+    return "" if log in (here, INBOX) else f"[{visible(log)}] "
+
+
+def _room(room: str) -> str:
+    return "" if room == LOBBY else f" {visible(room)}"
+
+
+def _speaker(sender: str, to: str | None) -> str:
+    return f"{visible(sender)} → {visible(to)}" if to else visible(sender)
+
+
+def _ms(event: Echoed) -> str:
+    return f"{event.response_time_ns / 1e6:.1f} ms"

@@ -1,0 +1,105 @@
+"""The command `chat-client`: its options, and which driver the console gets."""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+from chat.client.client import Mode
+from chat.client.recorder import Recorder
+from chat.console.console import DOWNLOADS, Console
+from chat.console.pipe import Pipe
+from chat.console.terminal import Terminal
+from chat.net.loop import Loop
+from chat.net.transport import Address, reason_of
+
+
+def main() -> int:
+    """The command `chat-client`; returns its exit code."""
+    options = _parser().parse_args()
+    mode: Mode = options.mode or ("redundant" if options.secondary else "single")
+    with contextlib.ExitStack() as stack:
+        recorder = None
+        if options.record is not None:
+            try:
+                recorder = Recorder(stack.enter_context(_open(options.record)))
+            except OSError as error:
+                return _complain(f"Cannot write {options.record}: {reason_of(error)}.")
+        if options.history is not None:
+            try:
+                open(options.history, "a").close()  # now rather than at the first line
+            except OSError as error:
+                return _complain(f"Cannot write {options.history}: {reason_of(error)}.")
+        loop = Loop()
+        stack.callback(loop.close)
+        driver = _driver(loop, options)
+        primary = (options.host, options.port)
+        console = Console(
+            loop,
+            options.nick,
+            primary,
+            options.secondary,
+            mode,
+            show=driver.show,
+            recorder=recorder,
+            downloads=options.downloads,
+        )
+        stack.callback(console.client.close)
+        driver.run(console)
+        return 0 if console.failure is None else _complain(console.failure)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="chat-client", description="Chat. /help lists the commands.")
+    parser.add_argument("nick", metavar="NICK", help="what you want to be called")
+    parser.add_argument("--host", default="127.0.0.1", help="where the server is (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    parser.add_argument("--secondary", metavar="HOST:PORT", type=_address, help="where the second connection goes")
+    parser.add_argument(
+        "--mode",
+        choices=("single", "standby", "redundant"),
+        help="one connection, a second one in reserve, or everything over both "
+        "(default: single; with --secondary redundant)",
+    )
+    parser.add_argument(
+        "--no-colour",
+        action="store_true",
+        help="use no colours; the environment variable NO_COLOR means the same",
+    )
+    parser.add_argument("--history", metavar="FILE", help="keep what is typed in this file, for the arrow keys")
+    parser.add_argument(
+        "--downloads",
+        metavar="FOLDER",
+        type=Path,
+        default=DOWNLOADS,
+        help="where received files go (default: %(default)s)",
+    )
+    parser.add_argument("--record", metavar="FILE.csv", help="write a row for each message")
+    return parser
+
+
+def _driver(loop: Loop, options: argparse.Namespace) -> Terminal | Pipe:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return Pipe(loop)
+    history = FileHistory(options.history) if options.history else InMemoryHistory()
+    return Terminal(loop, colours=not (options.no_colour or os.environ.get("NO_COLOR")), history=history)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _open(path: str) -> TextIO:
+    return open(path, "w", newline="", encoding="utf-8")
+
+
+def _complain(sentence: str) -> int:
+    print(f"chat-client: {sentence}", file=sys.stderr)
+    return 1

@@ -1,0 +1,1 @@
+"""How bytes travel: the selector loop, one nonblocking TCP socket, the kernel's TCP_INFO."""

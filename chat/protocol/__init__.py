@@ -1,0 +1,1 @@
+"""What is said: one Struct for each message, its limits, and lines of JSON."""

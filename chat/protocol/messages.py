@@ -1,0 +1,398 @@
+"""The vocabulary: one Struct per message, one tagged union per direction.
+
+A message is a JSON object with a `type`; fields unknown to the reader are ignored, so that either side may learn new
+ones first. What comes from a log carries `log` and `seq` (see :mod:`chat.server.log`).
+"""
+
+import msgspec
+
+from chat.protocol.fields import (
+    LOBBY,
+    ByteCount,
+    Cursor,
+    Cursors,
+    FileName,
+    FileNumber,
+    MessageId,
+    Outcome,
+    Reason,
+    Sha256,
+)
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="type", tag=str.lower):
+    """Base of all messages; the type on the wire is the class name in lower case."""
+
+
+# Up: client → server.
+
+
+class Hello(Message, frozen=True):
+    """Begin a session under this nickname.
+
+    With a key, a secret of the client's own making, the session outlives its connections for a while, and the same
+    hello again is welcomed again: whoever did not hear the first answer can ask once more.
+    """
+
+    nick: str
+    key: str = ""
+
+
+class Attach(Message, frozen=True):
+    """Add this connection to a living session, or change what an attached one follows."""
+
+    token: str
+    cursors: Cursors = {}
+    #: False: a stand-by connection, which is sent nothing until it attaches again with True.
+    follow: bool = True
+
+
+class Say(Message, frozen=True):
+    """A message to everyone in a room, in which the sender must be."""
+
+    text: str
+    id: MessageId | None = None
+    room: str = LOBBY
+
+
+class Tell(Message, frozen=True):
+    """A message to one nickname."""
+
+    to: str
+    text: str
+    id: MessageId | None = None
+
+
+class Nick(Message, frozen=True):
+    """I want to be called this from now on; my former name is kept for me."""
+
+    nick: str
+    id: MessageId | None = None
+
+
+class Join(Message, frozen=True):
+    """Let me into a room; it begins to exist with the first who comes.
+
+    With a cursor, from an earlier stay, what was said after it is sent too, as far as the room still has it.
+    """
+
+    room: str
+    id: MessageId | None = None
+    cursor: Cursor | None = None
+
+
+class Leave(Message, frozen=True):
+    """Let me out of a room; it is forgotten with the last who goes."""
+
+    room: str
+    id: MessageId | None = None
+
+
+class Who(Message, frozen=True):
+    """Who is in this room?"""
+
+    room: str = LOBBY
+
+
+class ListRooms(Message, frozen=True, tag="rooms"):
+    """Which rooms are there?"""
+
+
+class Settle(Message, frozen=True):
+    """How far have you come with my messages? For one who has missed lines, and perhaps echoes among them."""
+
+
+class Ping(Message, frozen=True):
+    """Are you there? Answered at once, ahead of what waits in the logs."""
+
+    n: MessageId | None = None
+
+
+class FileOffer(Message, frozen=True, tag="file_offer"):
+    """I would like to send somebody this file."""
+
+    to: str
+    name: FileName
+    size: ByteCount
+    sha256: Sha256
+    id: MessageId | None = None
+
+
+class FileAccept(Message, frozen=True, tag="file_accept"):
+    """I want this file; the first `file_credit` says from where on."""
+
+    file: FileNumber
+    id: MessageId | None = None
+
+
+class FileEnd(Message, frozen=True, tag="file_end"):
+    """This transfer is over: either side may say so at any time, but only the receiver that it is `done`."""
+
+    file: FileNumber
+    outcome: Outcome
+    reason: Reason = ""
+    id: MessageId | None = None
+
+
+# Both directions.
+
+
+class FileChunk(Message, frozen=True, tag="file_chunk"):
+    """Some bytes of a file. Passed on to the connection that the receiver's last credit came from."""
+
+    file: FileNumber
+    offset: ByteCount
+    #: Base64 in JSON.
+    data: bytes
+
+
+class FileCredit(Message, frozen=True, tag="file_credit"):
+    """The receiver has everything before this offset, so that as much as a window may follow after it."""
+
+    file: FileNumber
+    offset: ByteCount
+    #: What was sent after the offset is lost: go on from there.
+    again: bool = False
+
+
+class Bye(Message, frozen=True):
+    """Up: end my session. Down: the session is over, and why; the connection closes."""
+
+    reason: str = ""
+
+
+# Down: server → client.
+
+
+class Limits(msgspec.Struct, frozen=True, gc=False):
+    """What this server accepts."""
+
+    #: Longest line a client may send, without its newline.
+    line_bytes: int = 65_536
+    #: Longest text, as UTF-8. Escaped in JSON it may grow sixfold and must still fit in a line.
+    text_bytes: int = 8_192
+    #: Longest name of a person or a room, in characters.
+    nick_chars: int = 32
+    #: How far a file's sender may be ahead of what its receiver has confirmed.
+    file_window_bytes: int = 524_288
+    #: Open transfers of one session, counted apart as sender and as receiver.
+    files: int = 8
+    #: In how many rooms a session may be, beside the lobby.
+    rooms: int = 16
+
+
+class Welcome(Message, frozen=True):
+    """The session has begun. The token lets other connections attach to it: it is a secret.
+
+    Cursors from an earlier session are still good, for the lobby and in `join`, if it had the same `history`.
+    """
+
+    nick: str
+    token: str
+    cursors: Cursors
+    limits: Limits
+    history: str = ""
+
+
+class Attached(Message, frozen=True):
+    """This connection belongs to the session; lines after these cursors follow.
+
+    The logs among the cursors are all those that the session follows; `id` as in :class:`Member`.
+    """
+
+    nick: str
+    cursors: Cursors
+    id: int = 0
+
+
+class Member(Message, frozen=True):
+    """The rooms, beside the lobby, in which the session is now, and after which line it came into each.
+
+    It tells what `join` and `leave` have led to, up to the one with this id; it goes ahead of lines from the logs.
+    """
+
+    cursors: Cursors
+    id: int = 0
+
+
+class Said(Message, frozen=True):
+    """Someone, perhaps you, spoke to everyone in the room after which the log is called."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    text: str
+    id: int | None = None
+
+
+class Told(Message, frozen=True):
+    """Someone told you something, or you told someone."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    to: str
+    text: str
+    id: int | None = None
+
+
+class Joined(Message, frozen=True):
+    """Someone came into the room."""
+
+    log: str
+    seq: int
+    nick: str
+
+
+class Renamed(Message, frozen=True):
+    """Someone, perhaps you, has another name. In all logs of the session, so that each says from which line on."""
+
+    log: str
+    seq: int
+    nick: str
+    to: str
+    id: int | None = None
+
+
+class Left(Message, frozen=True):
+    """Someone has left the room."""
+
+    log: str
+    seq: int
+    nick: str
+    reason: str
+
+
+class Refused(Message, frozen=True):
+    """A request is not granted. Within a session it comes from the inbox log, so that it is not lost either."""
+
+    code: str
+    reason: str
+    id: int | None = None
+    log: str = ""
+    seq: int = 0
+
+
+class FileOffered(Message, frozen=True, tag="file_offered"):
+    """Somebody would like to send you a file, or you somebody. The transfer has a number now."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    to: str
+    file: int
+    name: str
+    size: int
+    sha256: str
+    id: int | None = None
+
+
+class FileAccepted(Message, frozen=True, tag="file_accepted"):
+    """The receiver wants the file."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    file: int
+    id: int | None = None
+
+
+class FileEnded(Message, frozen=True, tag="file_ended"):
+    """A transfer is over, because of whom, and why."""
+
+    log: str
+    seq: int
+    from_: str = msgspec.field(name="from")
+    file: int
+    outcome: Outcome
+    reason: str = ""
+    id: int | None = None
+
+
+class Present(Message, frozen=True):
+    """The nicknames of all who are in the room, in order of arrival."""
+
+    nicks: list[str]
+    room: str = LOBBY
+
+
+class RoomList(Message, frozen=True, tag="rooms"):
+    """All rooms, and how many are in each."""
+
+    rooms: dict[str, int]
+
+
+class Settled(Message, frozen=True):
+    """Every message of the session up to this id is granted or refused, in lines up to these cursors.
+
+    The nickname is that after these lines: a change of it may have been among those that were missed.
+    """
+
+    id: int
+    nick: str
+    cursors: Cursors
+
+
+class Gap(Message, frozen=True):
+    """So many lines of this log were dropped before this connection could take them."""
+
+    log: str
+    missed: int
+
+
+class Pong(Message, frozen=True):
+    """Answer to a ping, with its number."""
+
+    n: int | None = None
+
+
+class Error(Message, frozen=True):
+    """The last line could not be read. The connection goes on with the next, or closes if there can be none."""
+
+    code: str
+    reason: str
+
+
+#: What an inbox says of files.
+FileLine = FileOffered | FileAccepted | FileEnded
+
+Up = (
+    Hello
+    | Attach
+    | Say
+    | Tell
+    | Nick
+    | Join
+    | Leave
+    | FileOffer
+    | FileAccept
+    | FileEnd
+    | FileChunk
+    | FileCredit
+    | Who
+    | ListRooms
+    | Settle
+    | Ping
+    | Bye
+)
+Down = (
+    Welcome
+    | Attached
+    | Member
+    | Said
+    | Told
+    | Joined
+    | Renamed
+    | Left
+    | Refused
+    | FileLine
+    | FileChunk
+    | FileCredit
+    | Present
+    | RoomList
+    | Settled
+    | Gap
+    | Pong
+    | Error
+    | Bye
+)

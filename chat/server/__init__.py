@@ -1,0 +1,1 @@
+"""The server: who is there, what each follows, and the sockets."""

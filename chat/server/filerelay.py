@@ -1,0 +1,212 @@
+"""Courier: the server's part in file transfers: who sends what to whom, and how far ahead of the receiver.
+
+Offers, acceptances and ends are few and matter: they go through the inboxes of both sides, like private messages.
+Chunks and credits go straight from connection to connection; what is lost with one is asked for again by the receiver.
+So the server keeps no file, and at most a window of each: a chunk is passed on only in order, once, within the window.
+"""
+
+from collections.abc import Callable
+
+from chat.protocol.errors import Refusal
+from chat.protocol.fields import Outcome
+from chat.protocol.messages import (
+    FileAccept,
+    FileAccepted,
+    FileChunk,
+    FileCredit,
+    FileEnd,
+    FileEnded,
+    FileOffer,
+    FileOffered,
+    Limits,
+    Message,
+)
+from chat.protocol.wire import encode
+from chat.server.members import Connection, Session
+
+#: Chunks that the server holds at most, of all transfers together: what receivers that do not read can occupy.
+QUEUED_BYTES = 64 << 20
+
+
+class Transfer:
+    """One file on its way; the offsets are the receiver's word, and what was passed on to it."""
+
+    __slots__ = ("accepted", "confirmed", "down", "forwarded", "number", "receiver", "sender", "size", "up")
+
+    def __init__(self, number: int, sender: Session, receiver: Session, size: int) -> None:
+        self.number = number
+        self.sender = sender
+        self.receiver = receiver
+        self.size = size
+        self.accepted = False
+        self.confirmed = self.forwarded = 0
+        #: The connections that the sender's last chunk and the receiver's last credit came from.
+        self.up: Connection | None = None
+        self.down: Connection | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transfer {self.number} {self.sender.nick} → {self.receiver.nick} {self.forwarded}/{self.size} B>"
+
+
+class Courier:
+    """All transfers of a hub.
+
+    Args:
+        limits: what is allowed.
+        log: appends to a party's inbox the message made of the inbox's name and the next number.
+        ready: is told of a connection whose outbox was given something.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        log: Callable[[Session, Callable[[str, int], Message]], None],
+        ready: Callable[[Connection], None],
+        queued_bytes: int = QUEUED_BYTES,
+    ) -> None:
+        self._limits = limits
+        self._log = log
+        self._ready = ready
+        self._last_number = 0
+        self._transfers: dict[int, Transfer] = {}
+        self._sending: dict[Session, dict[int, Transfer]] = {}
+        self._receiving: dict[Session, dict[int, Transfer]] = {}
+        #: At least what the outboxes hold: counted up only, and counted anew when it comes to the limit.
+        self._queued = 0
+        self._queued_bytes = queued_bytes
+        self._ways: dict[Connection, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Courier {len(self._transfers)} transfer(s)>"
+
+    def offer(self, sender: Session, receiver: Session, offer: FileOffer) -> None:
+        """Somebody would like to send somebody a file.
+
+        Raises:
+            Refusal: to oneself, or there are too many already.
+        """
+        if sender is receiver:
+            raise Refusal("own_file", "A file is sent to somebody else.")
+        for party, parties in ((sender, self._sending), (receiver, self._receiving)):
+            if len(parties.get(party, ())) >= self._limits.files:
+                raise Refusal("too_many_files", f"{party.nick} has {self._limits.files} transfers open already.")
+        self._last_number += 1
+        number = self._last_number
+        transfer = self._transfers[number] = Transfer(number, sender, receiver, offer.size)
+        self._sending.setdefault(sender, {})[number] = transfer
+        self._receiving.setdefault(receiver, {})[number] = transfer
+        for party in (receiver, sender):
+            self._log(
+                party,
+                lambda log, seq: FileOffered(
+                    log, seq, sender.nick, receiver.nick, number, offer.name, offer.size, offer.sha256, offer.id
+                ),
+            )
+
+    def accept(self, receiver: Session, message: FileAccept) -> None:
+        """The receiver wants the file.
+
+        Raises:
+            Refusal: it has been offered no such file, or the transfer is over.
+        """
+        transfer = self._of(receiver, message.file)
+        if transfer.receiver is not receiver:
+            raise Refusal("no_such_file", "Only the receiver can accept a file.")
+        transfer.accepted = True
+        for party in (transfer.sender, receiver):
+            self._log(party, lambda log, seq: FileAccepted(log, seq, receiver.nick, message.file, message.id))
+
+    def end(self, party: Session, message: FileEnd) -> None:
+        """Either side says that it is over.
+
+        Raises:
+            Refusal: it has no such transfer, or cannot know that it is done.
+        """
+        transfer = self._of(party, message.file)
+        if message.outcome == "done" and (party is transfer.sender or not transfer.accepted):
+            raise Refusal("no_such_file", "Only a receiver who has accepted a file can say that it is done.")
+        self._end(transfer, party, message.outcome, message.reason, message.id)
+
+    def chunk(self, sender: Session, way: Connection, chunk: FileChunk) -> None:
+        """Pass on what is in order and within the window. Anything about a transfer that is over is too late."""
+        transfer = self._transfers.get(chunk.file)
+        if transfer is None or transfer.sender is not sender or not transfer.accepted:
+            return
+        transfer.up = way
+        end = chunk.offset + len(chunk.data)
+        if end <= transfer.forwarded:
+            # Sent again after a break, and known: perhaps the sender has not heard how far we are.
+            self._tell(way, FileCredit(chunk.file, transfer.confirmed))
+        elif end > transfer.size:
+            self._end(transfer, sender, "failed", "The sender sent more than it had offered.")
+        elif chunk.offset <= transfer.forwarded and transfer.down in transfer.receiver.connections:
+            if end > transfer.confirmed + self._limits.file_window_bytes:
+                self._end(transfer, sender, "failed", "The sender sent more than it was granted.")
+            else:
+                self._pass_on(transfer, chunk)
+
+    def credit(self, receiver: Session, way: Connection, credit: FileCredit) -> None:
+        """Pass on how far the receiver is; chunks go to this connection from now on."""
+        transfer = self._transfers.get(credit.file)
+        if transfer is None or transfer.receiver is not receiver or not transfer.accepted:
+            return
+        transfer.down = way
+        offset = min(credit.offset, transfer.size)
+        if credit.again:
+            transfer.confirmed = transfer.forwarded = offset
+        else:
+            transfer.confirmed = max(transfer.confirmed, offset)
+            # It may have more than what followed its last request: what was on its way before that.
+            transfer.forwarded = max(transfer.forwarded, offset)
+        up = (
+            transfer.up if transfer.up in transfer.sender.connections else next(iter(transfer.sender.connections), None)
+        )
+        if up is not None:
+            self._tell(up, credit)
+
+    def forget(self, party: Session, reason: str) -> None:
+        """The session is over, and with it its transfers."""
+        for transfers in (self._sending, self._receiving):
+            for transfer in [*transfers.get(party, {}).values()]:
+                self._end(transfer, party, "failed", f"{party.nick} has left: {reason}"[:200])
+
+    def clear(self) -> None:
+        """All sessions are over."""
+        for transfers in (self._transfers, self._sending, self._receiving, self._ways):
+            transfers.clear()
+
+    def _of(self, party: Session, number: int) -> Transfer:
+        transfer = self._transfers.get(number)
+        if transfer is None or party not in (transfer.sender, transfer.receiver):
+            raise Refusal("no_such_file", f"You have no open transfer {number}.")
+        return transfer
+
+    def _end(self, transfer: Transfer, by: Session, outcome: Outcome, reason: str, number: int | None = None) -> None:
+        del self._transfers[transfer.number]
+        for party, transfers in ((transfer.sender, self._sending), (transfer.receiver, self._receiving)):
+            del transfers[party][transfer.number]
+            if not transfers[party]:
+                del transfers[party]
+            self._log(
+                party,
+                lambda log, seq: FileEnded(log, seq, by.nick, transfer.number, outcome, reason, number),
+            )
+
+    def _pass_on(self, transfer: Transfer, chunk: FileChunk) -> None:
+        line, way = encode(chunk), transfer.down
+        assert way is not None
+        if self._queued + len(line) > self._queued_bytes:
+            self._ways = {way: None for way in self._ways if way.outbox.bulk_bytes}
+            self._queued = sum(way.outbox.bulk_bytes for way in self._ways)
+        if self._queued + len(line) > self._queued_bytes:
+            self._end(transfer, transfer.receiver, "failed", "The server holds too much that nobody takes.")
+            return
+        self._queued += len(line)
+        self._ways[way] = None
+        transfer.forwarded = chunk.offset + len(chunk.data)
+        way.outbox.tell_later(line)
+        self._ready(way)
+
+    def _tell(self, way: Connection, message: Message) -> None:
+        way.outbox.tell(encode(message))
+        self._ready(way)

@@ -1,0 +1,92 @@
+"""Rooms: the lobby, which is always there, and others, which are there as long as somebody is in them."""
+
+from collections.abc import Iterator
+
+from chat.protocol.errors import Refusal
+from chat.protocol.fields import LOBBY
+from chat.protocol.names import clean_room, fold
+from chat.server.log import Log
+from chat.server.members import Room, Session
+
+#: Bounds of the lobby's log, and of each other room's; together at most 8 MiB + 1024 × 256 KiB.
+LOBBY_LINES = 65_536
+LOBBY_BYTES = 8 << 20
+ROOM_LINES = 4_096
+ROOM_BYTES = 256 << 10
+MAX_ROOMS = 1_024
+
+
+class Rooms:
+    """Finds rooms by name; the hub says who is in them."""
+
+    def __init__(
+        self,
+        *,
+        name_chars: int,
+        lobby_lines: int = LOBBY_LINES,
+        lobby_bytes: int = LOBBY_BYTES,
+        room_lines: int = ROOM_LINES,
+        room_bytes: int = ROOM_BYTES,
+        max_rooms: int = MAX_ROOMS,
+    ) -> None:
+        self.lobby = Room(Log(LOBBY, max_lines=lobby_lines, max_bytes=lobby_bytes))
+        self._by_name = {LOBBY: self.lobby}
+        self._name_chars = name_chars
+        self._room_lines = room_lines
+        self._room_bytes = room_bytes
+        self._max_rooms = max_rooms
+        #: Higher than any number in a room that was forgotten: if one of that name is opened again, its numbers go on,
+        #: so that nobody takes its lines for those of the old one.
+        self._last_seq = 0
+
+    def __repr__(self) -> str:
+        return f"<Rooms {len(self._by_name)}, {self.lobby.log!r}>"
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(self._by_name.values())
+
+    def restore(self, name: str, first_seq: int, lines: list[bytes]) -> None:
+        """Fill a room with lines that were kept from an earlier time, before anybody follows it."""
+        room = self.lobby if name == LOBBY else self.open(name)
+        room.log = Log(room.log.name, max_lines=room.log.max_lines, max_bytes=room.log.max_bytes, after=first_seq - 1)
+        for line in lines:
+            room.log.append(line)
+
+    def go_on_after(self, seq: int) -> None:
+        """No new room shall have lines up to this number."""
+        self._last_seq = max(self._last_seq, seq)
+
+    def find(self, name: str) -> Room | None:
+        """The room of this name, however it is written."""
+        return self._by_name.get(fold(name))
+
+    def of(self, session: Session, name: str) -> Room:
+        """The room of this name, in which the session must be.
+
+        Raises:
+            Refusal: it is not.
+        """
+        room = self.find(name)
+        if room is None or room not in session.rooms:
+            raise Refusal("not_in_room", f"You are not in the room {name}.")
+        return room
+
+    def open(self, name: str) -> Room:
+        """The room of this name; a new one, if there is none.
+
+        Raises:
+            Refusal: it cannot be called that, or there are too many.
+        """
+        room = self.find(name)
+        if room is None:
+            name = clean_room(name, self._name_chars)
+            if len(self._by_name) > self._max_rooms:
+                raise Refusal("too_many_rooms", f"There are {self._max_rooms} rooms already.")
+            log = Log(name, max_lines=self._room_lines, max_bytes=self._room_bytes, after=self._last_seq)
+            room = self._by_name[fold(name)] = Room(log)
+        return room
+
+    def forget(self, room: Room) -> None:
+        """Nobody is in it any more."""
+        self.go_on_after(room.log.last_seq)
+        del self._by_name[fold(room.log.name)]

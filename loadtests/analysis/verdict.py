@@ -1,0 +1,56 @@
+"""What a finished run comes to: thresholds kept or missed, reasons for doubt, and the exit code that says so."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from loadtests.analysis.read import Run
+from loadtests.analysis.stats import summarise
+from loadtests.analysis.trust import doubts
+from loadtests.errors import ExitCode
+from loadtests.scenario.thresholds import Check, Threshold, check
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Checks and doubts of a run."""
+
+    checks: list[Check]
+    doubts: list[str]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """A run that must not be believed has neither kept nor missed a threshold."""
+        if self.doubts:
+            return ExitCode.NOT_TRUSTWORTHY
+        return ExitCode.PASSED if all(one.passed for one in self.checks) else ExitCode.FAILED
+
+    def __str__(self) -> str:
+        lines = [str(one) for one in self.checks]
+        lines += [f"NOT TRUSTWORTHY: {doubt}" for doubt in self.doubts]
+        return "\n".join(lines)
+
+
+def judge(run: Run) -> Verdict:
+    """The verdict on a run, from its tables and its scenario's thresholds."""
+    thresholds = [Threshold.from_yaml(text) for text in run.info["scenario"].get("thresholds", ())]
+    labels = {trial["name"]: trial["variant"] for trial in run.info["trials"]}
+    rows = [(labels[str(row["variant"])], dict(row)) for _, row in summarise(run).iterrows()]
+    return Verdict(check(thresholds, rows), doubts(run))
+
+
+def write_junit(verdict: Verdict, name: str, file: Path) -> None:
+    """The verdict as JUnit XML, which CI systems show: a test case for each check, and one for trustworthiness."""
+    failures = sum(not one.passed for one in verdict.checks)
+    tests = str(len(verdict.checks) + 1)
+    suite = ET.Element(
+        "testsuite", name=name, tests=tests, failures=str(failures), errors=str(bool(verdict.doubts) + 0)
+    )
+    for one in verdict.checks:
+        case = ET.SubElement(suite, "testcase", classname=one.variant, name=one.threshold)
+        if not one.passed:
+            ET.SubElement(case, "failure", message=f"measured {one.measured:.6g}")
+    case = ET.SubElement(suite, "testcase", classname=name, name="the run is trustworthy")
+    if verdict.doubts:
+        ET.SubElement(case, "error", message="; ".join(verdict.doubts))
+    ET.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)

@@ -1,0 +1,1 @@
+"""Ways to make a link: netem, emulator, an interface, none; one contract."""

@@ -1,0 +1,1 @@
+"""Probes, and what a link really does beside what was asked."""

@@ -1,0 +1,61 @@
+"""What a link with a rate really carries: full packets, faster than it can send them, counted where they arrive."""
+
+import contextlib
+import select
+import time
+from dataclasses import dataclass
+
+from loadtests.link.measure.probes import arrivals, open_ends
+from loadtests.link.model.profile import ETHERNET_HEADER_BYTES, Direction
+
+_IP_BYTES = 1500
+_HEADER_BYTES = 20 + 8  # IPv4 and UDP
+_FRAME_BITS = (_IP_BYTES + ETHERNET_HEADER_BYTES) * 8
+#: So much of a second at the rate, in packets, but neither too few to tell nor too many to wait for.
+_SHARE_OF_SECOND, _LEAST_PACKETS, _MOST_PACKETS = 0.5, 12, 3000
+#: How much faster than the rate, of what survives the losses in front of it.
+_OVERLOAD = 1.3
+#: The first arrivals find the queue still filling.
+_SKIPPED_SHARE = 0.1
+_QUIET_S = 0.2
+
+
+@dataclass
+class Arrivals:
+    """When each full packet arrived, in seconds."""
+
+    times_s: list[float]
+
+    @property
+    def rate_bps(self) -> float:
+        """Bits per second between the arrivals, counted as `rate` counts them; not a number if too few came."""
+        times_s = self.times_s[int(len(self.times_s) * _SKIPPED_SHARE) :]
+        if len(times_s) < 2:
+            return float("nan")
+        return (len(times_s) - 1) * _FRAME_BITS / (times_s[-1] - times_s[0])
+
+
+def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
+    """Overload one direction of a path for at most a second, or a dozen packets if those take longer."""
+    assert direction.rate_bps is not None, "only a link with a rate has one"
+    count = min(_MOST_PACKETS, max(_LEAST_PACKETS, int(direction.rate_bps / _FRAME_BITS * _SHARE_OF_SECOND)))
+    interval_s = _FRAME_BITS / direction.rate_bps / _OVERLOAD * (1 - direction.loss_ratio)
+    transmission_s = direction.transmission_s(_IP_BYTES)
+    patience_s = direction.delay_s + 4 * direction.jitter_s + 3 * transmission_s + _QUIET_S
+    found = Arrivals([])
+    with contextlib.ExitStack() as stack:
+        client, server = open_ends(path, stack)
+        sender, receiver = (client, server) if way == "up" else (server, client)
+        start_s = heard_s = time.monotonic()
+        sent = 0
+        while (now_s := time.monotonic()) < heard_s + patience_s:
+            while sent < count and start_s + sent * interval_s <= now_s:
+                with contextlib.suppress(BlockingIOError):  # lost, as in a full queue
+                    sender.send(bytes(_IP_BYTES - _HEADER_BYTES))
+                sent += 1
+                heard_s = now_s
+            next_s = start_s + sent * interval_s if sent < count else heard_s + patience_s
+            if select.select([receiver], (), (), max(0.0, next_s - now_s))[0]:
+                heard_s = time.monotonic()
+                found.times_s += [arrived_ns / 1e9 for _, arrived_ns in arrivals(receiver)]
+    return found

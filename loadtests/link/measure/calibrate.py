@@ -1,0 +1,235 @@
+"""What the links were asked to do beside what they do: the rows of `link.csv`.
+
+Nobody who reads a result should have to wonder whether the link was really like that. The window of each figure is wide
+enough for chance (a right link falls outside about once in 10,000 rows) and for nothing else.
+"""
+
+import bisect
+import dataclasses
+import math
+import statistics
+from itertools import accumulate, pairwise
+
+import msgspec
+
+from loadtests.link.measure.bulk import Arrivals, measure_rate
+from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
+from loadtests.link.model.pipeline import Pipeline
+from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
+
+_PROBES, _LEAST_PROBES = 250, 50
+_INTERVAL_S, _BUDGET_S = 0.004, 2.5
+#: Probes take at most this share of a link's rate.
+_SHARE_OF_RATE = 0.2
+
+#: A delay may be off by this share of it and this much.
+DELAY_SHARE, DELAY_S = 0.02, 0.0005
+_JITTER_S = 0.0005
+#: A rate may be off by this share; where most packets are lost before they reach it, it is not measured.
+RATE_SHARE, _MOST_LOSS = 0.03, 0.5
+#: Chance alone moves a figure out of its window once in 10,000 times.
+_ALPHA = 1e-4
+_STANDARD_ERRORS = statistics.NormalDist().inv_cdf(1 - _ALPHA / 2)
+#: So many perfect links tell what chance does to a figure; a window keeps room for what so few do not show.
+_MODELS, _ROOM = 30, 1.3
+
+
+class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of one link: asked for, expected, measured."""
+
+    path: str
+    #: `up` (client → server), `down`, or `both` (there and back).
+    direction: str
+    #: `delay_ms` and `rtt_ms` (medians), `jitter_ms` (interquartile range of the delay, which is J for `± J`),
+    #: `loss_ratio`, `reordered_ratio`, `duplicated_ratio`, `rate_bps`; the unit is in the name.
+    metric: str
+    #: What the profile says.
+    requested: float
+    #: What a perfect link would show: with the time that a probe occupies a link with a rate.
+    expected: float
+    measured: float
+    #: The window around `expected` in which `measured` is believed.
+    low: float
+    high: float
+    within: bool
+    #: Probes sent (in each direction); of a rate, full packets that arrived.
+    probes: int
+
+
+def calibrate(links: dict[str, LinkProfile]) -> list[LinkRow]:
+    """Probe every path in both directions; takes some seconds and expects links without other traffic."""
+    streams = [
+        plan_probes(path, name, direction)
+        for path, link in links.items()
+        for name, direction in (("up", link.up), ("down", link.down))
+    ]
+    run_probes(streams)
+    rows: list[LinkRow] = []
+    for path, link in links.items():
+        up, down = (stream for stream in streams if stream.path == path)
+        rows += judge_direction(up, link.up)
+        rows += judge_direction(down, link.down)
+        rows.append(judge_round_trip(up, down, link))
+        for name, direction in (("up", link.up), ("down", link.down)):
+            if direction.rate_bps and direction.loss_ratio <= _MOST_LOSS:
+                rows.append(judge_rate(path, name, direction, measure_rate(path, name, direction)))
+    return rows
+
+
+def plan_probes(path: str, name: str, direction: Direction) -> ProbeStream:
+    """Far enough apart not to fill the link, and not to wait for one another because of jitter."""
+    # Tables reach four times as far as the jitter, but seldom.
+    spread_s = (2 if direction.distribution == "uniform" else 4) * direction.jitter_s
+    interval_s = max(_INTERVAL_S, spread_s, direction.transmission_s(PROBE_BYTES) / _SHARE_OF_RATE)
+    count = min(_PROBES, max(_LEAST_PROBES, int(_BUDGET_S / interval_s)))
+    longest_s = direction.delay_s + 4 * direction.jitter_s + direction.transmission_s(PROBE_BYTES)
+    return ProbeStream(path, name, count, interval_s, longest_s)
+
+
+def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
+    """The rows of one direction of one path."""
+    models = model_streams(stream, direction)
+    delay_s, delay_chance_s = mean_and_chance([median_s(model) for model in models])
+    jitter_s, jitter_chance_s = mean_and_chance([spread_s(model) for model in models])
+    delay_window_s = DELAY_SHARE * delay_s + DELAY_S + delay_chance_s
+    jitter_window_s = _JITTER_S + jitter_chance_s
+    lost, loss = 1 - stream.arrived / stream.count, direction.loss_ratio
+    rows = [
+        _row(stream, "delay_ms", *_around_ms(direction.delay_s, delay_s, median_s(stream), delay_window_s)),
+        _row(
+            stream,
+            "jitter_ms",
+            *_around_ms(direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
+        ),
+        _row(stream, "loss_ratio", loss, direction.expected_loss, lost, *loss_window(direction, stream)),
+    ]
+    for metric, requested, ratio in (
+        ("reordered_ratio", direction.reorder, reordered_ratio),
+        ("duplicated_ratio", direction.duplicate, duplicated_ratio),
+    ):
+        expected, chance = mean_and_chance([ratio(model) for model in models])
+        chance += 1 / stream.count if chance else 0  # of a few packets chance takes or adds a whole one
+        rows.append(
+            _row(stream, metric, requested, expected, ratio(stream), max(0.0, expected - chance), expected + chance)
+        )
+    return rows
+
+
+def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> LinkRow:
+    """The row of the round-trip time of one path: up and down together."""
+    ways = ((up, link.up), (down, link.down))
+    expected = [mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
+    expected_s = sum(delay_s for delay_s, _ in expected)
+    window_s = DELAY_SHARE * expected_s + DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
+    row = _row(up, "rtt_ms", *_around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
+    return msgspec.structs.replace(row, direction="both")
+
+
+def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -> LinkRow:
+    """The row of the rate; corrupt packets occupy the link, but do not arrive."""
+    assert direction.rate_bps is not None, "only a link with a rate has one"
+    expected_bps = direction.rate_bps * (1 - direction.corrupt)
+    low, high = expected_bps * (1 - RATE_SHARE), expected_bps * (1 + RATE_SHARE)
+    stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0)
+    return _row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
+
+
+def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream]:
+    """What perfect links make of the same probes: one if chance has no say in it, else many.
+
+    Losses are left out: they have a window of their own, and a link that loses all still has a delay.
+    """
+    sure = msgspec.structs.replace(direction, loss=0.0, corrupt=0.0)
+    by_chance = direction.jitter_s or direction.reorder or direction.duplicate
+    models = []
+    for number in range(_MODELS if by_chance else 1):
+        pipeline = Pipeline(sure, f"model {number}")
+        arrivals = []
+        for sequence in range(stream.count):
+            sent_ns = round(sequence * stream.interval_s * 1e9)
+            for _ in pipeline.copies(bytes(1)):
+                left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
+                if left_ns is not None:
+                    arrivals.append((left_ns, sequence, left_ns - sent_ns))
+        in_order = [(sequence, delay_ns) for _, sequence, delay_ns in sorted(arrivals)]
+        models.append(dataclasses.replace(stream, arrivals=in_order))
+    return models
+
+
+def mean_and_chance(figures: list[float]) -> tuple[float, float]:
+    """The mean, and how far chance moves one figure from it."""
+    chance = statistics.stdev(figures) * _STANDARD_ERRORS * _ROOM if len(figures) > 1 else 0.0
+    return statistics.fmean(figures), chance
+
+
+def reordered_ratio(stream: ProbeStream) -> float:
+    """Share of probes that arrive just behind a later one."""
+    return sum(later < earlier for (earlier, _), (later, _) in pairwise(stream.arrivals)) / stream.count
+
+
+def duplicated_ratio(stream: ProbeStream) -> float:
+    """Share of probes that arrive once more."""
+    return (len(stream.arrivals) - stream.arrived) / stream.count
+
+
+def median_s(stream: ProbeStream) -> float:
+    """Median one-way delay in seconds; not a number if nothing arrived."""
+    return statistics.median(delay_ns for _, delay_ns in stream.arrivals) / 1e9 if stream.arrivals else math.nan
+
+
+def spread_s(stream: ProbeStream) -> float:
+    """Interquartile range of the one-way delay in seconds; not a number if too little arrived."""
+    if len(stream.arrivals) < 4:
+        return math.nan
+    first, _, third = statistics.quantiles((delay_ns for _, delay_ns in stream.arrivals), n=4)
+    return (third - first) / 1e9
+
+
+def loss_window(direction: Direction, stream: ProbeStream, alpha: float = _ALPHA) -> tuple[float, float]:
+    """The shares of the probes between which chance leaves the loss of a right link: quantiles of the binomial.
+
+    Packets lost in one burst are one witness rather than many: with a Gilbert–Elliott chain, whose memory from one
+    packet to the next is 1 - p - r, the sample counts as that much smaller.
+    """
+    loss, sent = direction.expected_loss, stream.count
+    if loss in (0, 1):
+        return loss, loss
+    memory = 0.0
+    if isinstance(direction.loss, GilbertElliott):
+        memory = max(0.0, 1 - direction.loss.p - direction.loss.r)
+    elif isinstance(direction.loss, TimedBursts):
+        memory = math.exp(-stream.interval_s * (1 / direction.loss.good_s + 1 / direction.loss.bad_s))
+    sent = max(1, round(sent * (1 - memory) / (1 + memory)))
+    cumulative = list(accumulate(_binomial(lost, sent, loss) for lost in range(sent + 1)))
+    fewest = bisect.bisect_left(cumulative, alpha / 2)
+    most = bisect.bisect_left(cumulative, 1 - alpha / 2)
+    return fewest / sent, min(most, sent) / sent
+
+
+def _binomial(successes: int, trials: int, probability: float) -> float:
+    """Probability of so many successes; by logarithms, for powers of large samples underflow."""
+    ways = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
+    return math.exp(ways + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
+
+
+def _around_ms(requested_s: float, expected_s: float, measured_s: float, window_s: float) -> tuple[float, ...]:
+    """The figures of a row from seconds: requested, expected, measured, low, high."""
+    figures_s = (requested_s, expected_s, measured_s, max(0.0, expected_s - window_s), expected_s + window_s)
+    return tuple(figure_s * 1e3 for figure_s in figures_s)
+
+
+def _row(
+    stream: ProbeStream, metric: str, requested: float, expected: float, measured: float, low: float, high: float
+) -> LinkRow:
+    return LinkRow(
+        path=stream.path,
+        direction=stream.direction,
+        metric=metric,
+        requested=requested,
+        expected=expected,
+        measured=measured,
+        low=low,
+        high=high,
+        within=low <= measured <= high,
+        probes=stream.count,
+    )

@@ -1,0 +1,1 @@
+"""What a link does, packet by packet; pure but for traces."""

@@ -1,0 +1,60 @@
+"""The effects of one direction of a path in a row, and what is done to the packets themselves."""
+
+from random import Random
+
+from loadtests.link.model.effects import BurstyLoss, Delay, Effect, Opportunities, RandomLoss, Rate, TimedLoss
+from loadtests.link.model.profile import Direction
+
+#: In netem's order: loss, delay, rate.
+EFFECTS: tuple[type[Effect], ...] = (RandomLoss, BurstyLoss, TimedLoss, Delay, Rate, Opportunities)
+
+
+class Pipeline:
+    """Decides the fate of each packet at the moment it arrives.
+
+    Each effect has randomness of its own, made of `seed`, so changing one leaves the decisions of the others alone.
+    """
+
+    def __init__(self, direction: Direction, seed: str, at_ns: int = 0) -> None:
+        self._seed = seed
+        self._made: dict[type[Effect], Effect] = {}
+        self._copying = Random(f"{seed}/copying")
+        self.set(direction, at_ns)
+
+    def set(self, direction: Direction, at_ns: int) -> None:
+        """Do what `direction` says, from `at_ns` on; packets that are on their way keep their times."""
+        self.effects: tuple[Effect, ...] = tuple(
+            self._made.setdefault(kind, kind(Random(f"{self._seed}/{kind.__name__}")))
+            for kind in EFFECTS
+            if kind.wanted(direction)
+        )
+        for effect in self.effects:
+            effect.set(direction, at_ns)
+        self._duplicate, self._corrupt = direction.duplicate, direction.corrupt
+        #: Whether packets must go through `copies` first; most links leave them alone.
+        self.copies_packets = bool(direction.duplicate or direction.corrupt)
+
+    def leaves_ns(self, now_ns: int, ip_bytes: int) -> int | None:
+        """When the packet leaves the link; None if it is lost on the way."""
+        at_ns = now_ns
+        for effect in self.effects:
+            leaves_ns = effect.leaves_ns(at_ns, ip_bytes)
+            if leaves_ns is None:
+                return None
+            at_ns = leaves_ns
+        return at_ns
+
+    def copies(self, packet: bytes) -> list[bytes]:
+        """What enters the link for this packet: perhaps a second copy, perhaps a flipped bit; each has its own fate."""
+        packets = [packet, packet] if self._copying.random() < self._duplicate else [packet]
+        return [self._flipped(one) if self._copying.random() < self._corrupt else one for one in packets]
+
+    def _flipped(self, packet: bytes) -> bytes:
+        changed = bytearray(packet)
+        changed[self._copying.randrange(len(changed))] ^= 1 << self._copying.randrange(8)
+        return bytes(changed)
+
+    @property
+    def dropped_packets(self) -> int:
+        """Packets lost so far, whichever effect it was."""
+        return sum(effect.dropped for effect in self._made.values())

@@ -1,0 +1,1 @@
+"""Private network namespaces that die with their holder."""

@@ -1,0 +1,114 @@
+"""The Locust user classes. A user of your own is a subclass of :class:`ChatUser` with one-line tasks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from locust import User, constant, task
+from locust.exception import StopUser
+
+from loadtests.load.engine import Engine, Participant
+from loadtests.scenario.schedule import Ramp, intended_times
+
+
+class ChatUser(User):
+    """A participant whose tasks run at the intended times of its schedule: an open workload.
+
+    Locust asks `wait_time` how long to wait after a task. Here it waits itself, until the next intended time on an
+    absolute schedule; a user that is late goes on at once and skips nothing. With `think_time` the workload is closed.
+    """
+
+    abstract = True
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.engine: Engine = environment.engine
+        self.participant: Participant
+        self.intended_ns = 0
+
+    def on_start(self) -> None:
+        try:
+            self.participant = self.engine.join()
+        except OSError as error:
+            self.engine.report("join", 0.0, 0, error)
+            raise StopUser from error
+        self._due = self.schedule()
+        self.wait_time()
+
+    def schedule(self) -> Iterator[int]:
+        """When this user does something."""
+        scenario = self.engine.scenario
+        messages = scenario.messages
+        ramp = Ramp(messages.rate, messages.ramp_to or messages.rate, scenario.duration_s)
+        now_ns = self.engine.loop.now_ns()
+        return intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
+
+    def on_stop(self) -> None:
+        self.participant.leave()
+
+    def wait_time(self) -> float:
+        think_time = self.engine.scenario.messages.think_time
+        if think_time is None:
+            self.intended_ns = next(self._due)
+        else:
+            self.participant.await_answers()
+            self.intended_ns = self.engine.loop.now_ns() + int(think_time * 1e9)
+        self.engine.loop.sleep_until(self.intended_ns)
+        return 0.0
+
+    def text(self) -> str:
+        """A text of the scenario's message size."""
+        return "x" * int(self.engine.scenario.messages.size)
+
+    def say(self, text: str) -> None:
+        """To everyone."""
+        self.participant.say(text, self.intended_ns)
+
+    def tell(self, nick: str, text: str) -> None:
+        """To one."""
+        self.participant.tell(nick, text, self.intended_ns)
+
+    def peer(self) -> str:
+        """The nickname of a random other user."""
+        return self.engine.peer_of(self.participant.number, self.participant.rng)
+
+
+class BroadcastUser(ChatUser):
+    """Talks to everyone."""
+
+    @task
+    def broadcast(self) -> None:
+        self.say(self.text())
+
+
+class PrivateUser(ChatUser):
+    """Talks to one random user at a time."""
+
+    @task
+    def whisper(self) -> None:
+        self.tell(self.peer(), self.text())
+
+
+class FileUser(ChatUser):
+    """Sends a file to a random user now and then; says nothing."""
+
+    def schedule(self) -> Iterator[int]:
+        scenario = self.engine.scenario
+        rate = 1 / scenario.files.every
+        now_ns = self.engine.loop.now_ns()
+        return intended_times(
+            "constant", Ramp(rate, rate, scenario.duration_s), 1, now_ns, self.participant.schedule_rng
+        )
+
+    @task
+    def send_file(self) -> None:
+        self.participant.send_file(self.peer(), self.intended_ns)
+
+
+class ListeningUser(ChatUser):
+    """Only listens; being there makes every broadcast one delivery dearer."""
+
+    wait_time = constant(1)
+
+    @task
+    def listen(self) -> None:
+        """Nothing to do: deliveries are recorded as they come."""

@@ -1,0 +1,1 @@
+"""One trial after the other: children, captures, machine samples, tables."""

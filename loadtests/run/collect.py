@@ -1,0 +1,224 @@
+"""Binary records of the load processes → rows of the CSV tables (see `loadtests.samples` for both)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from loadtests.load.recorder import clock
+from loadtests.samples import (
+    DELIVERED,
+    ECHOED,
+    ECHOED_AGAIN,
+    FILE,
+    KINDS,
+    LEFT,
+    OUTCOMES,
+    PATHS,
+    PAUSE,
+    PROCESS,
+    REFUSED,
+    SENT,
+    TABLES,
+    TCP,
+    USERS_PER_WORKER,
+    Record,
+)
+
+#: Fields that are times on the clock of the machine where they were noted.
+_MOMENTS = {"intended_ns", "sent_ns", "received_ns", "seen_ns", "at_ns"}
+_NUMPY = {"B": "u1", "I": "<u4", "q": "<i8", "Q": "<u8"}
+
+
+def read_records(folder: Path, record: Record) -> pd.DataFrame:
+    """All records of one type that any process wrote; a last one cut short by a kill is left out.
+
+    Times of another machine are moved so that its first process began when the load began here: good enough to tell
+    what happened when, never to compare two machines' times.
+    """
+    dtype = _dtype(record)
+    return pd.DataFrame(np.concatenate([np.empty(0, dtype), *_parts(folder, record).values()]))
+
+
+def processes(folder: Path) -> list[dict[str, Any]]:
+    """The load processes of a trial: `worker` (None if there is but one), `host`, `pid`, `clock`, and its start."""
+    starts = _starts(folder).values()
+    return [start for start in starts if start["worker"] is not None] or list(starts)
+
+
+def started(folder: Path) -> dict[str, int]:
+    """When the load began, on this machine's clocks: `monotonic_ns` and `epoch_ns`; empty when it never did."""
+    here = clock()
+    starts = [start for start in _starts(folder).values() if start["clock"] == here]
+    if not starts:
+        return {}
+    first = min(starts, key=lambda start: int(start["monotonic_ns"]))
+    return {key: first[key] for key in ("monotonic_ns", "epoch_ns")}
+
+
+def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """The tables of one trial, columns as in `TABLES`.
+
+    Args:
+        folder: where the processes of this trial wrote their records.
+        warmup_s: messages intended earlier are marked.
+        paths: server address → path, for the server's side of `tcp`.
+    """
+    start_ns = started(folder).get("monotonic_ns", 0)
+    sent = read_records(folder, SENT)
+    deliveries = _deliveries(folder, sent, start_ns)
+    frames = {
+        "messages": _messages(folder, sent, deliveries, start_ns, warmup_s),
+        "deliveries": deliveries,
+        "tcp": _tcp(folder, start_ns, paths),
+        "clients": read_records(folder, LEFT),
+        "files": _files(folder, start_ns),
+        "pauses": _pauses(folder, start_ns),
+        "machine": _load_processes(folder, start_ns),
+    }
+    return {name: frame.assign(trial=trial)[list(TABLES[name])] for name, frame in frames.items()}
+
+
+def _messages(
+    folder: Path, sent: pd.DataFrame, deliveries: pd.DataFrame, start_ns: int, warmup_s: float
+) -> pd.DataFrame:
+    echoed = read_records(folder, ECHOED).drop(columns="intended_ns")
+    refused = read_records(folder, REFUSED).assign(refused=True)
+    again = read_records(folder, ECHOED_AGAIN).rename(columns={"received_ns": "again_ns"})
+    delays = deliveries.groupby(["sender", "id"])["one_way_delay_ms"].agg(["min", "max", "count", "size"])
+    is_whole = delays.pop("count") == delays.pop("size")  # not if a receiver is on another machine
+    delays = delays[is_whole]
+    fan_out = delays.set_axis(["first_delivery_ms", "last_delivery_ms"], axis=1).rename_axis(["user", "id"])
+    rows = sent
+    for facts in (echoed, again, refused, fan_out.reset_index()):
+        rows = rows.merge(facts, on=["user", "id"], how="left")
+    answered = rows["received_ns"].notna()
+    rows["outcome"] = np.where(answered, "echoed", np.where(rows["refused"].notna(), "refused", "lost"))
+    rows["kind"] = _names(rows["kind"], KINDS)
+    rows["path"] = _names(rows["path"], PATHS)
+    for column, source in (("intended_s", "intended_ns"), ("sent_s", "sent_ns"), ("echoed_s", "received_ns")):
+        rows[column] = (rows[source] - start_ns) / 1e9
+    rows["response_time_ms"] = (rows["received_ns"] - rows["intended_ns"]) / 1e6
+    rows["service_time_ms"] = (rows["received_ns"] - rows["sent_ns"]) / 1e6
+    rows["send_lag_ms"] = (rows["sent_ns"] - rows["intended_ns"]) / 1e6
+    rows["second_copy_lag_ms"] = (rows["again_ns"] - rows["received_ns"]) / 1e6
+    rows["seen_lag_ms"] = (rows["seen_ns"] - rows["received_ns"]) / 1e6
+    rows["exact"] = rows["exact"].astype("Int64")
+    rows["warmup"] = (rows["intended_s"] < warmup_s).astype(int)
+    return rows.sort_values("intended_ns")
+
+
+def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame:
+    rows = read_records(folder, DELIVERED)
+    rows = rows.merge(sent[["user", "id", "sent_ns"]], left_on=["sender", "id"], right_on=["user", "id"], how="left")
+    rows["kind"] = _names(rows["kind"], KINDS)
+    rows["path"] = _names(rows["path"], PATHS)
+    rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
+    clocks = {process["worker"] or 0: process["clock"] for process in processes(folder)}
+    sender_clock, receiver_clock = ((rows[user] // USERS_PER_WORKER).map(clocks) for user in ("sender", "receiver"))
+    delays_ms = (rows["received_ns"] - rows["sent_ns"]) / 1e6
+    rows["one_way_delay_ms"] = delays_ms.where(sender_clock == receiver_clock)
+    return rows.sort_values("received_ns")
+
+
+def _files(folder: Path, start_ns: int) -> pd.DataFrame:
+    rows = read_records(folder, FILE)
+    rows["outcome"] = _names(rows["outcome"], OUTCOMES)
+    rows["started_s"] = (rows["begun_ns"] - start_ns) / 1e9
+    duration_s = (rows["ended_ns"] - rows["begun_ns"]) / 1e9
+    rows["duration_ms"] = duration_s * 1e3
+    rows["goodput_bps"] = (rows["size_bytes"] * 8 / duration_s).where(rows["outcome"] == "done")
+    return rows.sort_values("started_s")
+
+
+def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:
+    rows = _by_process(folder, PAUSE)
+    return rows.assign(time_s=(rows["at_ns"] - start_ns) / 1e9, duration_ms=rows["duration_ns"] / 1e6)
+
+
+def _load_processes(folder: Path, start_ns: int) -> pd.DataFrame:
+    """Rows of `machine.csv` for the load processes, which sample themselves, wherever they are."""
+    rows = _by_process(folder, PROCESS)
+    used = rows.groupby("process")[["at_ns", "cpu_ns"]].diff()
+    rows["cpu_percent"] = used["cpu_ns"] / used["at_ns"] * 100
+    rows["time_s"] = (rows["at_ns"] - start_ns) / 1e9
+    return rows.dropna(subset="cpu_percent")
+
+
+def _tcp(folder: Path, start_ns: int, paths: dict[str, str]) -> pd.DataFrame:
+    clients = read_records(folder, TCP)
+    clients["path"] = _names(clients["path"], PATHS)
+    clients["side"] = "client"
+    sides = [clients]
+    server_file = folder / "server-tcp.csv"
+    if server_file.exists():
+        # As text: some nicknames, such as 523e-4, would pass for numbers.
+        server = pd.read_csv(server_file, dtype={"nick": str, "local_address": str})
+        server["path"] = server["local_address"].map(paths)
+        server["user"] = pd.to_numeric(server["nick"].str.rpartition("-")[2], errors="coerce").astype("Int64")
+        server["side"] = "server"
+        sides.append(server)
+    rows = pd.concat(sides, ignore_index=True)
+    rows["time_s"] = (rows["at_ns"] - start_ns) / 1e9
+    for column, source in (("rtt_ms", "rtt_us"), ("rttvar_ms", "rttvar_us"), ("min_rtt_ms", "min_rtt_us")):
+        rows[column] = rows[source] / 1e3
+    rows["delivery_rate_bps"] = rows["delivery_rate_Bps"] * 8
+    return rows.rename(
+        columns={
+            "total_retrans": "retransmissions",
+            "bytes_retrans": "retransmitted_bytes",
+            "bytes_sent": "sent_bytes",
+            "segs_out": "segments_out",
+            "lost": "lost_segments",
+            "snd_cwnd": "cwnd_segments",
+        }
+    ).sort_values("time_s")
+
+
+def _names(codes: "pd.Series[int]", names: tuple[str, ...]) -> "pd.Series[str]":
+    return codes.map(dict(enumerate(names)))
+
+
+def _dtype(record: Record) -> "np.dtype[np.void]":
+    return np.dtype([(name, _NUMPY[code]) for name, code in record.fields.items()])
+
+
+def _parts(folder: Path, record: Record) -> dict[str, "np.ndarray[Any, np.dtype[np.void]]"]:
+    """File stem of a process → its records."""
+    dtype = _dtype(record)
+    shifts_ns = _clock_shifts_ns(folder)
+    parts = {}
+    for file in sorted(folder.glob(f"*.{record.name}")):
+        data = file.read_bytes()
+        part = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
+        if shift_ns := shifts_ns.get(file.stem):
+            part = part.copy()
+            for field in _MOMENTS & set(record.fields):
+                part[field] += shift_ns
+        parts[file.stem] = part
+    return parts
+
+
+def _by_process(folder: Path, record: Record) -> pd.DataFrame:
+    """Records with the column `process`: `load`, or `load-N` for worker N."""
+    workers = {stem: start["worker"] for stem, start in _starts(folder).items()}
+    names = {stem: "load" if worker is None else f"load-{worker}" for stem, worker in workers.items()}
+    frames = [pd.DataFrame(part).assign(process=names[stem]) for stem, part in _parts(folder, record).items()]
+    return pd.concat([pd.DataFrame(np.empty(0, _dtype(record))).assign(process=""), *frames], ignore_index=True)
+
+
+def _starts(folder: Path) -> dict[str, dict[str, Any]]:
+    """File stem of each process → who it is, and when its load began."""
+    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.start"))}
+
+
+def _clock_shifts_ns(folder: Path) -> dict[str, int]:
+    """File stem of each process on another machine → what to add to its times."""
+    starts = _starts(folder)
+    here, zero_ns = clock(), started(folder).get("monotonic_ns", 0)
+    first_ns: dict[str, int] = {}
+    for start in sorted(starts.values(), key=lambda start: int(start["monotonic_ns"])):
+        first_ns.setdefault(start["clock"], start["monotonic_ns"])
+    return {stem: zero_ns - first_ns[start["clock"]] for stem, start in starts.items() if start["clock"] != here}

@@ -1,0 +1,79 @@
+"""The load of a trial: Locust in one process, in several, or as the master of workers on other machines."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from loadtests.errors import HarnessError
+from loadtests.link.lab import Lab
+from loadtests.run.children import APART, ended
+from loadtests.scenario.matrix import Trial
+
+LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
+_LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
+
+
+@contextmanager
+def load(
+    lab: Lab | None, trial: Trial, raw: Path, server_port: int, options: list[str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Locust, in the client's namespace if there is a lab. `options` are Locust's own, about processes."""
+    scenario = raw / "scenario.json"  # JSON is YAML
+    scenario.write_text(json.dumps(trial.load))
+    hosts = (
+        {path: f"{address}:{server_port}" for path, address in lab.addresses.items()}
+        if lab
+        else {"primary": str(trial.scenario.server)}
+    )
+    command = [*_LOCUST, "--only-summary", "--scenario", str(scenario)]
+    command += ["--record", str(raw), "--csv", str(raw / "locust"), "--host", hosts["primary"]]
+    if "secondary" in hosts:
+        command += ["--secondary", hosts["secondary"]]
+    command += options + _local_port(options)
+    popen = lab.client.popen if lab else subprocess.Popen
+    with (raw / "locust.log").open("wb") as output:
+        process = popen(command, **APART, stdout=output, stderr=output, cwd=raw, env=_environment())
+    with ended(process):
+        yield process
+
+
+def work(options: list[str], processes: int, results: Path) -> NoReturn:
+    """Be Locust workers of one test after the other; what the master has got is not kept here.
+
+    Raises HarnessError: there is no master any more, or a worker died; then their own records are kept in `results`.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    folder = results / f"workers-{os.getpid()}"
+    command = [*_LOCUST, "--worker", "--record", str(folder), *options]
+    while True:
+        with ExitStack() as stack:
+            workers = [subprocess.Popen(command, **APART, env=_environment()) for _ in range(processes)]
+            for worker in workers:
+                stack.enter_context(ended(worker))
+            codes = {worker.wait() for worker in workers} - {0, 1}  # 1: some messages failed
+        if codes:
+            kept = f"; the workers' records are in {folder}" if folder.exists() else ""
+            raise HarnessError(f"a worker ended with exit code {min(codes)}{kept}")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _local_port(options: list[str]) -> list[str]:
+    """Options that keep the talk of processes on one machine to itself, on a port that nobody else uses."""
+    if "--processes" not in options:
+        return []
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+
+
+def _environment() -> dict[str, str]:
+    """Locust options that the user keeps for other projects must not change this run."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}

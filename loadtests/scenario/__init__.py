@@ -1,0 +1,1 @@
+"""YAML → typed scenario, its trials, schedule and thresholds."""

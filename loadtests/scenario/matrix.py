@@ -1,0 +1,67 @@
+"""A scenario → the ordered list of trials: variants × repetitions, interleaved, in an order that the seed decides."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from loadtests.config.yamlfile import Document, dotted
+from loadtests.link.model.profile import LinkProfile
+from loadtests.scenario.scenario import Scenario, decode, label, load_of
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One run of one variant, with everything that it needs."""
+
+    #: Place in the order of running, from 1.
+    number: int
+    #: From 1; each repetition runs every variant once.
+    repetition: int
+    #: What sets this variant apart: dotted key → value as the user wrote it.
+    variant: dict[str, str]
+    #: Seed of this trial: the same for all variants of a repetition, so that they face the same schedule.
+    seed: int
+    scenario: Scenario
+    links: dict[str, LinkProfile]
+    #: The scenario of this one trial, in plain values, as the load process reads it: no link, nothing varied.
+    load: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`satellite redundant`: the values that set this variant apart."""
+        return " ".join(self.variant.values()) or "baseline"
+
+
+def plan(document: Document) -> list[Trial]:
+    """All trials in the order in which they run.
+
+    Repetitions are blocks: each holds every variant once, in a seeded order, so that a drift of the machine
+    meets all variants alike (randomised complete blocks).
+
+    Raises ConfigError: a value of any variant is wrong; nothing is run before all are known to be right.
+    """
+    base, _ = decode(document)
+    variants = [(labels, variant, *decode(variant)) for labels, variant in _variants(document, base.vary)]
+    trials: list[Trial] = []
+    for repetition in range(1, base.repetitions + 1):
+        block = list(variants)
+        random.Random(f"{base.seed}/{repetition}").shuffle(block)
+        for labels, variant, scenario, links in block:
+            seed = scenario.seed * 10_000 + repetition
+            load = load_of(variant) | {"seed": str(seed)}
+            trials.append(Trial(len(trials) + 1, repetition, labels, seed, scenario, links, load))
+    return trials
+
+
+def _variants(document: Document, vary: dict[str, list[Any]]) -> Iterator[tuple[dict[str, str], Document]]:
+    for key, values in vary.items():
+        if not values:
+            raise document.error(("vary", key), "expected a list with at least one value")
+    for combination in itertools.product(*vary.values()):
+        variant = document
+        for key, value in zip(vary, combination, strict=True):
+            origin = document.origins.get(("vary", key), document.name)
+            variant = variant.replaced(key, value, f"{origin}: {dotted(('vary', key))}")
+        yield {key: label(value) for key, value in zip(vary, combination, strict=True)}, variant

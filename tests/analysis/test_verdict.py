@@ -1,0 +1,134 @@
+"""Thresholds, doubts, and the exit code that they come to."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+import pytest
+
+from loadtests.analysis.read import Run
+from loadtests.analysis.verdict import judge, write_junit
+from loadtests.config.yamlfile import Document
+from loadtests.errors import ConfigError, ExitCode
+from loadtests.samples import TABLES
+from loadtests.scenario.scenario import decode
+from loadtests.scenario.thresholds import METRICS, Threshold
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("response_time_ms.p98 < 5", "unknown metric 'response_time_ms.p98'; allowed: count, response_time_ms.average"),
+        ("p99 below 5", "expected METRIC < LIMIT"),
+        ("lost == 0 where link", "expected METRIC < LIMIT"),
+    ],
+)
+def test_a_threshold_that_cannot_be_read_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=r"allowed|expected") as caught:
+        Threshold.from_yaml(text)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_threshold_for_a_variant_that_there_is_not_is_refused() -> None:
+    text = "vary: {link: [lan]}\nthresholds: ['lost == 0 where link=moon']"
+    with pytest.raises(ConfigError, match="no variant has link=moon"):
+        decode(Document.parse(text, "s.yaml"))
+
+
+def test_metrics_are_the_columns_of_the_summary() -> None:
+    assert set(METRICS.values()) == set(TABLES["summary"]) - {"variant"}
+
+
+def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
+    """A run of two links, 10 and 100 ms, in which nothing gives reason for doubt but `changes`."""
+    trial = {"repetition": 1, "state": "finished", "clock_step_ms": 0.0} | changes.get("trial", {})
+    trials = [trial | {"number": n, "name": name, "variant": {"link": name}} for n, name in ((1, "lan"), (2, "far"))]
+    scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)}
+    info = {"scenario": scenario, "labels": {"link": ["lan", "far"]}, "trials": trials, "cores": 2}
+    (folder / "run.json").write_text(json.dumps(info))
+    message = {
+        "user": changes.get("user", 0),
+        "outcome": "echoed",
+        "warmup": 0,
+        "send_lag_ms": changes.get("send_lag_ms", 0.1),
+    }
+    times = {1: 10.0, 2: 100.0}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "messages": [message | {"trial": n, "response_time_ms": t, "service_time_ms": t} for n, t in times.items()],
+        "machine": [
+            {"trial": n, "time_s": 2.0, "process": process, "cpu_percent": changes.get(process, 10.0)}
+            for n in times
+            for process in ("load", "load-1", "machine")
+        ],
+        "link": [
+            {"trial": n, "path": "primary", "direction": "up", "metric": "delay_ms", "measured": 5.0, "low": 4.0}
+            | {"high": 6.0, "when": when, "within": changes.get(when, True)}
+            for n in times
+            for when in ("before", "after")
+        ]
+        + [{"trial": n, "when": "change", "time_s": 1.0, "path": "primary", "change": "outage"} for n in times],
+    }
+    for table, columns in TABLES.items():
+        pd.DataFrame(rows.get(table, []), columns=list(columns)).to_csv(folder / f"{table}.csv", index=False)
+    return Run(folder)
+
+
+def test_each_variant_is_checked(tmp_path: Path) -> None:
+    verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50", "lost == 0"))
+    assert [(check.variant, check.passed) for check in verdict.checks] == [
+        ("lan", True),
+        ("far", False),
+        ("lan", True),
+        ("far", True),
+    ]
+    assert verdict.exit_code == ExitCode.FAILED
+    assert "MISSED: response_time_ms.p50 < 50 (far: 100)" in str(verdict)
+
+
+def test_where_restricts_a_threshold(tmp_path: Path) -> None:
+    verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50 where link=lan"))
+    assert [check.variant for check in verdict.checks] == ["lan"]
+    assert verdict.exit_code == ExitCode.PASSED
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"before": False}, "lan: before the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
+        ({"after": False}, "lan: after the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
+        ({"load": 90.0}, "lan: the load generator used 90 % of a core, more than 70 %"),
+        ({"load-1": 90.0}, "lan: the load generator of worker 1 used 90 % of a core, more than 70 %"),
+        ({"machine": 195.0}, "lan: 98% of the machine was busy"),
+        ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late at a service time of 10.0 ms"),
+        ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
+        ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
+        ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
+        (
+            {"trial": {"link_counters": [{"path": "primary", "lateness_p99_us": 9000.0}]}},
+            "lan: the emulator of primary was late: p99 9.0 ms",
+        ),
+    ],
+)
+def test_every_reason_for_doubt_is_said_and_outranks_thresholds(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50", **changes))
+    assert any(doubt.startswith(reason) for doubt in verdict.doubts), verdict.doubts
+    assert verdict.exit_code == ExitCode.NOT_TRUSTWORTHY
+
+
+def test_a_run_without_reason_for_doubt_is_trusted(tmp_path: Path) -> None:
+    assert judge(run_of(tmp_path)).doubts == []
+
+
+def test_junit_shows_checks_and_trust(tmp_path: Path) -> None:
+    file = tmp_path / "verdict.xml"
+    write_junit(judge(run_of(tmp_path, "response_time_ms.p50 < 50", load=90.0)), "demo", file)
+    suite = ET.parse(file).getroot()
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["errors"]) == ("3", "1", "1")
+    cases = {(case.attrib["classname"], case.attrib["name"]): [child.tag for child in case] for case in suite}
+    assert cases["far", "response_time_ms.p50 < 50"] == ["failure"]
+    assert cases["lan", "response_time_ms.p50 < 50"] == []
+    assert cases["demo", "the run is trustworthy"] == ["error"]

@@ -1,0 +1,383 @@
+"""The two sides of a transfer, its window and its courier, without a network: Files in chat/README.md."""
+
+import random
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chat.client.files.states import CHUNK_BYTES, NAME_BYTES, Incoming, Outgoing, numbered, safe_name
+from chat.protocol import messages
+from chat.protocol.errors import Refusal
+from chat.protocol.messages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer, Limits, Message
+from chat.protocol.wire import DOWN
+from chat.server.filerelay import Courier
+from chat.server.log import Log
+from chat.server.members import Connection, Session
+
+MS = 1_000_000
+SHA = "0" * 64
+
+
+def test_what_was_sent_twice_says_nothing_of_the_round_trip() -> None:
+    """The server answers at once for what it knows; that is no measure of the way to the receiver and back."""
+    outgoing = Outgoing(10_000 * CHUNK_BYTES, 10**6)
+    outgoing.credit(FileCredit(1, 0, again=True), 0)
+    while outgoing.next_piece(0):
+        pass
+    sent = outgoing.sent
+    outgoing.rewind()
+    assert outgoing.next_piece(0) == (0, CHUNK_BYTES)
+    outgoing.credit(FileCredit(1, sent), 1 * MS)
+    for number in range(1, 40):  # round trips of 300 ms, without a queue
+        sizes = len(pieces_now(outgoing, 300 * number * MS))
+        outgoing.credit(FileCredit(1, outgoing.sent), 300 * (number + 1) * MS)
+    assert sizes > 100
+
+
+def pieces_now(outgoing: Outgoing, now_ns: int) -> list[tuple[int, int]]:
+    pieces = []
+    while piece := outgoing.next_piece(now_ns):
+        pieces.append(piece)
+    return pieces
+
+
+# The sender and the receiver.
+
+
+def test_the_sender_waits_for_the_first_credit() -> None:
+    outgoing = Outgoing(10, 1_000)
+    assert outgoing.next_piece(0) is None
+    outgoing.credit(FileCredit(1, 4, again=True), 0)
+    assert outgoing.next_piece(0) == (4, 6)
+    assert outgoing.next_piece(0) is None
+    assert repr(outgoing) == "<Outgoing 4/10 B, <DelayWindow 8192 B>>"
+
+
+def test_what_is_sent_again_is_counted() -> None:
+    outgoing = Outgoing(2 * CHUNK_BYTES, 100_000)
+    outgoing.credit(FileCredit(1, 0, again=True), 0)
+    assert outgoing.next_piece(0) == (0, CHUNK_BYTES)
+    outgoing.rewind()
+    assert outgoing.next_piece(0) == (0, CHUNK_BYTES)
+    assert outgoing.next_piece(0) == (CHUNK_BYTES, CHUNK_BYTES)
+    assert outgoing.resent_bytes == CHUNK_BYTES
+
+
+def test_a_credit_may_be_late_repeated_or_beyond_what_was_sent_again() -> None:
+    outgoing = Outgoing(3 * CHUNK_BYTES, 100_000)
+    outgoing.credit(FileCredit(1, 0, again=True), 0)
+    outgoing.next_piece(0)
+    outgoing.next_piece(0)
+    outgoing.credit(FileCredit(1, CHUNK_BYTES), 0)
+    outgoing.credit(FileCredit(1, CHUNK_BYTES), 0)
+    outgoing.credit(FileCredit(1, 0), 0)
+    assert outgoing.confirmed == CHUNK_BYTES
+    outgoing.rewind()
+    outgoing.credit(FileCredit(1, 2 * CHUNK_BYTES), 0)
+    assert outgoing.sent == outgoing.confirmed == 2 * CHUNK_BYTES
+    outgoing.credit(FileCredit(1, 10**9), 0)
+    assert outgoing.confirmed == outgoing.size
+
+
+def test_the_receiver_takes_only_what_follows_and_asks_once_for_what_is_missing() -> None:
+    incoming = Incoming(1, 10, 0)
+    assert incoming.begin() == FileCredit(1, 0, again=True)
+    assert incoming.chunk(FileChunk(1, 4, b"4567")) == (b"", None)
+    assert incoming.chunk(FileChunk(1, 0, b"0123")) == (b"0123", FileCredit(1, 4))
+    assert incoming.chunk(FileChunk(1, 8, b"89")) == (b"", FileCredit(1, 4, again=True))
+    assert incoming.chunk(FileChunk(1, 9, b"9")) == (b"", None)
+    assert incoming.chunk(FileChunk(1, 2, b"2345")) == (b"45", FileCredit(1, 6))
+    assert incoming.chunk(FileChunk(1, 0, b"01")) == (b"", FileCredit(1, 6))
+    assert not incoming.complete
+    assert incoming.chunk(FileChunk(1, 6, b"6789 and more")) == (b"6789", FileCredit(1, 10))
+    assert incoming.complete
+    assert repr(incoming) == "<Incoming 10/10 B>"
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("a.tar.gz", "a.tar.gz"),
+        ("noël.txt", "noël.txt"),
+        ("noe\u0308l.txt", "noël.txt"),
+        ("nul", "_nul"),
+        ("aux .txt", "_aux.txt"),
+        ("com1.log", "_com1.log"),
+        ("a?b*c.txt", "a_b_c.txt"),
+        (" .. ", "file"),
+        ("\ud800", "_"),
+        ("a." + "b" * 300, ("a." + "b" * 300)[:NAME_BYTES]),
+        ("a" * 300 + ".txt", "a" * (NAME_BYTES - 4) + ".txt"),
+    ],
+)
+def test_safe_names(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+@given(st.text(max_size=300))
+def test_a_safe_name_stays_in_its_folder(name: str) -> None:
+    safe = safe_name(name)
+    assert "/" not in safe
+    assert "\\" not in safe
+    assert safe.isprintable()
+    assert not safe.startswith(".")
+    assert 1 <= len(safe.encode()) <= NAME_BYTES
+    assert safe_name(safe) == safe
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [("a.txt", 0, "a.txt"), ("a.txt", 2, "a (2).txt"), ("noextension", 1, "noextension (1)")],
+)
+def test_numbered_names(name: str, number: int, expected: str) -> None:
+    assert numbered(name, number) == expected
+
+
+# The courier.
+
+
+class Office:
+    """A courier with ana and ben, each with one connection, and what their inboxes were given."""
+
+    def __init__(self, **options: int) -> None:
+        self.logged: list[tuple[Session, Message]] = []
+        self.ready: list[Connection] = []
+        self.courier = Courier(Limits(file_window_bytes=100, files=2), self._log, self.ready.append, **options)
+        self.ana, self.ben = (Session(nick, "", nick, Log("inbox", max_lines=9, max_bytes=999)) for nick in "ab")
+        self.up, self.down = self.attach(self.ana), self.attach(self.ben)
+
+    def _log(self, session: Session, message_at: "object") -> None:
+        self.logged.append((session, message_at("inbox", 1)))  # type: ignore[operator]
+
+    def attach(self, session: Session) -> Connection:
+        connection = Connection()
+        session.connections[connection] = None
+        return connection
+
+    def offer(self, size: int = 10) -> int:
+        self.courier.offer(self.ana, self.ben, FileOffer("b", "name", size, SHA))
+        return self.logged[-1][1].file  # type: ignore[attr-defined, no-any-return]
+
+    def accepted(self, size: int = 10) -> int:
+        number = self.offer(size)
+        self.courier.accept(self.ben, FileAccept(number))
+        self.courier.credit(self.ben, self.down, FileCredit(number, 0, again=True))
+        return number
+
+    def chunk(self, number: int, offset: int, length: int) -> None:
+        self.courier.chunk(self.ana, self.up, FileChunk(number, offset, bytes(length)))
+
+    def taken(self, connection: Connection) -> list[str]:
+        """The lines that a connection has to send, which it then has sent."""
+        found = ""
+        while data := connection.outbox.take():
+            connection.outbox.sent(len(data))
+            found += data.decode()
+        return found.splitlines()
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def test_chunks_go_down_and_credits_up(office: Office) -> None:
+    number = office.accepted()
+    assert office.taken(office.up) == ['{"type":"file_credit","file":1,"offset":0,"again":true}']
+    office.chunk(number, 0, 4)
+    assert office.taken(office.down) == ['{"type":"file_chunk","file":1,"offset":0,"data":"AAAAAA=="}']
+    office.courier.credit(office.ben, office.down, FileCredit(number, 4))
+    assert office.taken(office.up) == ['{"type":"file_credit","file":1,"offset":4}']
+    assert repr(office.courier) == "<Courier 1 transfer(s)>"
+    assert repr(office.courier._transfers[number]) == "<Transfer 1 a → b 4/10 B>"
+
+
+def test_what_is_out_of_order_or_known_is_not_passed_on(office: Office) -> None:
+    number = office.accepted()
+    office.taken(office.up)
+    office.chunk(number, 4, 4)
+    assert office.taken(office.down) == []
+    office.chunk(number, 0, 4)
+    office.chunk(number, 0, 4)
+    assert len(office.taken(office.down)) == 1
+    assert office.taken(office.up) == ['{"type":"file_credit","file":1,"offset":0}']
+    office.courier.credit(office.ben, office.down, FileCredit(number, 8))
+    office.chunk(number, 4, 4)
+    assert office.taken(office.down) == []
+
+
+def test_a_new_connection_of_the_receiver_gets_what_the_old_one_lost(office: Office) -> None:
+    number = office.accepted()
+    office.chunk(number, 0, 4)
+    del office.ben.connections[office.down]
+    office.chunk(number, 4, 4)
+    again = office.attach(office.ben)
+    office.courier.credit(office.ben, again, FileCredit(number, 0, again=True))
+    office.chunk(number, 0, 4)
+    office.chunk(number, 4, 4)
+    assert len(office.taken(again)) == 2
+
+
+def test_credits_find_the_sender_wherever_it_is(office: Office) -> None:
+    number = office.accepted()
+    office.chunk(number, 0, 4)
+    office.taken(office.up)
+    del office.ana.connections[office.up]
+    office.courier.credit(office.ben, office.down, FileCredit(number, 4))  # there is nobody to be told
+    other = office.attach(office.ana)
+    office.courier.credit(office.ben, office.down, FileCredit(number, 4))
+    assert office.taken(other) == ['{"type":"file_credit","file":1,"offset":4}']
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "reason"),
+    [(0, 11, "more than it had offered"), (0, 101, "more than it was granted")],
+)
+def test_a_sender_that_sends_too_much(office: Office, offset: int, length: int, reason: str) -> None:
+    number = office.accepted(size=10 if "offered" in reason else 1_000)
+    office.chunk(number, offset, length)
+    for _, message in office.logged[-2:]:
+        assert isinstance(message, messages.FileEnded)
+        assert reason in message.reason
+    office.chunk(number, 0, 4)
+    assert office.taken(office.down) == []
+
+
+def test_what_nobody_takes_is_bounded() -> None:
+    office = Office(queued_bytes=300)
+    first = office.accepted(1_000)
+    office.chunk(first, 0, 90)
+    assert office.taken(office.down)
+    office.courier.credit(office.ben, office.down, FileCredit(first, 90))
+    office.chunk(first, 90, 90)  # there is room: what was counted has been taken
+    second = office.accepted(1_000)
+    office.chunk(second, 0, 90)
+    ended = office.logged[-1][1]
+    assert isinstance(ended, messages.FileEnded)
+    assert (ended.file, ended.reason) == (second, "The server holds too much that nobody takes.")
+
+
+def test_who_may_say_what(office: Office) -> None:
+    number = office.offer()
+    stranger = Session("c", "", "c", office.ana.inbox)
+    for forbidden in (
+        lambda: office.courier.offer(office.ana, office.ana, FileOffer("a", "name", 1, SHA)),
+        lambda: office.courier.accept(office.ana, FileAccept(number)),
+        lambda: office.courier.accept(stranger, FileAccept(number)),
+        lambda: office.courier.accept(office.ben, FileAccept(number + 1)),
+        lambda: office.courier.end(office.ben, FileEnd(number, "done")),
+        lambda: office.courier.end(office.ana, FileEnd(number, "done")),
+    ):
+        with pytest.raises(Refusal):
+            forbidden()
+    # Before it is accepted, and from the wrong side, chunks and credits mean nothing.
+    office.chunk(number, 0, 4)
+    office.courier.credit(office.ben, office.down, FileCredit(number, 0))
+    office.courier.accept(office.ben, FileAccept(number))
+    office.courier.credit(office.ana, office.up, FileCredit(number, 0))
+    office.courier.chunk(office.ben, office.down, FileChunk(number, 0, b"1"))
+    assert not office.ready
+    office.courier.end(office.ben, FileEnd(number, "done"))
+    assert not office.courier._sending
+    assert not office.courier._receiving
+
+
+def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> None:
+    office.offer()
+    office.offer()
+    with pytest.raises(Refusal, match="a has 2 transfers open"):
+        office.offer()
+    office.courier.forget(office.ben, "said bye")
+    ended = office.logged[-1][1]
+    assert isinstance(ended, messages.FileEnded)
+    assert (ended.outcome, ended.reason) == ("failed", "b has left: said bye")
+    assert repr(office.courier) == "<Courier 0 transfer(s)>"
+    office.offer()
+    office.courier.clear()
+    assert repr(office.courier) == "<Courier 0 transfer(s)>"
+
+
+def test_a_chunk_that_was_begun_is_ended_before_what_overtakes_the_others(office: Office) -> None:
+    """Outbox: pieces of files wait until there is nothing else, but a line is never torn."""
+    number = office.accepted()
+    office.chunk(number, 0, 4)
+    office.chunk(number, 4, 4)
+    first, second = office.down.outbox.take().splitlines(keepends=True)
+    office.down.outbox.sent(5)
+    office.down.outbox.tell(b"talk\n")
+    assert office.down.outbox.take() == first[5:] + b"talk\n" + second
+    office.down.outbox.sent(0)
+    office.down.outbox.finish(b"bye\n")
+    assert office.taken(office.down) == [*(first[5:] + b"talk\nbye").decode().splitlines()]
+
+
+# All of it together.
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 40 * CHUNK_BYTES),
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from("ab")), max_size=8),
+    st.integers(0, 10**6),
+)
+def test_whatever_breaks_the_file_arrives(size: int, breaks: list[tuple[int, str]], seed: int) -> None:
+    """Connections of either side break at any time with all that is on them; copies come late, in any interleaving."""
+    content = bytes(index * 7 % 251 for index in range(size))
+    office = Office()
+    office.courier._limits = Limits()
+    number = office.accepted(size)
+    outgoing, incoming = Outgoing(size, 10**6), Incoming(number, size, 0)
+    received = bytearray()
+    to_ana: deque[Message] = deque([FileCredit(number, 0, again=True)])
+    to_ben: deque[Message] = deque()
+    old: list[FileChunk] = []
+    rng = random.Random(seed)
+    now_ns = 0
+
+    def pull(connection: Connection, queue: "deque[Message]") -> None:
+        queue.extend(courier_lines(office, connection))
+
+    def pump() -> None:
+        while piece := outgoing.next_piece(now_ns):
+            office.courier.chunk(office.ana, office.up, FileChunk(number, piece[0], content[piece[0] : sum(piece)]))
+
+    for step in range(2_000):
+        now_ns += MS
+        for _, side in [each for each in breaks if each[0] == step]:
+            if side == "a":
+                to_ana.clear()
+                del office.ana.connections[office.up]
+                office.up = office.attach(office.ana)
+                outgoing.rewind()
+            else:
+                old += [each for each in to_ben if isinstance(each, FileChunk)][:3]
+                to_ben.clear()
+                del office.ben.connections[office.down]
+                office.down = office.attach(office.ben)
+                office.courier.credit(office.ben, office.down, incoming.begin())
+        pump()
+        pull(office.up, to_ana)
+        pull(office.down, to_ben)
+        for _ in range(rng.randint(1, 4)):
+            chunk = old.pop() if old and rng.random() < 0.3 else to_ben.popleft() if to_ben else None
+            if isinstance(chunk, FileChunk):
+                new, credit = incoming.chunk(chunk)
+                received += new
+                if credit is not None:
+                    office.courier.credit(office.ben, office.down, credit)
+            if to_ana:
+                credit_up = to_ana.popleft()
+                assert isinstance(credit_up, FileCredit)
+                outgoing.credit(credit_up, now_ns)
+        if incoming.complete and step > 60:
+            break
+    assert received == content
+
+
+def courier_lines(office: Office, connection: Connection) -> list[Message]:
+    return [DOWN.decode(line) for line in office.taken(connection)]

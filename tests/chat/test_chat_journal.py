@@ -1,0 +1,180 @@
+"""`chat-server --journal`: what was said survives the server, however it ends."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chat_helpers import MODES, SECOND, Clients, RawClient, Relay, leave, server_process
+
+from chat.client.client import Mode
+from chat.client.events import Echoed, Gap, Received, StartedAnew
+from chat.protocol.messages import Hello, Join, Leave, Say
+from chat.server.hub import Hub
+from chat.server.journal import TRIM_LINES, Journal
+from chat.server.members import Connection
+from chat.server.rooms import Rooms
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_killed_server_is_gone_on_with(tmp_path: Path, clients: Clients, mode: Mode) -> None:
+    """Ana hears nothing while much is said, then the server is killed: she gets all of it, once, from the next one."""
+    journal = str(tmp_path / "journal")
+    with server_process("127.0.0.1", "--journal", journal) as first:
+        relay = Relay(clients.loop, first.address)
+        ana = clients.join("ana", relay.address, mode=mode)
+        ben = clients.join("ben", first.address)
+        ana.join("tea")
+        clients.until(lambda: ana.rooms == ["lobby", "tea"])
+        ben.join("tea")
+        clients.until(lambda: ben.rooms == ["lobby", "tea"])
+        relay.drop_answers = True
+        number = ana.say("was this accepted?")
+        clients.until(lambda: clients.of(ben, Received))
+        for each in range(200):
+            ben.say(f"lobby {each}")
+            ben.say(f"tea {each}", room="tea")
+        clients.until(lambda: not ben.pending)
+        first.process.kill()
+        first.end()
+    relay.drop_answers = False
+    with server_process("127.0.0.1", "--journal", journal, port=first.address[1]):
+        clients.until(lambda: clients.of(ana, StartedAnew) and clients.of(ben, StartedAnew))
+        clients.until(lambda: ana.rooms == ben.rooms == ["lobby", "tea"])
+        ben.say("again in the lobby")
+        ben.say("again at tea", room="tea")
+        clients.until(lambda: len(clients.of(ana, Received)) >= 402)
+        for room in ("lobby", "tea"):
+            heard = [event.text for event in clients.of(ana, Received) if event.log == room]
+            again = {"lobby": "again in the lobby", "tea": "again at tea"}[room]
+            assert heard == [*(f"{room} {each}" for each in range(200)), again]
+        assert clients.of(ana, StartedAnew) == [StartedAnew("ana", (number,), missed=False)]
+        assert [event.id for event in clients.of(ana, Echoed)] == [number]
+        assert [event.text for event in clients.of(ben, Received)] == ["was this accepted?"]
+        assert not clients.of(ana, Gap)
+        assert not clients.of(ben, Gap)
+        leave(clients, ana, ben)
+    relay.close()
+
+
+def test_without_a_journal_it_is_another_history(clients: Clients) -> None:
+    with server_process() as first:
+        ana = clients.join("ana", first.address)
+        for _ in range(5):
+            ana.say("x")
+        clients.until(lambda: not ana.pending)
+        first.process.kill()
+        first.end()
+    with server_process(port=first.address[1]):
+        clients.until(lambda: clients.of(ana, StartedAnew))
+        ana.say("y")
+        clients.until(lambda: not ana.pending)
+        assert clients.of(ana, StartedAnew) == [StartedAnew("ana", (), missed=True)]
+        assert not clients.of(ana, Gap)
+        leave(clients, ana)
+
+
+def refusal(journal: Path) -> str:
+    command = [sys.executable, "-m", "chat", "serve", "--port", "0", "--journal", str(journal)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20 * SECOND, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("chat-server: ").rstrip().replace(str(journal), "FILE")
+
+
+def test_what_is_no_journal_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.write_text("This is a letter to my aunt, and long enough to be taken for the header of a database.\n" * 20)
+    assert refusal(foreign) == "The journal FILE cannot be used: file is not a database."
+    assert foreign.read_text().startswith("This is a letter")
+    other = tmp_path / "other"
+    database = sqlite3.connect(other)
+    database.execute("CREATE TABLE aunt (name)")
+    database.close()
+    assert refusal(other) == "FILE is not a journal of this chat."
+    assert refusal(tmp_path / "no" / "such" / "folder") == "The journal FILE cannot be used: no such file or directory."
+    with server_process("127.0.0.1", "--journal", str(tmp_path / "journal")):
+        assert refusal(tmp_path / "journal") == "The journal FILE is used by another server."
+
+
+def test_a_damaged_journal_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "journal"
+    with server_process("127.0.0.1", "--journal", str(file)) as server, RawClient(server.address, "ana") as ana:
+        for number in range(1, 301):
+            ana.send(type="say", text="x" * 100, id=number)
+        ana.until("said", id=300)
+    whole = file.read_bytes()
+    assert len(whole) > 30_000
+    file.write_bytes(whole[:8192] + b"\x55" * 8192 + whole[16384:])
+    assert refusal(file).startswith("The journal FILE ")
+    file.write_bytes(whole)
+    database = sqlite3.connect(file)
+    database.execute("DELETE FROM line WHERE seq = 7")
+    database.commit()
+    database.close()
+    assert refusal(file) == "The journal FILE is damaged: line 7 of lobby is missing."
+
+
+def small_rooms() -> Rooms:
+    return Rooms(name_chars=32, lobby_lines=10, room_lines=10)
+
+
+def test_the_file_is_bounded_like_the_logs(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal"))
+    hub = Hub(lambda: "token", rooms=small_rooms(), keeper=journal)
+    ana = Connection()
+    hub.receive(ana, Hello("ana"))
+    for number in range(3 * TRIM_LINES):
+        hub.receive(ana, Say(f"{number}"))
+        journal.commit()
+    journal.close()
+    (count,) = sqlite3.connect(tmp_path / "journal").execute("SELECT count(*) FROM line").fetchone()
+    assert 10 <= count <= 10 + TRIM_LINES
+    journal = Journal(str(tmp_path / "journal"))
+    rooms = small_rooms()
+    journal.restore(rooms)
+    log = rooms.lobby.log
+    assert (log.first_seq, log.last_seq) == (3 * TRIM_LINES + 1 - 9, 3 * TRIM_LINES + 1)
+    assert b'"text":"1499"' in log.read(log.last_seq - 1, 1000).data
+    journal.close()
+
+
+def test_rooms_come_back_and_forgotten_ones_do_not(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal"))
+    history = journal.history
+    hub = Hub(lambda: "token", rooms=small_rooms(), keeper=journal)
+    ana = Connection()
+    for message in (
+        Hello("ana"),
+        Join("Tea"),
+        Say("hot", room="tea"),
+        Join("tin"),
+        Say("cold", room="tin"),
+        Leave("tin"),
+    ):
+        hub.receive(ana, message)
+    journal.close()
+    journal = Journal(str(tmp_path / "journal"))
+    assert journal.history == history
+    assert repr(journal) == f"<Journal {tmp_path / 'journal'}, 0 line(s) to be written>"
+    rooms = small_rooms()
+    journal.restore(rooms)
+    assert [room.log.name for room in rooms] == ["lobby", "Tea"]
+    hub = Hub(lambda: "token", rooms=rooms, keeper=journal, history=history)
+    ben = Connection()
+    for message in (Hello("ben"), Join("tea", cursor=1), Join("tin", cursor=0)):
+        hub.receive(ben, message)
+    hub.take_ready()
+    sent = ben.outbox.take().decode()
+    assert '{"type":"member","cursors":{"Tea":1}}' in sent
+    assert '"text":"hot"' in sent
+    assert '"text":"cold"' not in sent
+    tin = rooms.find("tin")
+    assert tin is not None
+    assert tin.log.first_seq > 2, "numbers go on"
+    hub.disconnect(ben, "reset")
+    hub.forget_empty_rooms()
+    assert [room.log.name for room in rooms] == ["lobby"]
+    journal.close()
+    assert sqlite3.connect(tmp_path / "journal").execute("SELECT DISTINCT room FROM line").fetchall() == [("lobby",)]

@@ -1,0 +1,286 @@
+"""Loop, Transport and TcpInfo: the thin edge to the operating system."""
+
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from chat_helpers import SECOND
+
+from chat.net.loop import Loop
+from chat.net.tcpinfo import TcpInfo
+from chat.net.transport import Arrival, Transport, reason_of
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def test_timers_run_in_order_and_not_too_early(loop: Loop) -> None:
+    called: list[str] = []
+    start_ns = loop.now_ns()
+    loop.call_later(0.02, lambda: called.append("late"))
+    loop.call_at(start_ns, lambda: called.append("first"))
+    loop.call_at(start_ns, lambda: called.append("second"))
+    cancelled = loop.call_at(start_ns, lambda: called.append("never"))
+    cancelled.cancel()
+    assert repr(cancelled) == f"<Timer cancelled, was at {start_ns} ns>"
+    loop.run_once(0)
+    assert called == ["first", "second"]
+    while len(called) < 3:
+        loop.run_once()
+    assert loop.now_ns() - start_ns >= 20_000_000
+    assert loop.next_deadline_ns() is None
+
+
+def test_a_timer_that_sets_itself_again_does_not_keep_the_turn_from_ending(loop: Loop) -> None:
+    turns = 0
+
+    def again() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_later(0, again)
+
+    again()
+    loop.run_once(0)
+    assert turns == 2
+
+
+def test_the_next_deadline_skips_what_was_cancelled(loop: Loop) -> None:
+    loop.call_at(5, lambda: None).cancel()
+    assert repr(loop.call_at(7, lambda: None)) == "<Timer at 7 ns>"
+    assert loop.next_deadline_ns() == 7
+
+
+def test_other_threads_wake_it_up(loop: Loop) -> None:
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.stop))
+    loop.call_later(0.01, thread.start)
+    loop.run()
+    thread.join()
+
+
+def test_many_calls_from_another_thread_at_once(loop: Loop) -> None:
+    calls: list[int] = []
+    for number in range(100_000):
+        loop.call_soon_threadsafe(lambda number=number: calls.append(number))  # type: ignore[misc]
+    loop.run_once(0)
+    assert calls == list(range(100_000))
+
+
+def test_its_own_descriptor_is_readable_when_a_socket_is(loop: Loop) -> None:
+    import select
+
+    assert not select.select([loop.fileno()], [], [], 0)[0]
+    loop.call_soon_threadsafe(lambda: None)
+    assert select.select([loop.fileno()], [], [], 0)[0]
+
+
+def test_hooks_run_at_the_end_of_each_turn(loop: Loop) -> None:
+    order: list[str] = []
+
+    def hook() -> None:
+        order.append("hook")
+
+    loop.at_turn_end(hook)
+    loop.call_later(0, lambda: order.append("timer"))
+    loop.run_once(0)
+    loop.not_at_turn_end(hook)
+    loop.run_once(0)
+    assert order == ["timer", "hook"]
+
+
+class End:
+    """A transport and what it called back."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self.data: list[tuple[bytes, Arrival]] = []
+        self.lost: list[str] = []
+        self.rooms = 0
+        self.transport = Transport(
+            loop, sock, on_data=lambda *data: self.data.append(data), on_room=self.room, on_lost=self.lost.append
+        )
+
+    def room(self) -> None:
+        self.rooms += 1
+
+
+@pytest.fixture
+def ends(loop: Loop) -> Iterator[tuple[End, End]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    pair = End(loop, near), End(loop, far)
+    yield pair
+    for end in pair:
+        end.transport.close()
+
+
+def test_the_kernels_receive_time(loop: Loop, ends: tuple[End, End]) -> None:
+    near, far = ends
+    for _ in range(3):  # the very first segments may come before the kernel has switched its stamps on
+        time.sleep(0.005)
+        sent_ns = loop.now_ns()
+        near.transport.send(b"x")
+        arrived_ns = loop.now_ns()
+        time.sleep(0.02)
+        loop.run_once(1)
+    _, arrival = far.data[-1]
+    assert arrival.stamped == sys.platform.startswith("linux")
+    if arrival.stamped:
+        # The two clocks are read one after the other: allow for being interrupted between them.
+        assert sent_ns - 1_000_000 < arrival.received_ns < arrived_ns + 10_000_000
+    assert arrival.seen_ns >= arrived_ns + 20_000_000
+
+
+def test_a_full_kernel_takes_no_more_until_there_is_room(loop: Loop, ends: tuple[End, End]) -> None:
+    near, far = ends
+    far.transport.read_on(False)
+    data = b"x" * 1_000_000
+    while near.transport.send(data) > 0:
+        pass
+    near.transport.want_room()
+    loop.run_once(0)
+    assert near.rooms == 0
+    far.transport.read_on(True)
+    while near.rooms == 0:
+        loop.run_once(1)
+    assert near.transport.send(data) > 0
+
+
+def test_the_end_is_told_once(loop: Loop, ends: tuple[End, End]) -> None:
+    near, far = ends
+    near.transport.finish()
+    loop.run_once(1)
+    assert far.lost == ["closed by the other end"]
+    assert far.transport.closed
+    assert far.transport.send(b"x") == 0
+    far.transport.close()
+    far.transport.finish()
+    far.transport.want_room()
+    assert repr(far.transport) == "<Transport closed, fd -1>"
+    assert repr(near.transport) == f"<Transport open, fd {near.transport.sock.fileno()}>"
+
+
+def test_a_reset_while_reading(loop: Loop, ends: tuple[End, End]) -> None:
+    near, far = ends
+    far.transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.transport.close()
+    loop.run_once(1)
+    assert near.lost == ["connection reset by peer"]
+
+
+def test_a_failed_send_is_told_from_the_loop(loop: Loop, ends: tuple[End, End]) -> None:
+    near, _ = ends
+    near.transport.read_on(False)
+    near.transport.sock.shutdown(socket.SHUT_WR)
+    assert near.transport.send(b"x") == 0
+    assert near.transport.send(b"x") == 0
+    assert near.lost == []
+    loop.run_once(0)
+    assert near.lost == ["broken pipe"]
+
+
+def test_close_takes_back_what_was_to_be_told(loop: Loop, ends: tuple[End, End]) -> None:
+    near, _ = ends
+    near.transport.sock.shutdown(socket.SHUT_WR)
+    near.transport.send(b"x")
+    near.transport.close()
+    loop.run_once(0)
+    assert near.lost == []
+
+
+def test_reasons_are_the_systems_words() -> None:
+    assert reason_of(ConnectionRefusedError(111, "Connection refused")) == "connection refused"
+    assert reason_of(ValueError("Label Too Long")) == "label too long"
+    assert reason_of(OSError()) == "oserror"
+
+
+def test_tcp_info_of_any_length() -> None:
+    data = bytes(100) + struct.pack("=I", 7) + bytes(44) + struct.pack("=I", 1234)
+    info = TcpInfo.parse(data)
+    assert (info.total_retrans, info.min_rtt_us, info.delivery_rate_Bps) == (7, 1234, None)
+    assert TcpInfo.parse(b"") == TcpInfo()
+    assert TcpInfo.parse(bytes(600)).reord_seen == 0
+
+
+def test_tcp_info_of_a_connection(ends: tuple[End, End]) -> None:
+    info = TcpInfo.of(ends[0].transport.sock)
+    if sys.platform.startswith("linux"):
+        assert info is not None
+        assert info.total_retrans == 0
+        assert info.snd_cwnd is not None
+        assert info.snd_cwnd > 0
+
+
+def test_tcp_info_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        assert TcpInfo.of(near) is None
+        monkeypatch.setattr("sys.platform", "darwin")
+        assert TcpInfo.of(near) is None
+
+
+GEVENT = """
+import sys
+import chat.client.client, chat.server.server, chat.net.loop, chat.client.events
+assert not {"gevent", "locust", "prompt_toolkit"} & set(sys.modules), "importing chat imports too much"
+from gevent import monkey
+monkey.patch_all()
+import gevent, selectors
+ticks = 0
+def tick():
+    global ticks
+    while True:
+        gevent.sleep(0.01)
+        ticks += 1
+ticker = gevent.spawn(tick)
+if sys.argv[1] == "cooperative":
+    loop = chat.net.loop.Loop()
+    turn = lambda: loop.run_once(0.05)
+else:
+    loop = chat.net.loop.Loop(monkey.get_original("selectors", "EpollSelector")())
+    watcher = gevent.get_hub().loop.io(loop.fileno(), 1)
+    watcher.start(lambda: loop.run_once(0))
+    turn = lambda: (loop.run_once(0), gevent.sleep(0.05))
+server = chat.server.server.ChatServer(loop, "127.0.0.1", 0)
+events = []
+clients = [
+    chat.client.client.ChatClient(loop, name, server.address, mode="redundant", on_event=events.append)
+    for name in ("ana", "ben")
+]
+for client in clients:
+    client.connect()
+while not all(len(client.tcp_info()) == 2 for client in clients):
+    turn()
+for number in range(10):
+    for client in clients:
+        client.say(str(number))
+    while any(client.pending for client in clients):
+        turn()
+while ticks < 20:
+    turn()
+for client in clients:
+    client.leave()
+while not all(client.closed for client in clients):
+    turn()
+server.close("over")
+while not server.idle:
+    turn()
+assert sum(isinstance(event, chat.client.events.Echoed) for event in events) == 20
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("kind", ["cooperative", "watched"])
+def test_under_gevent(kind: str) -> None:
+    """The selector is looked up when the loop is made: imported before gevent's patch, it cooperates after it."""
+    command = [sys.executable, "-W", "error", "-c", GEVENT, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30 * SECOND, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

@@ -1,0 +1,179 @@
+"""ClientSession: first copy wins, echoes are matched, gaps are counted. No sockets, no clock."""
+
+import pytest
+
+from chat.client.events import (
+    Echoed,
+    EchoedAgain,
+    Event,
+    Gap,
+    PathName,
+    PeerJoined,
+    PeerLeft,
+    Present,
+    Received,
+    Refused,
+)
+from chat.client.session import MAX_UNDER_WAY, ClientSession
+from chat.protocol import messages
+from chat.protocol.errors import NotRegistered, TooMuchUnderWay
+from chat.protocol.messages import Down
+
+
+@pytest.fixture
+def session() -> ClientSession:
+    session = ClientSession("ana")
+    session.welcome(messages.Welcome("Ana", "secret", {"lobby": 4, "inbox": 0}, messages.Limits()))
+    session.following.add("primary")
+    return session
+
+
+def receive(session: ClientSession, message: Down, path: PathName = "primary") -> list[Event]:
+    return session.receive(message, path, 2_000, 2_500, True)
+
+
+def said(seq: int, nick: str = "ben", number: int | None = None) -> messages.Said:
+    return messages.Said("lobby", seq, nick, "hé", number)
+
+
+def test_nothing_can_be_said_before_the_welcome() -> None:
+    session = ClientSession("ana")
+    assert session.hello() == b'{"type":"hello","nick":"ana"}\n'
+    with pytest.raises(NotRegistered):
+        session.say("x", 0, 0)
+
+
+def test_the_server_has_the_last_word_on_the_nick(session: ClientSession) -> None:
+    assert session.nick == "Ana"
+    assert session.attach(False) == (
+        b'{"type":"attach","token":"secret","cursors":{"lobby":4,"inbox":0},"follow":false}\n'
+    )
+
+
+def test_echo(session: ClientSession) -> None:
+    number = session.say("hé", 1_000, 1_200)
+    assert session.unanswered(0, 1) == ('{"type":"say","text":"hé","id":1}\n'.encode(), 1)
+    (echo,) = receive(session, said(5, "Ana", number))
+    assert echo == Echoed(1, "say", 3, 1_000, 1_200, 2_000, 2_500, True, "primary", None, "hé", "lobby", 5)
+    assert isinstance(echo, Echoed)
+    assert (echo.response_time_ns, echo.service_time_ns) == (1_000, 800)
+    assert session.pending == 0
+
+
+def test_private_echo(session: ClientSession) -> None:
+    number = session.tell("ben", "psst", 1, 1)
+    assert session.unanswered(0, 1) == (b'{"type":"tell","to":"ben","text":"psst","id":1}\n', 1)
+    (echo,) = receive(session, messages.Told("inbox", 1, "Ana", "ben", "psst", number))
+    assert isinstance(echo, Echoed)
+    assert (echo.kind, echo.to) == ("tell", "ben")
+
+
+def test_first_copy_wins_on_either_path(session: ClientSession) -> None:
+    session.say("a", 0, 0)
+    (echo,) = receive(session, said(5, "Ana", 1), "secondary")
+    assert isinstance(echo, Echoed)
+    assert echo.path == "secondary"
+    assert receive(session, said(5, "Ana", 1)) == [EchoedAgain(1, "primary", 2_000)]
+    assert receive(session, said(5, "ben", 1)) == []
+    assert session.duplicates == 2
+
+
+def test_others_messages(session: ClientSession) -> None:
+    assert receive(session, said(5, "ben", 1)) == [
+        Received("say", "ben", None, "hé", 1, "lobby", 5, 2_000, 2_500, True, "primary")
+    ]
+    assert receive(session, messages.Told("inbox", 1, "ben", "Ana", "psst")) == [
+        Received("tell", "ben", "Ana", "psst", None, "inbox", 1, 2_000, 2_500, True, "primary")
+    ]
+
+
+def test_own_message_that_is_not_awaited_is_just_a_message(session: ClientSession) -> None:
+    (event,) = receive(session, said(5, "Ana", 77))
+    assert isinstance(event, Received)
+
+
+def test_coming_and_going(session: ClientSession) -> None:
+    assert receive(session, messages.Joined("lobby", 5, "ben")) == [PeerJoined("ben")]
+    assert receive(session, messages.Left("lobby", 6, "ben", "reset")) == [PeerLeft("ben", "reset")]
+
+
+def test_refused(session: ClientSession) -> None:
+    number = session.say("", 0, 0)
+    line = messages.Refused("empty_text", "The text is empty.", number, "inbox", 1)
+    assert receive(session, line) == [Refused(number, "empty_text", "The text is empty.")]
+    assert receive(session, line, "secondary") == []
+    assert session.pending == 0
+    assert receive(session, messages.Refused("bad_token", "No.")) == [Refused(None, "bad_token", "No.")]
+    assert receive(session, messages.Refused("x", "No.", None, "inbox", 2)) == [Refused(None, "x", "No.")]
+
+
+def test_gaps_show_in_the_numbers(session: ClientSession) -> None:
+    assert receive(session, messages.Gap("lobby", 3)) == []
+    assert receive(session, said(8))[0] == Gap("lobby", 3)
+    assert receive(session, said(9))[0] != Gap("lobby", 0)
+    assert receive(session, messages.Said("a room where we are not", 40, "ben", "x")) == []
+
+
+def test_what_comes_from_no_log(session: ClientSession) -> None:
+    assert receive(session, messages.Present(["Ana"])) == [Present(["Ana"])]
+    assert receive(session, messages.Error("malformed", "What?")) == [Refused(None, "malformed", "What?")]
+    assert receive(session, messages.Pong(1)) == []
+
+
+def test_unanswered_messages_can_be_sent_again(session: ClientSession) -> None:
+    for text in "abcd":
+        session.say(text, 0, 0)
+    receive(session, said(5, "Ana", 2))
+    lines = {
+        number: b'{"type":"say","text":"%s","id":%d}\n' % (b"abcd"[number - 1 : number], number) for number in (1, 3, 4)
+    }
+    assert session.unanswered(0, 1000) == (lines[1] + lines[3] + lines[4], 4)
+    assert session.unanswered(0, len(lines[1] + lines[3])) == (lines[1] + lines[3], 3)
+    assert session.unanswered(1, 1) == (lines[3], 3)
+    assert session.unanswered(4, 1000) == (b"", 4)
+    assert session.lost == (1, 3, 4)
+    assert session.forget() == (1, 3, 4)
+    assert not session.registered
+    assert session.unanswered(0, 1000) == (b"", 0)
+
+
+def test_no_more_under_way_than_the_server_can_tell_apart(session: ClientSession) -> None:
+    for _ in range(MAX_UNDER_WAY):
+        session.say("x", 0, 0)
+    with pytest.raises(TooMuchUnderWay, match="4000 messages are under way"):
+        session.say("x", 0, 0)
+    # Ids count, not messages: one that stays unanswered holds the window where it is.
+    receive(session, said(5, "Ana", 2))
+    with pytest.raises(TooMuchUnderWay):
+        session.say("x", 0, 0)
+    receive(session, said(6, "Ana", 1))
+    session.say("x", 0, 0)
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [type(event).__name__ for event in events]
+
+
+def test_a_gap_is_one_only_if_neither_connection_brings_the_lines(session: ClientSession) -> None:
+    session.following.add("secondary")
+    assert receive(session, said(8)) == []
+    assert kinds(receive(session, said(5), "secondary")) == ["Received"]
+    assert receive(session, said(9)) == [], "the other one brings it"
+    assert kinds(receive(session, said(8), "secondary")) == ["Gap", "Received"], "it has a gap too"
+    assert kinds(receive(session, said(9))) == ["Received"]
+    assert session.cursors["lobby"] == 9
+
+
+def test_a_connection_that_was_passed_over_is_asked_again(session: ClientSession) -> None:
+    session.following.add("secondary")
+    assert receive(session, said(7)) == []
+    assert session.stop_following("secondary") == {"primary"}
+    assert receive(session, said(8)) == [], "what was under way before it was asked"
+    session.following.add("primary")
+    assert kinds(receive(session, said(5))) == ["Received"]
+    assert session.stop_following("primary") == set()
+
+
+def test_repr(session: ClientSession) -> None:
+    assert repr(ClientSession("x")) == "<ClientSession x not registered, 0 pending, 0 duplicate(s)>"
+    assert repr(session) == "<ClientSession Ana registered, 0 pending, 0 duplicate(s)>"

@@ -1,0 +1,119 @@
+"""How calibration plans its probes and judges what came of them, without a network."""
+
+import math
+from random import Random
+
+import pytest
+
+from loadtests.link.measure.calibrate import judge_direction, judge_round_trip, loss_window, plan_probes
+from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream
+from loadtests.link.model.pipeline import Pipeline
+from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
+
+
+def probed(asked: Direction, real: Direction | None = None, seed: int = 1) -> ProbeStream:
+    """The stream planned for `asked`, as a link that does `real` would carry it."""
+    stream = plan_probes("primary", "up", asked)
+    pipeline = Pipeline(asked if real is None else real, str(seed))
+    arrivals = []
+    for number in range(stream.count):
+        sent_ns = round(number * stream.interval_s * 1e9)
+        for packet in pipeline.copies(bytes(PROBE_BYTES)):
+            left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
+            if left_ns is not None and not any(packet):  # a checksum discards what was changed
+                arrivals.append((left_ns, number, left_ns - sent_ns))
+    stream.arrivals = [(number, delay_ns) for _, number, delay_ns in sorted(arrivals)]
+    return stream
+
+
+def probes(count: int) -> ProbeStream:
+    return ProbeStream("primary", "up", count, 0.004, 0.1)
+
+
+def off(asked: Direction, real: Direction | None = None, seed: int = 1) -> list[str]:
+    """The figures out of their window."""
+    return [row.metric for row in judge_direction(probed(asked, real, seed), asked) if not row.within]
+
+
+LINKS = [
+    Direction(),
+    Direction(delay_s=0.3),
+    Direction(delay_s=0.02, jitter_s=0.004, loss=0.02),
+    Direction(delay_s=0.085, jitter_s=0.085),
+    Direction(loss=GilbertElliott(0.01, 0.25)),
+    Direction(loss=GilbertElliott(0.2, 0.9, 0.5, 0.1)),
+    Direction(delay_s=0.25, rate_bps=2e4, queue_packets=10),
+    Direction(delay_s=0.05, jitter_s=0.01, distribution="normal"),
+    Direction(delay_s=0.05, jitter_s=0.01, distribution="pareto", keep_order=False),
+    Direction(delay_s=0.02, reorder=0.1, duplicate=0.05, corrupt=0.02),
+    Direction(loss=TimedBursts(0.5, 0.05)),
+    Direction(loss=1.0),
+]
+
+
+@pytest.mark.parametrize("direction", LINKS[:-1])
+def test_a_perfect_link_is_believed(direction: Direction) -> None:
+    """Whatever the seed: a verdict that cries wolf would soon be ignored."""
+    assert [found for seed in range(100) if (found := off(direction, seed=seed))] == []
+
+
+@pytest.mark.parametrize(
+    ("real", "metrics"),
+    [
+        (Direction(delay_s=0.024, jitter_s=0.004, loss=0.02), ["delay_ms"]),
+        (Direction(delay_s=0.02, jitter_s=0.001, loss=0.02), ["jitter_ms"]),
+        (Direction(delay_s=0.02, jitter_s=0.004, loss=0.12), ["loss_ratio"]),
+    ],
+)
+def test_a_wrong_link_is_not(real: Direction, metrics: list[str]) -> None:
+    assert off(Direction(delay_s=0.02, jitter_s=0.004, loss=0.02), real) == metrics
+
+
+def test_losing_all_is_told_apart_from_a_delay_of_zero() -> None:
+    delay, jitter, loss, *_ = judge_direction(probed(LINKS[-1]), LINKS[-1])
+    assert math.isnan(delay.measured)
+    assert math.isnan(jitter.measured)
+    assert (delay.within, jitter.within, loss.within) == (False, False, True)
+
+
+def test_overtaking_is_counted() -> None:
+    stream = probed(Direction())
+    stream.arrivals[3], stream.arrivals[4] = stream.arrivals[4], stream.arrivals[3]
+    row = judge_direction(stream, Direction())[3]
+    assert (row.metric, row.measured, row.within) == ("reordered_ratio", 1 / stream.count, False)
+
+
+def test_the_round_trip_is_both_ways() -> None:
+    link = LinkProfile(
+        name="test", up=Direction(delay_s=0.02), down=Direction(delay_s=0.01, rate_bps=1e6, queue_packets=9)
+    )
+    row = judge_round_trip(probed(link.up), probed(link.down), link)
+    assert (row.direction, row.metric, row.requested) == ("both", "rtt_ms", 30)
+    assert row.measured == pytest.approx(row.expected, abs=1e-3)
+    assert row.expected == pytest.approx(30 + (PROBE_BYTES + 14) * 8 / 1e3)
+    assert (row.low, row.high) == (pytest.approx(row.expected * 0.98 - 0.5), pytest.approx(row.expected * 1.02 + 0.5))
+
+
+@pytest.mark.parametrize("direction", LINKS)
+def test_probes_take_little_time_and_little_of_the_rate(direction: Direction) -> None:
+    stream = plan_probes("primary", "up", direction)
+    assert 50 <= stream.count <= 250
+    assert stream.count * stream.interval_s < 13
+    assert stream.interval_s >= 2 * direction.jitter_s
+    assert stream.interval_s * 0.2001 >= direction.transmission_s(PROBE_BYTES)
+
+
+def test_the_loss_window_holds_almost_all_of_chance() -> None:
+    """Exact binomial quantiles: about one sample in 10,000 falls outside."""
+    least, most = loss_window(Direction(loss=0.02), probes(250))
+    random = Random(1)
+    samples = [sum(random.random() < 0.02 for _ in range(250)) / 250 for _ in range(4000)]
+    assert sum(not least <= sample <= most for sample in samples) <= 4
+    assert most < 0.08
+
+
+def test_bursts_widen_the_loss_window() -> None:
+    model = GilbertElliott(0.01, 0.25)
+    single = loss_window(Direction(loss=model.mean_loss), probes(250))
+    assert loss_window(Direction(loss=model), probes(250))[1] > single[1]
+    assert loss_window(Direction(loss=0.02), probes(5000))[0] > 0

@@ -1,0 +1,23 @@
+"""The real `tc netem`, in user-mode Linux: a kernel that has it, as an ordinary process of this one."""
+
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from link_helpers import run_in_uml
+
+
+@pytest.mark.timeout(400)
+def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:
+    """Every test with netem in its name passes, and none is skipped; `auto` chooses netem there."""
+    results = tmp_path / "results.xml"
+    options = ["-q", "-k", "netem", "-p", "no:cacheprovider", "-p", "no:locust", f"--junit-xml={results}"]
+    code, output = run_in_uml(
+        [sys.executable, "-m", "pytest", "tests/link/test_link_backends.py", *options], tmp_path, timeout_s=380
+    )
+    assert code == 0, output
+    suite = ET.parse(results).getroot().find("testsuite")
+    assert suite is not None
+    assert int(suite.attrib["tests"]) > 5
+    assert suite.attrib["skipped"] == "0", output

@@ -1,0 +1,154 @@
+"""Scenario files, the matrix of trials made of them, and schedules."""
+
+import itertools
+import random
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from loadtests.config.yamlfile import Document
+from loadtests.errors import ConfigError
+from loadtests.scenario.matrix import plan
+from loadtests.scenario.scenario import SCENARIOS, UserClass, decode, read_document
+from loadtests.scenario.schedule import Ramp, intended_times
+
+
+def parse(text: str) -> Document:
+    return Document.parse(text, "s.yaml")
+
+
+@pytest.mark.parametrize("file", sorted(SCENARIOS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_scenario_can_be_planned(file: Path) -> None:
+    assert plan(read_document(str(file)))
+
+
+def test_a_link_alone_is_a_valid_scenario() -> None:
+    scenario, links = decode(parse("link: satellite"))
+    assert scenario.connections == "single"
+    assert links["primary"].rtt_s == pytest.approx(0.6)
+    assert list(links) == ["primary"]
+
+
+def test_each_path_may_have_a_link_of_its_own() -> None:
+    _, links = decode(parse("connections: redundant\nlink: {primary: lan, secondary: {rtt: 80ms}}"))
+    assert links["primary"].name == "lan"
+    assert links["secondary"].rtt_s == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lnk: lan", "s.yaml:1: lnk: unknown key; did you mean 'link'? allowed: description, link, "),
+        ("users: {BroadcastUser: two}", "s.yaml:1: users.BroadcastUser: expected a whole number"),
+        ("users: {BroadcastUser: 0}", "s.yaml:1: users.BroadcastUser: expected a whole number >= 1"),
+        ("users: {Robot: 1}", "s.yaml:1: users.Robot: unknown user class; allowed: BroadcastUser, "),
+        ("users: {}", "s.yaml: users must name"),
+        ("warmup: 2", "s.yaml:1: warmup: expected a time with a unit"),
+        ("warmup: 60s", "s.yaml: warmup (60 s) must be shorter than the stages (12 s)"),
+        ("link: nowhere", "s.yaml:1: link: unknown link 'nowhere'"),
+        ("link: {rtt: 5mbit}", "s.yaml:1: link.rtt: expected a time with a unit"),
+        ("link: {latency: 5ms}", "s.yaml:1: link.latency: ambiguous"),
+        ("connections: double", "s.yaml:1: connections: expected one of: single, standby, redundant"),
+        ("rooms: 0", "s.yaml:1: rooms: expected a whole number >= 1"),
+        ("rooms: 1025", "s.yaml:1: rooms: expected a whole number <= 1024"),
+        ("rooms: tea", "s.yaml:1: rooms: expected a whole number"),
+        ("server: here", "s.yaml:1: server: expected 'embedded' or HOST:PORT"),
+        ("server: a:1\nlink: {primary: lan, secondary: lan}", "s.yaml:2: link: there is one way to a server elsewhere"),
+        ("messages: {rate: 0/s}", "s.yaml:1: messages: rate and ramp_to must be above 0/s"),
+        ("stages: [{users: 3, duration: 0.1s}]", "s.yaml:1: stages.0: duration must be at least 1s"),
+        ("vary: {messages.rate: [1/s, 2]}", "s.yaml:1: vary.messages.rate: messages.rate: expected a rate of events"),
+        ("vary: {link: []}", "s.yaml:1: vary.link: expected a list with at least one value"),
+    ],
+)
+def test_errors_name_file_line_and_key(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(parse(text))
+    assert str(caught.value).startswith(message)
+
+
+def test_an_unknown_scenario_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no such scenario; allowed: .*demo"):
+        read_document("dmeo")
+
+
+def test_user_classes_of_scenarios_are_those_of_locust() -> None:
+    source = (Path(__file__).parents[2] / "loadtests" / "load" / "users.py").read_text()
+    assert {f"class {name}(ChatUser)" for name in get_args(UserClass)} == {
+        line.removesuffix(":") for line in source.splitlines() if line.endswith("(ChatUser):")
+    }
+
+
+def test_matrix_is_interleaved_seeded_and_complete() -> None:
+    text = "vary: {link: [lan, satellite], connections: [single, redundant]}\nrepetitions: 3\nseed: 7"
+    trials = plan(parse(text))
+    assert [trial.number for trial in trials] == list(range(1, 13))
+    for repetition in range(3):
+        block = trials[4 * repetition : 4 * repetition + 4]
+        assert {trial.repetition for trial in block} == {repetition + 1}
+        assert {trial.name for trial in block} == {
+            "lan single",
+            "lan redundant",
+            "satellite single",
+            "satellite redundant",
+        }
+        assert len({trial.seed for trial in block}) == 1, "variants of a repetition face the same schedule"
+    assert [trial.name for trial in trials] == [trial.name for trial in plan(parse(text))]
+    orders = {tuple(trial.name for trial in plan(parse(text.replace("seed: 7", f"seed: {seed}")))) for seed in range(9)}
+    assert len(orders) > 1
+
+
+def test_variants_may_sweep_any_field() -> None:
+    trials = plan(parse("link: {rtt: 40ms}\nvary: {link.loss: [0%, 2%]}"))
+    assert {trial.links["primary"].up.loss for trial in trials} == {0.0, 0.02}
+    trials = plan(parse("vary: {rooms: [1, 5]}"))
+    assert {trial.scenario.rooms for trial in trials} == {1, 5}
+
+
+@pytest.mark.parametrize("arrival", ["constant", "poisson"])
+def test_schedule_is_absolute_and_has_the_rate(arrival: str) -> None:
+    due = list(itertools.islice(intended_times(arrival, Ramp(50, 50, 10), 1, 10**9, random.Random(1)), 5000))
+    assert due == sorted(due)
+    assert due[0] >= 10**9
+    assert (due[-1] - due[0]) / 4999 == pytest.approx(20e6, rel=0.05)
+
+
+def test_poisson_gaps_are_exponential_and_constant_gaps_are_equal() -> None:
+    gaps = {}
+    for arrival in ("constant", "poisson"):
+        due = list(itertools.islice(intended_times(arrival, Ramp(50, 50, 10), 1, 0, random.Random(1)), 5000))
+        gaps[arrival] = [later - earlier for earlier, later in itertools.pairwise(due)]
+    assert max(gaps["constant"]) - min(gaps["constant"]) <= 2
+    mean = sum(gaps["poisson"]) / len(gaps["poisson"])
+    variance = sum((gap - mean) ** 2 for gap in gaps["poisson"]) / len(gaps["poisson"])
+    assert variance**0.5 / mean == pytest.approx(1.0, rel=0.05)
+
+
+def test_constant_users_are_not_in_step() -> None:
+    firsts = {next(intended_times("constant", Ramp(1, 1, 10), 1, 0, random.Random(f"1/{user}"))) for user in range(20)}
+    assert len(firsts) == 20
+
+
+@pytest.mark.parametrize("arrival", ["constant", "poisson"])
+def test_bursts_keep_the_mean_rate(arrival: str) -> None:
+    due = list(itertools.islice(intended_times(arrival, Ramp(50, 50, 10), 5, 0, random.Random(1)), 5000))
+    assert [len(list(group)) for _, group in itertools.groupby(due)] == [5] * 1000
+    assert due[-1] / 5000 == pytest.approx(20e6, rel=0.1)
+
+
+@pytest.mark.parametrize(("first", "last"), [(10, 90), (90, 10)])
+def test_a_ramp_changes_the_rate_in_a_straight_line(first: int, last: int) -> None:
+    times_s = [
+        due / 1e9
+        for due in itertools.islice(intended_times("constant", Ramp(first, last, 10), 1, 0, random.Random(1)), 1500)
+    ]
+    per_second = [sum(second <= time < second + 1 for time in times_s) for second in range(12)]
+    slope = (last - first) / 10
+    for second, count in enumerate(per_second):
+        expected = first + slope * (second + 0.5) if second < 10 else last
+        assert abs(count - expected) <= 1.5, (second, per_second)
+
+
+def test_a_closed_workload_has_no_schedule() -> None:
+    with pytest.raises(ConfigError, match="closed workload, which has no schedule"):
+        decode(parse("messages: {think_time: 1s, burst: 3}"))
