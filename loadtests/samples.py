@@ -15,6 +15,8 @@ USERS_PER_WORKER = 100_000
 
 KINDS = ("say", "tell")
 PATHS = ("primary", "secondary")
+#: Whose time a row has; the first two are `exact` 0 and 1 of a record.
+STAMPS = ("read", "kernel", "wire")
 OUTCOMES = ("done", "rejected", "cancelled", "failed")
 
 
@@ -31,30 +33,22 @@ class Record(NamedTuple):
 
 #: A message was handed to the client.
 SENT = Record("sent", {"user": "I", "id": "I", "kind": "B", "size_bytes": "I", "intended_ns": "q", "sent_ns": "q"})
+#: A connection of a user is in use; `port` is its own, by which packets of it are known.
+CONNECTED = Record("connected", {"user": "I", "path": "B", "port": "H", "at_ns": "q"})
+#: What is known of a line that came: whether the stamp is its own, when it came, and how many bytes of its
+#: connection's stream end with it.
+_LINE = {"path": "B", "exact": "B", "received_ns": "q", "end_byte": "Q"}
 #: The sender's own message came back: the acknowledgement.
 #: It repeats the intended time, so that response times can be followed live from this file alone.
-ECHOED = Record(
-    "echoed",
-    {"user": "I", "id": "I", "path": "B", "exact": "B", "intended_ns": "q", "received_ns": "q", "seen_ns": "q"},
-)
-#: The second copy of an echo came over the other connection.
-ECHOED_AGAIN = Record("echoed_again", {"user": "I", "id": "I", "received_ns": "q"})
+ECHOED = Record("echoed", {"user": "I", "id": "I", "intended_ns": "q", "seen_ns": "q"} | _LINE)
+#: Another copy of an echo was read, over the other connection.
+ECHOED_AGAIN = Record("echoed_again", {"user": "I", "id": "I"} | _LINE)
 #: The server refused a message.
 REFUSED = Record("refused", {"user": "I", "id": "I"})
 #: Somebody else's message arrived.
-DELIVERED = Record(
-    "delivered",
-    {
-        "receiver": "I",
-        "sender": "I",
-        "id": "I",
-        "kind": "B",
-        "path": "B",
-        "exact": "B",
-        "received_ns": "q",
-        "seen_ns": "q",
-    },
-)
+DELIVERED = Record("delivered", {"receiver": "I", "sender": "I", "id": "I", "kind": "B", "seen_ns": "q"} | _LINE)
+#: Another copy of it was read, over the other connection.
+DELIVERED_AGAIN = Record("delivered_again", {"receiver": "I", "sender": "I", "id": "I"} | _LINE)
 #: TCP_INFO of one of the client's connections.
 TCP = Record(
     "tcp",
@@ -95,7 +89,20 @@ PAUSE = Record("pause", {"at_ns": "q", "duration_ns": "q", "generation": "B"})
 #: What a load process has used of its machine so far; its CPU time is also that of a process that hangs.
 PROCESS = Record("process", {"at_ns": "q", "cpu_ns": "q", "rss_bytes": "Q"})
 
-RECORDS = (SENT, ECHOED, ECHOED_AGAIN, REFUSED, DELIVERED, TCP, LEFT, FILE, PAUSE, PROCESS)
+RECORDS = (
+    SENT,
+    CONNECTED,
+    ECHOED,
+    ECHOED_AGAIN,
+    REFUSED,
+    DELIVERED,
+    DELIVERED_AGAIN,
+    TCP,
+    LEFT,
+    FILE,
+    PAUSE,
+    PROCESS,
+)
 
 _TRIAL = {"trial": "number of the trial, as in `run.json`"}
 
@@ -109,14 +116,15 @@ TABLES: dict[str, dict[str, str]] = {
         "size_bytes": "length of the text",
         "intended_s": "when the schedule wanted it sent; seconds since the start of the trial's load",
         "sent_s": "when it was handed to the client; seconds since the start of the trial's load",
-        "echoed_s": "when the kernel received the echo, which is the acknowledgement; empty if none came",
+        "echoed_s": "when the first copy of the echo arrived, which is the acknowledgement; empty if none came",
         "response_time_ms": "`echoed_s − intended_s`: what a user waits, schedule lag included",
         "service_time_ms": "`echoed_s − sent_s`: client, link and server alone",
         "send_lag_ms": "`sent_s − intended_s`: how late the load generator was",
-        "seen_lag_ms": "from the kernel's receive time to when the process read it",
-        "exact": "1: the kernel's time stamp is this message's own; 0: that of a later one in the same read",
-        "path": "connection that brought the first copy of the echo",
-        "second_copy_lag_ms": "how much later the other connection had the echo; below 0: it was there but read later",
+        "seen_lag_ms": "from `echoed_s` to when the process read it",
+        "stamp": "whose time `echoed_s` is: `wire` (of the packet that completed the line), `kernel` (of the read that "
+        "it ended), or `read` (of a read that took more: no later than that)",
+        "path": "connection on which the first copy of the echo arrived",
+        "second_copy_lag_ms": "how much later it arrived on the other one; empty if it was not read there",
         "first_delivery_ms": "from `sent_s` to the first other user who had it (sampled messages; one machine)",
         "last_delivery_ms": "from `sent_s` to the last other user who had it: fan-out complete (likewise)",
         "outcome": "`echoed`, `refused`, or `lost` (no answer until the end of the trial)",
@@ -128,10 +136,10 @@ TABLES: dict[str, dict[str, str]] = {
         "sender": "number of the sending user",
         "id": "number of the message, as in `messages.csv`",
         "kind": "`say` or `tell`",
-        "path": "connection that brought the first copy",
-        "received_s": "when the receiver's kernel had it; seconds since the start of the trial's load",
+        "path": "connection on which the first copy arrived",
+        "received_s": "when it arrived at the receiver; seconds since the start of the trial's load",
         "one_way_delay_ms": "from the sender's `sent_s` to `received_s`; empty if they are on different machines",
-        "exact": "as in `messages.csv`",
+        "stamp": "whose time `received_s` is, as in `messages.csv`",
     },
     "tcp": _TRIAL
     | {

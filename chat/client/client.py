@@ -209,7 +209,7 @@ class ChatClient(Speaker):
         else:
             path.write(self._session.hello())
 
-    def path_message(self, path: Path, message: messages.Down, arrival: Arrival, exact: bool) -> None:
+    def path_message(self, path: Path, message: messages.Down, arrival: Arrival, exact: bool, end_byte: int) -> None:
         """One message came in on this path."""
         match message:
             case messages.Welcome():
@@ -222,7 +222,9 @@ class ChatClient(Speaker):
             case messages.FileChunk() | messages.FileCredit():
                 self.files.flow(message, arrival.seen_ns)
             case _:
-                for event in self._session.receive(message, path.name, arrival.received_ns, arrival.seen_ns, exact):
+                for event in self._session.receive(
+                    message, path.name, arrival.received_ns, arrival.seen_ns, exact, end_byte
+                ):
                     if isinstance(event, FileNews):
                         self.files.news(event.line, event.own)
                     elif not isinstance(event, Refused) or not self.files.refused(event):

@@ -38,6 +38,8 @@ class PathStatus(NamedTuple):
     state: Literal["in use", "in reserve", "opening", "down"]
     #: What the kernel knows about it, if it is up.
     info: TcpInfo | None
+    #: Our own port, by which a packet capture tells connections apart; 0 if it is not up.
+    local_port: int = 0
 
 
 class PathOwner(Protocol):
@@ -46,8 +48,13 @@ class PathOwner(Protocol):
     def path_open(self, path: "Path") -> None:
         """Connected: say who we are."""
 
-    def path_message(self, path: "Path", message: Down, arrival: Arrival, exact: bool) -> None:
-        """A message came. `exact`: the arrival's time is that of this very line."""
+    def path_message(self, path: "Path", message: Down, arrival: Arrival, exact: bool, end_byte: int) -> None:
+        """A message came.
+
+        Args:
+            exact: the arrival's time is that of this very line.
+            end_byte: how many bytes of the connection's stream end with it.
+        """
 
     def path_room(self, path: "Path") -> None:
         """Everything written so far has gone out."""
@@ -95,6 +102,8 @@ class Path:
         self._congestion = congestion
         self._random = randomness
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
+        #: Of this connection's stream.
+        self._bytes_read = 0
         self._unsent = bytearray()
         self._pulse = Pulse(0)
         self._pause_s = FIRST_PAUSE_S
@@ -108,8 +117,9 @@ class Path:
     def status(self) -> PathStatus:
         """How it is just now."""
         if self.up and self.transport is not None:
-            info = TcpInfo.of(self.transport.sock)
-            return PathStatus(self.name, self._where, "in use" if self.carries else "in reserve", info)
+            sock = self.transport.sock
+            state: Literal["in use", "in reserve"] = "in use" if self.carries else "in reserve"
+            return PathStatus(self.name, self._where, state, TcpInfo.of(sock), sock.getsockname()[1])
         return PathStatus(self.name, self._where, "opening" if self.transport else "down", None)
 
     @property
@@ -127,6 +137,7 @@ class Path:
     def open(self) -> None:
         """Begin to connect; the owner hears of it."""
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
+        self._bytes_read = 0
         self._set_timer(OPEN_S, lambda: self.drop(f"No answer from {self._where}."))
         try:
             self.transport = self._connect()
@@ -209,16 +220,19 @@ class Path:
 
     def _data(self, data: bytes, arrival: Arrival) -> None:
         self._pulse.heard(arrival.seen_ns)
+        begin, line_end = self._bytes_read, 0
+        self._bytes_read += len(data)
         messages = self._reader.feed(data)
         # The stamp is that of the last segment, which belongs to the last line if nothing comes after it.
         exact_index = len(messages) - 1 if arrival.stamped and data.endswith(b"\n") else -1
         for index, message in enumerate(messages):
+            line_end = data.find(b"\n", line_end) + 1
             if self.transport is None:
                 return  # closed by what an earlier message led to
             if isinstance(message, BadLine):
                 self.drop(f"The server cannot be understood: {message.reason}")
                 return
-            self._owner.path_message(self, message, arrival, index == exact_index)
+            self._owner.path_message(self, message, arrival, index == exact_index, begin + line_end)
 
     def _lost(self, reason: str) -> None:
         what = "The connection broke" if self._connected else f"Cannot connect to {self._where}"

@@ -40,6 +40,8 @@ class Echoed(_Event, frozen=True):
     text: str
     log: str
     seq: int
+    #: How many bytes of its connection's stream end with this line; 0 if nobody counted.
+    end_byte: int = 0
 
     @property
     def response_time_ns(self) -> int:
@@ -62,11 +64,16 @@ class EchoMissed(_Event, frozen=True):
 
 
 class EchoedAgain(_Event, frozen=True):
-    """The second copy of an echo came over the other connection: how much later tells what the first was worth."""
+    """Another copy of an echo came: when, beside the first, tells what a second connection is worth.
+
+    Copies are told in the order in which they were read. The kernel may have had this one first.
+    """
 
     id: int
     path: PathName
     received_ns: int
+    exact: bool
+    end_byte: int
 
 
 class Received(_Event, frozen=True):
@@ -83,6 +90,18 @@ class Received(_Event, frozen=True):
     seen_ns: int
     exact: bool
     path: PathName
+    end_byte: int = 0
+
+
+class ReceivedAgain(_Event, frozen=True):
+    """Another copy of somebody else's message came, like :class:`EchoedAgain`; only of those with an id."""
+
+    sender: str
+    id: int
+    path: PathName
+    received_ns: int
+    exact: bool
+    end_byte: int
 
 
 class PeerJoined(_Event, frozen=True):
@@ -263,6 +282,7 @@ Event = (
     | EchoMissed
     | EchoedAgain
     | Received
+    | ReceivedAgain
     | PeerJoined
     | Renamed
     | PeerLeft

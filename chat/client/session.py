@@ -23,6 +23,7 @@ from chat.client.events import (
     PeerLeft,
     Present,
     Received,
+    ReceivedAgain,
     Refused,
     Renamed,
     RoomList,
@@ -260,9 +261,13 @@ class ClientSession:
         return ask_again
 
     def receive(
-        self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool
+        self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int = 0
     ) -> Sequence[Event | FileNews]:
-        """What a message means; nothing, if the other connection brought it before or it is only about a connection."""
+        """What a message means; nothing new, if another connection brought it before or it is about a connection only.
+
+        Args:
+            exact, end_byte: as in :class:`Echoed`.
+        """
         match message:
             case messages.Said() | messages.Told() | messages.Joined() | messages.Renamed() | messages.Left():
                 pass
@@ -294,7 +299,9 @@ class ClientSession:
             self.duplicates += 1
             match message:
                 case messages.Said(from_=nick, id=int(number)) | messages.Told(from_=nick, id=int(number)):
-                    return [EchoedAgain(number, path, received_ns)] if nick in self._names else []
+                    if nick in self._names:
+                        return [EchoedAgain(number, path, received_ns, exact, end_byte)]
+                    return [ReceivedAgain(nick, number, path, received_ns, exact, end_byte)]
             return []
         missed = message.seq - cursor - 1
         if missed and self._passes_over(path, message.log):
@@ -302,7 +309,7 @@ class ClientSession:
         if self._passed_over:
             self._passed_over.discard((path, message.log))
         self.cursors[message.log] = message.seq
-        news = self._news(message, path, received_ns, seen_ns, exact)
+        news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
         events = [Gap(message.log, missed), news] if missed else [news]
         self.wants_to_ask |= missed > 0 and bool(self._pending)
         return [*events, *self._settle()] if self._settled is not None else events
@@ -335,7 +342,9 @@ class ClientSession:
         self._passed_over.add((path, log))
         return True
 
-    def _news(self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool) -> Event | FileNews:
+    def _news(
+        self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int
+    ) -> Event | FileNews:
         match message:
             case messages.Joined():
                 return PeerJoined(message.nick, message.log)
@@ -357,7 +366,9 @@ class ClientSession:
         if number is not None and message.from_ in self._names:
             pending = self._pending.pop(number, None) or self._no_longer_doubted(message, number)
         if number is None or pending is None:
-            return Received(kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path)
+            return Received(
+                kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path, end_byte
+            )
         return Echoed(
             number,
             kind,
@@ -372,6 +383,7 @@ class ClientSession:
             text,
             log,
             seq,
+            end_byte,
         )
 
     def _no_longer_doubted(self, message: messages.Said | messages.Told, number: int) -> _Pending | None:

@@ -140,9 +140,9 @@ class Console:
 
     def connections(self) -> None:
         """Show how each connection is."""
-        for name, where, state, info in self.client.connections():
-            details = "" if info is None else f", {self._tally.connection(name, info)}"
-            self.show(f"* {name} to {visible(where)}: {state}{details}")
+        for path in self.client.connections():
+            details = "" if path.info is None else f", {self._tally.connection(path.name, path.info)}"
+            self.show(f"* {path.name} to {visible(path.where)}: {path.state}{details}")
 
     # What happens.
 

@@ -28,7 +28,9 @@ from chat.client.events import (
     Entered,
     PathDown,
     PathName,
+    PathUp,
     Received,
+    ReceivedAgain,
     Refused,
     Registered,
 )
@@ -40,7 +42,9 @@ from chat.protocol.fields import LOBBY
 from loadtests.load.fileload import FileStore, FileTraffic
 from loadtests.load.recorder import Recorder
 from loadtests.samples import (
+    CONNECTED,
     DELIVERED,
+    DELIVERED_AGAIN,
     ECHOED,
     ECHOED_AGAIN,
     FILE,
@@ -331,22 +335,15 @@ class Participant:
         match event:
             case Echoed():
                 self._answered(event.id)
-                self.engine.recorder.add(
-                    ECHOED,
-                    self.number,
-                    event.id,
-                    _PATH[event.path],
-                    event.exact,
-                    event.intended_ns,
-                    event.received_ns,
-                    event.seen_ns,
-                )
+                self.engine.recorder.add(ECHOED, self.number, event.id, event.intended_ns, event.seen_ns, *_line(event))
                 response_ms = (event.received_ns - event.intended_ns) / 1e6
                 self.engine.report(event.kind, response_ms, event.text_bytes, None)
-            case EchoedAgain(number, _, received_ns):
-                self.engine.recorder.add(ECHOED_AGAIN, self.number, number, received_ns)
+            case EchoedAgain():
+                self.engine.recorder.add(ECHOED_AGAIN, self.number, event.id, *_line(event))
             case Received():
                 self._record_delivery(event)
+            case ReceivedAgain():
+                self._record_second_delivery(event)
             case EchoMissed(message_id):
                 self._answered(message_id)
             case Refused(id=int(message_id)):
@@ -360,6 +357,8 @@ class Participant:
                 self._closed_reason = event.reason
             case Registered() | Entered():
                 self._settled.set()
+            case PathUp():
+                self._record_connection(event.path)
             case PathDown():
                 self._path_failures += 1
             case Closed():
@@ -381,17 +380,24 @@ class Participant:
         self._deliveries += 1
         sender = self.engine.number(event.sender)
         if sender is not None and event.id is not None and self.engine.is_sampled(sender, event.id):
-            self.engine.recorder.add(
-                DELIVERED,
-                self.number,
-                sender,
-                event.id,
-                _KIND[event.kind],
-                _PATH[event.path],
-                event.exact,
-                event.received_ns,
-                event.seen_ns,
-            )
+            kind = _KIND[event.kind]
+            self.engine.recorder.add(DELIVERED, self.number, sender, event.id, kind, event.seen_ns, *_line(event))
+
+    def _record_second_delivery(self, event: ReceivedAgain) -> None:
+        sender = self.engine.number(event.sender)
+        if sender is not None and self.engine.is_sampled(sender, event.id):
+            self.engine.recorder.add(DELIVERED_AGAIN, self.number, sender, event.id, *_line(event))
+
+    def _record_connection(self, path: PathName) -> None:
+        now_ns = self.engine.loop.now_ns()
+        for status in self.client.connections():
+            if status.name == path:
+                self.engine.recorder.add(CONNECTED, self.number, _PATH[path], status.local_port, now_ns)
+
+
+def _line(event: Echoed | EchoedAgain | Received | ReceivedAgain) -> tuple[int, bool, int, int]:
+    """The values of a record about a line that came."""
+    return _PATH[event.path], event.exact, event.received_ns, event.end_byte
 
 
 def room_of(number: int, rooms: int, workers: int) -> str:

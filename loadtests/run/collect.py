@@ -10,6 +10,7 @@ import pandas as pd
 from loadtests.load.recorder import clock
 from loadtests.samples import (
     DELIVERED,
+    DELIVERED_AGAIN,
     ECHOED,
     ECHOED_AGAIN,
     FILE,
@@ -21,6 +22,7 @@ from loadtests.samples import (
     PROCESS,
     REFUSED,
     SENT,
+    STAMPS,
     TABLES,
     TCP,
     USERS_PER_WORKER,
@@ -29,7 +31,7 @@ from loadtests.samples import (
 
 #: Fields that are times on the clock of the machine where they were noted.
 _MOMENTS = {"intended_ns", "sent_ns", "received_ns", "seen_ns", "at_ns"}
-_NUMPY = {"B": "u1", "I": "<u4", "q": "<i8", "Q": "<u8"}
+_NUMPY = {"B": "u1", "H": "<u2", "I": "<u4", "q": "<i8", "Q": "<u8"}
 
 
 def read_records(folder: Path, record: Record) -> pd.DataFrame:
@@ -84,20 +86,18 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
 def _messages(
     folder: Path, sent: pd.DataFrame, deliveries: pd.DataFrame, start_ns: int, warmup_s: float
 ) -> pd.DataFrame:
-    echoed = read_records(folder, ECHOED).drop(columns="intended_ns")
+    echoed = _arrivals(folder, ECHOED, ECHOED_AGAIN, ["user", "id"]).drop(columns="intended_ns")
     refused = read_records(folder, REFUSED).assign(refused=True)
-    again = read_records(folder, ECHOED_AGAIN).rename(columns={"received_ns": "again_ns"})
     delays = deliveries.groupby(["sender", "id"])["one_way_delay_ms"].agg(["min", "max", "count", "size"])
     is_whole = delays.pop("count") == delays.pop("size")  # not if a receiver is on another machine
     delays = delays[is_whole]
     fan_out = delays.set_axis(["first_delivery_ms", "last_delivery_ms"], axis=1).rename_axis(["user", "id"])
     rows = sent
-    for facts in (echoed, again, refused, fan_out.reset_index()):
+    for facts in (echoed, refused, fan_out.reset_index()):
         rows = rows.merge(facts, on=["user", "id"], how="left")
     answered = rows["received_ns"].notna()
     rows["outcome"] = np.where(answered, "echoed", np.where(rows["refused"].notna(), "refused", "lost"))
     rows["kind"] = _names(rows["kind"], KINDS)
-    rows["path"] = _names(rows["path"], PATHS)
     for column, source in (("intended_s", "intended_ns"), ("sent_s", "sent_ns"), ("echoed_s", "received_ns")):
         rows[column] = (rows[source] - start_ns) / 1e9
     rows["response_time_ms"] = (rows["received_ns"] - rows["intended_ns"]) / 1e6
@@ -105,22 +105,38 @@ def _messages(
     rows["send_lag_ms"] = (rows["sent_ns"] - rows["intended_ns"]) / 1e6
     rows["second_copy_lag_ms"] = (rows["again_ns"] - rows["received_ns"]) / 1e6
     rows["seen_lag_ms"] = (rows["seen_ns"] - rows["received_ns"]) / 1e6
-    rows["exact"] = rows["exact"].astype("Int64")
     rows["warmup"] = (rows["intended_s"] < warmup_s).astype(int)
     return rows.sort_values("intended_ns")
 
 
 def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame:
-    rows = read_records(folder, DELIVERED)
+    rows = _arrivals(folder, DELIVERED, DELIVERED_AGAIN, ["receiver", "sender", "id"])
     rows = rows.merge(sent[["user", "id", "sent_ns"]], left_on=["sender", "id"], right_on=["user", "id"], how="left")
     rows["kind"] = _names(rows["kind"], KINDS)
-    rows["path"] = _names(rows["path"], PATHS)
     rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
     clocks = {process["worker"] or 0: process["clock"] for process in processes(folder)}
     sender_clock, receiver_clock = ((rows[user] // USERS_PER_WORKER).map(clocks) for user in ("sender", "receiver"))
     delays_ms = (rows["received_ns"] - rows["sent_ns"]) / 1e6
     rows["one_way_delay_ms"] = delays_ms.where(sender_clock == receiver_clock)
     return rows.sort_values("received_ns")
+
+
+def _arrivals(folder: Path, first: Record, again: Record, key: list[str]) -> pd.DataFrame:
+    """The records `first`, with path, stamp and time of the copy that arrived first, and `again_ns` of the other path.
+
+    Copies are recorded in the order in which they were read; a connection that is read later may have had its copy
+    earlier.
+    """
+    what_arrived = [*key, "path", "exact", "received_ns"]
+    read_first = read_records(folder, first)
+    copies = pd.concat([read_first, read_records(folder, again)])[what_arrived].sort_values("received_ns")
+    copies = copies.drop_duplicates([*key, "path"])
+    others = copies[copies.duplicated(key)][[*key, "received_ns"]].rename(columns={"received_ns": "again_ns"})
+    rows = read_first[read_first.columns.difference(what_arrived[len(key) :])]
+    rows = rows.merge(copies.drop_duplicates(key), on=key, how="left").merge(others, on=key, how="left")
+    rows["path"] = _names(rows["path"], PATHS)
+    rows["stamp"] = _names(rows["exact"], STAMPS)
+    return rows
 
 
 def _files(folder: Path, start_ns: int) -> pd.DataFrame:

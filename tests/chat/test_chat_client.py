@@ -1,5 +1,6 @@
 """ChatClient in its three modes against a real server process."""
 
+import itertools
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from chat.client.events import (
     Refused,
 )
 from chat.protocol.errors import NotRegistered
+from chat.protocol.messages import Limits, Said, Welcome
+from chat.protocol.wire import encode
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -67,6 +70,26 @@ def test_contract(server: ServerProcess, clients: Clients, mode: Mode) -> None:
         client.say("too late")
     with pytest.raises(NotRegistered):
         client.who()
+
+
+def test_events_say_where_in_the_stream_their_line_ends(clients: Clients) -> None:
+    """However the stream is cut into reads: by these offsets a packet capture is joined with what was received."""
+    welcome = encode(Welcome("ana", "token", {"lobby": 0, "inbox": 0}, Limits()))
+    said = [encode(Said("lobby", number, "ben", "é" * number)) for number in range(1, 9)]
+    stream = welcome + b"".join(said)
+    ends = list(itertools.accumulate(map(len, said), initial=len(welcome)))[1:]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = clients.add("ana", listener.getsockname())
+        peer, address = listener.accept()
+        with peer:
+            for begin, end in itertools.pairwise([0, ends[0], ends[2] - 3, ends[3] + 1, ends[5], len(stream)]):
+                peer.sendall(stream[begin:end])
+                whole = sum(line_end <= end for line_end in ends)
+                clients.until(lambda whole=whole: len(clients.of(client, Received)) == whole)
+            assert [event.end_byte for event in clients.of(client, Received)] == ends
+            (status,) = client.connections()
+            assert status.local_port == address[1]
+            client.close()
 
 
 def test_redundant_counts_second_copies(server: ServerProcess, clients: Clients) -> None:
