@@ -161,7 +161,7 @@ def warnings(rows: pd.DataFrame) -> Iterator[str]:
             yield f"{key}: the generator was the bottleneck in {len(some)} measurement(s)"
         waited = rows[(rows["server_waited"] > 0.1) | (rows["generator_waited"] > 0.1)]
         if len(waited):
-            yield f"{len(waited)} of {len(rows)} measurements shared their cores with other work for a tenth of the time"
+            yield f"in {len(waited)} of {len(rows)} measurements other work had a core for a tenth of the time"
 
 
 def machine() -> str:
