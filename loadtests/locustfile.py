@@ -48,7 +48,7 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     folder = Path(options.record) if options.record else None
     if isinstance(runner, WorkerRunner):
         environment.recorder = Recorder(folder and folder / "own", runner.worker_index)
-        environment.courier = workers.follow(environment)
+        environment.courier = workers.run_worker(environment)
         return
     try:
         document = read_document(options.scenario) if options.scenario else Document.parse("{}", "no scenario")
@@ -73,7 +73,7 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     }
     if isinstance(runner, MasterRunner):
         del options.scenario, options.record  # of this machine alone
-        workers.lead(environment, folder)
+        workers.run_master(environment, folder)
     else:
         environment.recorder = Recorder(folder)
 

@@ -213,7 +213,7 @@ class Relay:
         for index in (0, 1):
             callbacks: dict[str, Any] = {
                 "on_data": lambda data, _, index=index: self._pass_on(data, ends, unsent, index),
-                "on_room": lambda index=index: self._push(ends[index], unsent[index]),
+                "on_writable": lambda index=index: self._push(ends[index], unsent[index]),
                 "on_lost": lambda _, index=index: self._end(ends, index),
             }
             if index == 0:
@@ -232,7 +232,7 @@ class Relay:
     def _push(self, end: Transport, unsent: bytearray) -> None:
         del unsent[: end.send(unsent)]
         if unsent:
-            end.want_room()
+            end.want_writable()
 
     def _end(self, ends: list[Transport], index: int) -> None:
         """One end is gone: the other one goes the same way."""

@@ -234,10 +234,10 @@ class ChatClient(Speaker):
         if path.carries and self._session.wants_to_ask:
             path.write(self._session.ask())
 
-    def path_room(self, path: Path) -> None:
+    def path_writable(self, path: Path) -> None:
         """The path can take more."""
         self._feed(path)
-        self.files.room()
+        self.files.on_writable()
 
     def path_ending(self, path: Path, info: TcpInfo | None) -> None:
         """The path's connection is about to be closed."""

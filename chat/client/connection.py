@@ -56,7 +56,7 @@ class PathOwner(Protocol):
             end_byte: how many bytes of the connection's stream end with it.
         """
 
-    def path_room(self, path: "Path") -> None:
+    def path_writable(self, path: "Path") -> None:
         """Everything written so far has gone out."""
 
     def path_down(self, path: "Path", reason: str) -> None:
@@ -179,7 +179,7 @@ class Path:
                 return
             data = data[sent:]
         self._unsent += data
-        self.transport.want_room()
+        self.transport.want_writable()
 
     def close(self, *, broken: bool = False) -> None:
         """Free everything now. With `broken`, the server shall take it for a connection that broke."""
@@ -201,12 +201,12 @@ class Path:
             self._loop,
             self._target,
             on_data=self._data,
-            on_room=self._room,
+            on_writable=self._writable,
             on_lost=self._lost,
             congestion=self._congestion,
         )
 
-    def _room(self) -> None:
+    def _writable(self) -> None:
         """The first time: connected. Later: the kernel takes bytes again."""
         if not self._connected:
             self._connected = True
@@ -214,9 +214,9 @@ class Path:
         elif self.transport is not None:
             del self._unsent[: self.transport.send(self._unsent)]
             if self._unsent:
-                self.transport.want_room()
+                self.transport.want_writable()
             else:
-                self._owner.path_room(self)
+                self._owner.path_writable(self)
 
     def _data(self, data: bytes, arrival: Arrival) -> None:
         self._pulse.heard(arrival.seen_ns)

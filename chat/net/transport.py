@@ -107,7 +107,7 @@ def use_congestion_control(sock: socket.socket, name: str | None) -> None:
 
 
 class Transport:
-    """Calls back with data, with room to write after :meth:`want_room`, and once when the connection is lost.
+    """Calls back with data, with room to write after :meth:`want_writable`, and once when the connection is lost.
 
     No callback comes from within a method of this class, nor after :meth:`close`.
     """
@@ -118,18 +118,18 @@ class Transport:
         sock: socket.socket,
         *,
         on_data: Callable[[bytes, Arrival], None],
-        on_room: Callable[[], None],
+        on_writable: Callable[[], None],
         on_lost: Callable[[str], None],
         connected: bool = True,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._on_data = on_data
-        self._on_room = on_room
+        self._on_writable = on_writable
         self._on_lost = on_lost
         self._connected = connected
         self._reading = True
-        self.wants_room = not connected
+        self.wants_writable = not connected
         self._failure: Timer | None = None
         #: Segments that came out of order, as of the last look.
         self._out_of_order = 0
@@ -155,11 +155,11 @@ class Transport:
         target: Target,
         *,
         on_data: Callable[[bytes, Arrival], None],
-        on_room: Callable[[], None],
+        on_writable: Callable[[], None],
         on_lost: Callable[[str], None],
         congestion: str | None = None,
     ) -> "Transport":
-        """Begin to connect; the first :attr:`on_room` says that it has worked, `on_lost` that it has not.
+        """Begin to connect; the first :attr:`on_writable` says that it has worked, `on_lost` that it has not.
 
         Args:
             congestion: name of the TCP congestion control to use.
@@ -173,7 +173,7 @@ class Transport:
             sock.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 sock.connect(target.address)
-            return cls(loop, sock, on_data=on_data, on_room=on_room, on_lost=on_lost, connected=False)
+            return cls(loop, sock, on_data=on_data, on_writable=on_writable, on_lost=on_lost, connected=False)
         except OSError as error:
             sock.close()
             where = "{} port {}".format(*target.address)
@@ -204,9 +204,9 @@ class Transport:
             self._failure = self._loop.call_later(0, lambda: self._lose(reason))
             return 0
 
-    def want_room(self, wanted: bool = True) -> None:
+    def want_writable(self, wanted: bool = True) -> None:
         """Whether to call back when the kernel takes bytes again."""
-        self.wants_room = wanted
+        self.wants_writable = wanted
         self._watch()
 
     def read_on(self, reading: bool) -> None:
@@ -237,7 +237,7 @@ class Transport:
         self._sock.close()
 
     def _wanted_events(self) -> int:
-        return selectors.EVENT_READ * self._reading | selectors.EVENT_WRITE * self.wants_room
+        return selectors.EVENT_READ * self._reading | selectors.EVENT_WRITE * self.wants_writable
 
     def _watch(self) -> None:
         events = self._wanted_events()
@@ -253,22 +253,22 @@ class Transport:
 
     def _ready(self, events: int) -> None:
         # Another callback of this turn may have closed us, or changed what we wait for.
-        if events & selectors.EVENT_WRITE and self.wants_room and not self.closed:
-            self._room()
+        if events & selectors.EVENT_WRITE and self.wants_writable and not self.closed:
+            self._writable()
         # After a failed send, reading would look like an orderly end: the kernel reports its error only once.
         readable = self._reading and self._connected and self._failure is None and not self.closed
         if events & selectors.EVENT_READ and readable:
             self._read()
 
-    def _room(self) -> None:
+    def _writable(self) -> None:
         if not self._connected:
             error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self._lose(os.strerror(error).lower())
                 return
             self._connected = True
-        self.want_room(False)
-        self._on_room()
+        self.want_writable(False)
+        self._on_writable()
 
     def _read(self) -> None:
         try:

@@ -60,7 +60,7 @@ class _Peer:
             server.loop,
             sock,
             on_data=partial(server.peer_data, self),
-            on_room=partial(server.peer_room, self),
+            on_writable=partial(server.peer_writable, self),
             on_lost=partial(server.peer_lost, self),
         )
         #: First for saying hello, later for going.
@@ -174,10 +174,10 @@ class ChatServer:
             peer.incoming = iter(peer.reader.feed(data))
             self._handle(peer)
 
-    def peer_room(self, peer: _Peer) -> None:
+    def peer_writable(self, peer: _Peer) -> None:
         """The kernel takes bytes again."""
         self._send(peer)
-        if not peer.transport.wants_room:
+        if not peer.transport.wants_writable:
             self.hub.unhold(peer.connection)
         if not peer.connection.outbox.full:
             peer.transport.read_on(True)
@@ -256,9 +256,9 @@ class ChatServer:
                     peer.nick = connection.session.nick
                     log.info("%s is here from %s", peer.nick, peer.address)
             if connection.outbox.full:
-                # Go on in :meth:`peer_room`, once its answers are on their way.
+                # Go on in :meth:`peer_writable`, once its answers are on their way.
                 peer.transport.read_on(False)
-                peer.transport.want_room()
+                peer.transport.want_writable()
                 return
 
     def _complain(self, peer: _Peer, line: BadLine) -> None:
@@ -285,7 +285,7 @@ class ChatServer:
             if connection.closing and not peer.leaving:
                 peer.leaving = True
                 peer.set_timer(self.loop.call_later(LINGER_S, partial(self._drop, peer)))
-            if not peer.transport.wants_room:
+            if not peer.transport.wants_writable:
                 self._send(peer)
 
     def _send(self, peer: _Peer) -> None:
@@ -296,7 +296,7 @@ class ChatServer:
             return
         outbox.sent(peer.transport.send(data))
         if outbox.pending:
-            peer.transport.want_room()
+            peer.transport.want_writable()
             self.hub.hold(peer.connection)
         elif peer.connection.closing:
             # Everything is said. The peer closes: if we did it with its data unread, it would lose our last lines.

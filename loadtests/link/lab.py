@@ -14,7 +14,7 @@ from loadtests.link.backends.qdisc import beyond_netem
 from loadtests.link.measure.calibrate import LinkRow, calibrate
 from loadtests.link.model.profile import LinkProfile
 from loadtests.link.sandbox.namespaces import Namespace
-from loadtests.link.sandbox.priority import running_at_once
+from loadtests.link.sandbox.priority import realtime_priority
 from loadtests.link.sandbox.topology import CLIENT, SERVER, server_address
 
 BackendName = Literal["auto", "emulator", "netem", "none"]
@@ -39,7 +39,7 @@ class Lab(Links):
         self.addresses = {path: server_address(path) for path in self.links}
 
     def _calibrate_once(self) -> list[LinkRow]:
-        with running_at_once():
+        with realtime_priority():
             return calibrate(self.links)
 
 

@@ -20,7 +20,7 @@ from loadtests.link.measure.calibrate import (
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.model.profile import Direction, LinkProfile
 from loadtests.link.sandbox.laboratory import run_in_lab
-from loadtests.link.sandbox.priority import running_at_once
+from loadtests.link.sandbox.priority import realtime_priority
 
 _JITTER_PROBES = 1000
 _LOSS_PROBES, _LOSS_INTERVAL_S, _SHARE_OF_RATE = 5000, 0.0012, 0.5
@@ -87,7 +87,7 @@ def main() -> int:
         trusted = True
         for name in sys.argv[1:] or known_links():
             link = load_profile(name)
-            with open_lab({"primary": link}, "emulator"), running_at_once():
+            with open_lab({"primary": link}, "emulator"), realtime_priority():
                 row, within = survey_link(link)
             print(row, flush=True)
             trusted &= within

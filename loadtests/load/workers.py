@@ -22,7 +22,7 @@ _WATCH_S = 1.0
 _POLL_S = 0.05
 
 
-def follow(environment: Any) -> Courier:
+def run_worker(environment: Any) -> Courier:
     """Make this process a good worker; returns what ships its records."""
     runner = environment.runner
     courier = Courier(environment.recorder, lambda batch: runner.send_message(_RECORDS, batch))
@@ -42,7 +42,7 @@ def follow(environment: Any) -> Courier:
     return courier
 
 
-def lead(environment: Any, folder: Path | None) -> None:
+def run_master(environment: Any, folder: Path | None) -> None:
     """Make this process a good master, which keeps all records in `folder` (None: nowhere)."""
     runner = environment.runner
     collector = Collector(folder, clock())

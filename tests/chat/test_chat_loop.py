@@ -104,7 +104,7 @@ class End:
         self.lost: list[str] = []
         self.rooms = 0
         self.transport = Transport(
-            loop, sock, on_data=lambda *data: self.data.append(data), on_room=self.room, on_lost=self.lost.append
+            loop, sock, on_data=lambda *data: self.data.append(data), on_writable=self.room, on_lost=self.lost.append
         )
 
     def room(self) -> None:
@@ -145,7 +145,7 @@ def test_a_full_kernel_takes_no_more_until_there_is_room(loop: Loop, ends: tuple
     data = b"x" * 1_000_000
     while near.transport.send(data) > 0:
         pass
-    near.transport.want_room()
+    near.transport.want_writable()
     loop.run_once(0)
     assert near.rooms == 0
     far.transport.read_on(True)
@@ -163,7 +163,7 @@ def test_the_end_is_told_once(loop: Loop, ends: tuple[End, End]) -> None:
     assert far.transport.send(b"x") == 0
     far.transport.close()
     far.transport.finish()
-    far.transport.want_room()
+    far.transport.want_writable()
     assert repr(far.transport) == "<Transport closed, fd -1>"
     assert repr(near.transport) == f"<Transport open, fd {near.transport.sock.fileno()}>"
 

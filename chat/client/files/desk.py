@@ -167,7 +167,7 @@ class FileDesk:
             elif isinstance(file, Received) and file.flow is not None and way is not None:
                 way.pass_on(file.flow.begin())
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """A connection can take more."""
         for file in [*self._files.values()]:
             if isinstance(file, Sent):

@@ -22,7 +22,7 @@ from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, LinkProfile
 from loadtests.link.sandbox import syscalls
 from loadtests.link.sandbox.namespaces import Namespace
-from loadtests.link.sandbox.priority import run_at_once
+from loadtests.link.sandbox.priority import set_realtime_priority
 from loadtests.link.sandbox.topology import CLIENT, SERVER
 
 _TUN = "/dev/net/tun"
@@ -236,7 +236,7 @@ def main() -> int:
         _say(f"{_TUN}: {error.strerror}".encode())
         return 1
     syscalls.prctl(syscalls.PR_SET_TIMERSLACK, 1)  # timeouts end to the nanosecond, not up to 50 µs later
-    run_at_once()
+    set_realtime_priority()
     gc.disable()  # packets make no cycles, and a collection would make them late
     _say(b"ready")
     Ferry(crossings, control).run()

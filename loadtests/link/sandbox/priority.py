@@ -1,24 +1,24 @@
-"""Running as soon as there is something to do: for those whose own delay would be measured as that of a link."""
+"""Real-time priority: for processes whose own delay would be measured as that of a link."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 
 
-def run_at_once() -> None:
-    """From now on the calling thread is scheduled in real time, and so is what it starts.
+def set_realtime_priority() -> None:
+    """Schedule the calling thread, and what it starts, as SCHED_RR from now on.
 
-    An ordinary user may not, and goes on as before; on a busy machine that shows. The kernel keeps a twentieth of the
-    time for others, whatever happens (`sched_rt_runtime_us`).
+    An ordinary user may not, and goes on with normal priority; on a busy machine that shows. The kernel keeps a
+    twentieth of the time for others, whatever happens (`sched_rt_runtime_us`).
     """
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 @contextlib.contextmanager
-def running_at_once() -> Iterator[None]:
-    """The calling thread is scheduled in real time, for work that takes seconds and starts no process."""
-    run_at_once()
+def realtime_priority() -> Iterator[None]:
+    """Real-time priority within this block, for work that takes seconds and starts no process."""
+    set_realtime_priority()
     try:
         yield
     finally:
