@@ -23,6 +23,7 @@ bench: .venv/ready
 	$(BIN)/python tests/bench_link.py
 	$(BIN)/python tests/bench_load.py
 	$(BIN)/python tests/bench_files.py
+	$(BIN)/python tests/bench_stalls.py
 
 notebooks: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "chat": ["protocol", "net", "server client", "console", "__main__"],
     "loadtests": [
-        "errors samples",
+        "errors samples stalls",
         "config",
         "link.model",
         "link.sandbox",

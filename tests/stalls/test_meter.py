@@ -1,0 +1,75 @@
+"""The stall meter finds what takes a core away, and dies with whoever started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import Process
+
+import psutil
+import pytest
+
+from loadtests.stalls.meter import StallMeter
+
+#: Above the meter's priority.
+_PRIORITY = 50
+#: So long that nothing else that happens to a core can be taken for it.
+_PLANTED_NS = 200_000_000
+
+PARENT = """
+from loadtests.stalls.meter import StallMeter
+with StallMeter() as meter:
+    print(*meter.pids, flush=True)
+    input()
+"""
+
+
+def may_use_real_time() -> bool:
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
+def take_core(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    until_ns = time.monotonic_ns() + _PLANTED_NS
+    while time.monotonic_ns() < until_ns:
+        pass
+
+
+@pytest.mark.skipif(not may_use_real_time(), reason="real-time priority is not allowed here: run as root")
+def test_a_stall_is_found_on_its_core_with_its_length() -> None:
+    core = min(os.sched_getaffinity(0))
+    with StallMeter([core]) as meter:
+        assert meter.is_realtime
+        before_ns = time.monotonic_ns()
+        hog = Process(target=take_core, args=(core,))
+        hog.start()
+        hog.join()
+    longest = max(meter.stalls(), key=lambda stall: stall.length_ns)
+    assert longest.core == core
+    assert before_ns < longest.begin_ns < longest.end_ns < time.monotonic_ns()
+    assert longest.length_ns > _PLANTED_NS * 0.9
+
+
+def test_a_sleeper_dies_with_a_parent_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        sleepers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        assert len(sleepers) == len(os.sched_getaffinity(0))
+        parent.send_signal(signal.SIGKILL)
+        gone, alive = psutil.wait_procs(sleepers, timeout=20)
+    assert len(gone) == len(sleepers)
+    assert not alive
+
+
+def test_without_a_core_there_is_nothing_to_measure() -> None:
+    with StallMeter([]) as meter:
+        pass
+    assert meter.stalls() == []
+    assert meter.pids == []
