@@ -31,6 +31,8 @@ LOADS = ("saturated", "paced", "light", "storm", "many")
 #: Messages of each sender that may be on their way. More would be too much for the queue ngIRCd has for a member.
 WINDOW = 16
 SERVER_CORE, GENERATOR_CORE = 0, 1
+#: How long one measurement may take; 10,000 who come in one by one and see each other take IRC servers long.
+LIMIT_S = 150.0
 
 
 class Cell(NamedTuple):
@@ -42,10 +44,10 @@ class Cell(NamedTuple):
 
     def options(self, server: Server, rate: float) -> dict[str, int]:
         """The generator's, with `rate` messages a second if it is to be paced."""
-        talk = {"members": self.members, "at_once": server.at_once, "senders": self.senders}
+        talk = {"members": self.members, "ways": server.ways, "at_once": server.at_once, "senders": self.senders}
         match self.load:
             case "storm":
-                return {"members": self.members, "at_once": 64, "join": 0}
+                return {"members": self.members, "ways": server.ways, "at_once": 64, "join": 0}
             case "many":
                 return talk | {"rate": 1, "warmup_ms": 0, "measure_ms": 900}
             case "saturated":
@@ -77,13 +79,16 @@ def compile_programs(folder: Path) -> None:
 
 
 def measure(server: Server, cell: Cell, rate: float, folder: Path) -> dict[str, Any]:
-    """One measurement in a server process of its own, as a row."""
+    """One measurement in a server process of its own, as a row; with only a `failure` if it was none."""
     with running(server, folder, SERVER_CORE) as (port, pid):
         words = [f"{name}={value}" for name, value in cell.options(server, rate).items()]
         command = ["taskset", "-c", str(GENERATOR_CORE), str(folder / "generator"), server.dialect, str(port), str(pid)]
-        done = subprocess.run([*command, *words], stdout=subprocess.PIPE, text=True)
+        try:
+            done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return {"failure": f"took longer than {LIMIT_S:g} s"}
     if done.returncode:
-        sys.exit(f"bench: no measurement of {server.name}, {cell}: the generator says why above")
+        return {"failure": done.stderr.strip() or f"the generator ended with {done.returncode}"}
     row: dict[str, Any] = json.loads(done.stdout)
     row["registrations_per_s"] = cell.members / row["registration_s"]
     if "deliveries" in row:
@@ -102,19 +107,20 @@ def is_generator_bound(row: "pd.Series[Any]") -> bool:
 
 def half_of_slowest(rows: list[dict[str, Any]], cell: Cell) -> float:
     """Messages per second: half of what the slowest server did when it was saturated."""
-    same = [row for row in rows if (row["load"], row["members"], row["senders"]) == ("saturated", *cell[1:])]
-    if not same:
+    speeds: dict[str, list[float]] = {}
+    for row in rows:
+        if (row["load"], row["members"], row["senders"]) == ("saturated", *cell[1:]) and "messages_per_s" in row:
+            speeds.setdefault(row["server"], []).append(row["messages_per_s"])
+    if not speeds:
         sys.exit(f"bench: {cell} is paced by what the servers do when saturated: add --load saturated")
-    speeds = [
-        statistics.median(row["messages_per_s"] for row in same if row["server"] == server)
-        for server in {row["server"] for row in same}
-    ]
-    return min(speeds) / 2
+    return min(map(statistics.median, speeds.values())) / 2
 
 
 def run(options: argparse.Namespace, servers: dict[Server, str], folder: Path) -> pd.DataFrame:
-    """Measure each cell at each server, in turn; a row each."""
-    rows: list[dict[str, Any]] = []
+    """Measure each cell at each server, in turn; a row each, on disk as soon as its cell is done."""
+    file = options.results / "peers.csv"
+    options.results.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = pd.read_csv(file).to_dict("records") if options.add and file.exists() else []
     for cell in cells(options):
         rate = 100.0 if cell.load == "light" else half_of_slowest(rows, cell) if cell.load == "paced" else 0.0
         for repeat in range(options.repeat if cell.load != "many" else 1):
@@ -123,6 +129,7 @@ def run(options: argparse.Namespace, servers: dict[Server, str], folder: Path) -
                 rows.append(
                     {"server": server.name, "version": servers[server], **cell._asdict(), "repeat": repeat} | row
                 )
+        pd.DataFrame(rows).to_csv(file, index=False)
         print(f"measured: {cell.load}, {cell.members} members, {cell.senders} senders", file=sys.stderr)
     return pd.DataFrame(rows)
 
@@ -152,6 +159,9 @@ def tables(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def warnings(rows: pd.DataFrame) -> Iterator[str]:
     """What a reader of the tables must know."""
+    if "failure" in rows:
+        for _, row in rows.dropna(subset=["failure"]).iterrows():
+            yield f"{row.server}, {row['load']}, {row.members} x {row.senders}: {row.failure}"
     if "lost" in rows:
         wrong = rows[(rows["lost"] > 0) | (rows["wrong_members"] > 0)]
         for _, row in wrong.iterrows():
@@ -162,6 +172,34 @@ def warnings(rows: pd.DataFrame) -> Iterator[str]:
         waited = rows[(rows["server_waited"] > 0.1) | (rows["generator_waited"] > 0.1)]
         if len(waited):
             yield f"in {len(waited)} of {len(rows)} measurements other work had a core for a tenth of the time"
+
+
+def draw(rows: pd.DataFrame, file: Path) -> None:
+    """CPU per delivery of each server, by members and senders."""
+    some = rows[rows["load"].isin(["saturated", "paced"]) & rows["us_per_delivery"].notna()]
+    if some.empty:
+        return
+    import seaborn as sns
+
+    grid = sns.relplot(
+        some,
+        x="members",
+        y="us_per_delivery",
+        hue="server",
+        style="server",
+        row="load",
+        col="senders",
+        kind="line",
+        markers=True,
+        dashes=False,
+        estimator="median",
+        errorbar=("pi", 100),
+        height=2.8,
+        facet_kws={"sharey": True},
+    )
+    grid.set(xscale="log", yscale="log", ylabel="CPU per delivery in µs")
+    grid.savefig(file, dpi=110)
+    print(f"figure: {file}")
 
 
 def machine() -> str:
@@ -178,12 +216,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--load", nargs="+", choices=LOADS, default=list(LOADS))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=[server.name for server in SERVERS], help="servers")
+    parser.add_argument("--add", action="store_true", help="to the rows of an earlier run in the same folder")
     parser.add_argument("--results", type=Path, default=Path("results/bench"), help="folder (default: %(default)s)")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Measure, write peers.csv, print the tables."""
+    """Measure, write peers.csv, print the tables. Exit code 1 if our own server failed at something."""
     options = parse()
     if (os.cpu_count() or 1) < 2:
         sys.exit("bench: server and generator need a core each; this machine has one")
@@ -196,13 +235,13 @@ def main() -> int:
         folder = Path(name)
         compile_programs(folder)
         rows = run(options, servers, folder)
-    options.results.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(options.results / "peers.csv", index=False)
-    for title, table in tables(rows):
+    draw(rows, options.results / "peers.png")
+    for title, table in tables(rows[rows["failure"].isna()] if "failure" in rows else rows):
         print(f"\n{title}\n{table.to_string()}")
     for warning in warnings(rows):
         print(f"note: {warning}")
-    return 0
+    ours = rows[rows["server"] == "ours"]
+    return 1 if "failure" in ours and ours["failure"].notna().any() else 0
 
 
 if __name__ == "__main__":

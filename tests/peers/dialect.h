@@ -24,6 +24,7 @@ struct dialect {
     size_t (*join)(char *out, int number); /* NULL: the welcome brings everybody into the room */
     size_t (*say)(char *out, uint64_t number, const char *text);
     size_t (*pong)(char *out, const char *unit, size_t length);
+    size_t (*attach)(char *out, const char *welcome, size_t length); /* a second connection; NULL: there is no such thing */
 };
 
 extern const struct dialect json, irc, mqtt;

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "dialect.h"
 
 #include <stdio.h>
@@ -31,6 +32,8 @@ static enum meaning json_meaning(const char *unit, size_t length)
         return NOTHING;
     if (begins(unit, length, "{\"type\":\"welcome\""))
         return WELCOME;
+    if (begins(unit, length, "{\"type\":\"attached\""))
+        return JOINED;
     if (begins(unit, length, "{\"type\":\"refused\"") || begins(unit, length, "{\"type\":\"error\"") ||
         begins(unit, length, "{\"type\":\"gap\"") || begins(unit, length, "{\"type\":\"bye\""))
         return REFUSAL;
@@ -47,7 +50,17 @@ static size_t json_say(char *out, uint64_t number, const char *text)
     return (size_t)sprintf(out, "{\"type\":\"say\",\"text\":\"%s\",\"id\":%llu}\n", text, (unsigned long long)number);
 }
 
-const struct dialect json = {"json", 1, line, json_meaning, json_hello, NULL, json_say, no_pong};
+static size_t json_attach(char *out, const char *welcome, size_t length)
+{
+    static const char KEY[] = "\"token\":\"";
+    const char *token = memmem(welcome, length, KEY, sizeof KEY - 1);
+    if (!token)
+        return 0;
+    token += sizeof KEY - 1;
+    return (size_t)sprintf(out, "{\"type\":\"attach\",\"token\":\"%.*s\",\"cursors\":{}}\n", (int)strcspn(token, "\""), token);
+}
+
+const struct dialect json = {"json", 1, line, json_meaning, json_hello, NULL, json_say, no_pong, json_attach};
 
 /* IRC: RFC 2812. */
 
@@ -94,7 +107,7 @@ static size_t irc_pong(char *out, const char *unit, size_t length)
     return length;
 }
 
-const struct dialect irc = {"irc", 0, line, irc_meaning, irc_hello, irc_join, irc_say, irc_pong};
+const struct dialect irc = {"irc", 0, line, irc_meaning, irc_hello, irc_join, irc_say, irc_pong, NULL};
 
 /* MQTT 3.1.1, quality of service 0: chapters 2 and 3 of the specification. */
 
@@ -146,4 +159,4 @@ static size_t mqtt_say(char *out, uint64_t number, const char *text)
     return 9 + size;
 }
 
-const struct dialect mqtt = {"mqtt", 1, packet, mqtt_meaning, mqtt_hello, mqtt_join, mqtt_say, no_pong};
+const struct dialect mqtt = {"mqtt", 1, packet, mqtt_meaning, mqtt_hello, mqtt_join, mqtt_say, no_pong, NULL};

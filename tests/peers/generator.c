@@ -3,6 +3,7 @@
  *   generator DIALECT PORT SERVER_PID key=value …
  *
  *   members=100        sessions in the one room
+ *   ways=1             2: each session has two connections, says everything on both and receives everything on both
  *   at_once=64         how many may be on their way in
  *   join=1             0: they register and stay outside of the room, where a server has sessions outside of one
  *   senders=0          how many of them talk; 0: nobody does; more than members: some speak for several
@@ -11,7 +12,7 @@
  *   warmup_ms=500      before it measures
  *   measure_ms=2000
  *
- * Prints one JSON object. Latency counts from when the message was to be sent (with a rate) or was sent (with a window)
+ * Prints one JSON object. A delivery is one to a session, over however many connections. Latency counts from when the message was to be sent (with a rate) or was sent (with a window)
  * to when this program read it. Exit code 1 and a sentence when the server refuses or falls silent.
  */
 #define _GNU_SOURCE
@@ -42,13 +43,14 @@ struct member {
     char *rest;
     size_t rest_bytes;
     uint64_t said, received;
+    char *attach; /* of a session's second connection: what it says first */
 };
 
 static const struct dialect *dialect;
 static struct sockaddr_in server = {.sin_family = AF_INET};
 static int server_pid, epoll_fd, inside;
 static struct member *members;
-static long count = 100, at_once = 64, join = 1, senders = 0, window = 64, rate = 0, warmup_ms = 500, measure_ms = 2000;
+static long count = 100, ways = 1, at_once = 64, join = 1, senders = 0, window = 64, rate = 0, warmup_ms = 500, measure_ms = 2000;
 static uint64_t said, delivered, heard_ns;
 
 static void die(const char *format, ...)
@@ -170,7 +172,10 @@ static void begin(struct member *member)
 static void greet(struct member *member)
 {
     char out[256];
-    put(member, out, dialect->hello(out, member->number));
+    if (member->attach)
+        put(member, member->attach, strlen(member->attach));
+    else
+        put(member, out, dialect->hello(out, member->number));
     member->stage = GREETED;
     watch(member, EPOLL_CTL_MOD, EPOLLIN);
 }
@@ -206,7 +211,13 @@ static void handle(struct member *member, const char *unit, size_t length, uint6
             put(member, out, dialect->join(out, member->number));
         else
             inside++;
-    } else if (meaning == JOINED && member->stage == WELCOMED) {
+        if (ways == 2) {
+            struct member *second = member + count;
+            out[dialect->attach(out, unit, length)] = 0;
+            second->attach = strdup(out);
+            begin(second);
+        }
+    } else if (meaning == JOINED && member->stage < INSIDE) {
         member->stage = INSIDE;
         inside++;
     }
@@ -260,12 +271,12 @@ static void come_in(void)
 {
     long begun = 0;
     heard_ns = now_ns();
-    while (inside < count) {
-        while (begun < count && begun - inside < at_once)
+    while (inside < count * ways) {
+        while (begun < count && begun - inside / ways < at_once)
             begin(&members[begun++]);
         turn(SECOND_NS);
         if (now_ns() - heard_ns > SILENCE_NS)
-            die("%d of %ld members are inside, and the server is silent", inside, count);
+            die("%d of %ld connections are inside, and the server is silent", inside, count * ways);
     }
 }
 
@@ -275,7 +286,8 @@ static void be_quiet(void)
         ;
 }
 
-static uint64_t receivers(void) { return (uint64_t)(dialect->echoes ? count : count - 1); }
+/* How many connections receive each message. */
+static uint64_t receivers(void) { return (uint64_t)(dialect->echoes ? count * ways : count - 1); }
 
 /* `number` messages from one member, in one piece. */
 static void say(struct member *member, long number, uint64_t at_ns)
@@ -290,7 +302,8 @@ static void say(struct member *member, long number, uint64_t at_ns)
         text[digit] = (char)('a' + (at_ns & 15));
     for (; number; number--, said++)
         length += dialect->say(out + length, ++member->said, text);
-    put(member, out, length);
+    for (long way = 0; way < ways; way++)
+        put(member + way * count, out, length);
 }
 
 /* With more senders than members, members speak for several. */
@@ -333,14 +346,14 @@ static void talk(uint64_t until_ns, uint64_t start_ns)
     }
 }
 
-/* Everything that is still to come; how many members have not received exactly what they should. */
+/* Everything that is still to come; how many connections have not received exactly what they should. */
 static long drain(void)
 {
     long wrong = 0;
     heard_ns = now_ns();
     while (delivered < said * receivers() && now_ns() - heard_ns < SILENCE_NS / 4)
         turn(SECOND_NS / 10);
-    for (long number = 0; number < count; number++)
+    for (long number = 0; number < count * ways; number++)
         wrong += members[number].received != said - (dialect->echoes ? 0 : members[number].said);
     return wrong;
 }
@@ -350,7 +363,7 @@ static void read_options(int argc, char **argv)
     static const struct {
         const char *name;
         long *value;
-    } options[] = {{"members", &count},   {"at_once", &at_once}, {"join", &join},           {"senders", &senders},
+    } options[] = {{"members", &count},   {"ways", &ways},     {"at_once", &at_once}, {"join", &join},           {"senders", &senders},
                    {"window", &window},   {"rate", &rate},       {"warmup_ms", &warmup_ms}, {"measure_ms", &measure_ms},
                    {NULL, NULL}};
     const struct dialect *dialects[] = {&json, &irc, &mqtt, NULL};
@@ -373,6 +386,8 @@ static void read_options(int argc, char **argv)
             die("there is no option %s", argv[word]);
         *options[number].value = atol(argv[word] + name + 1);
     }
+    if (ways != 1 && (ways != 2 || !dialect->attach))
+        die("a session has no %ld connections in %s", ways, dialect->name);
 }
 
 int main(int argc, char **argv)
@@ -385,8 +400,8 @@ int main(int argc, char **argv)
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
-    members = calloc((size_t)count, sizeof *members);
-    for (long number = 0; number < count; number++)
+    members = calloc((size_t)(count * ways), sizeof *members);
+    for (long number = 0; number < count * ways; number++)
         members[number].number = (int)number;
     epoll_fd = epoll_create1(0);
     rss_bytes = server_rss_bytes();
@@ -405,7 +420,7 @@ int main(int argc, char **argv)
         before = usage();
         talk(start_ns + (uint64_t)(warmup_ms + measure_ms) * 1000000, start_ns);
         after = usage();
-        deliveries = delivered - deliveries, messages = said - messages;
+        deliveries = (delivered - deliveries) / (uint64_t)ways, messages = said - messages;
         wrong = drain();
         printf(", \"messages\": %llu, \"deliveries\": %llu, \"measured_s\": %.6f, \"server_cpu_s\": %.6f, \"generator_cpu_s\": %.6f,"
                " \"server_waited_s\": %.6f, \"generator_waited_s\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"lost\": %lld,"

@@ -67,6 +67,8 @@ class Server(NamedTuple):
     #: How many may be on their way in when a room is filled: InspIRCd lets people in once a second, ngIRCd's queue is
     #: short. Only the storm measures that; it has the same number for all.
     at_once: int = 64
+    #: Connections of each session.
+    ways: int = 1
 
 
 @contextlib.contextmanager
@@ -145,6 +147,7 @@ def _ours(*options: str) -> Callable[[Path, int], list[str]]:
 
 SERVERS = (
     Server("ours", "json", _ours(), _commit),
+    Server("ours-redundant", "json", _ours(), _commit, ways=2),
     Server("limit", "json", lambda folder, port: [str(folder / "limit"), str(port)], _commit),
     Server(
         "ngircd",
