@@ -6,7 +6,8 @@ import msgspec
 
 #: A message's number, chosen by its sender: positive, rising within a session, exact in every JSON implementation.
 MessageId = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
-#: For each log, the sequence number of the last line that was seen (0: none).
+#: The number of a line in its log, and of the last line of a log that was seen (0: none).
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Cursor = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Cursors = dict[str, Cursor]
 #: The number of a file transfer, given by the server, and a place or length within a file.
@@ -14,8 +15,13 @@ FileNumber = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 ByteCount = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 #: A name of at most 255 characters; whoever stores the file makes it safe.
 FileName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+#: `\Z`, since `$` would let a newline follow.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Reason = Annotated[str, msgspec.Meta(max_length=200)]
+#: A limit, or how many there are of something.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+#: How long a server means to be away.
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 #: How a transfer ended: complete and verified, not wanted, called off by either side, or impossible to go on with.
 Outcome = Literal["done", "rejected", "cancelled", "failed"]
 

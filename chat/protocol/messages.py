@@ -9,6 +9,7 @@ import msgspec
 from chat.protocol.fields import (
     LOBBY,
     ByteCount,
+    Count,
     Cursor,
     Cursors,
     FileName,
@@ -16,6 +17,8 @@ from chat.protocol.fields import (
     MessageId,
     Outcome,
     Reason,
+    Seconds,
+    Seq,
     Sha256,
 )
 
@@ -156,9 +159,16 @@ class FileCredit(Message, frozen=True, tag="file_credit"):
 
 
 class Bye(Message, frozen=True):
-    """Up: end my session. Down: the session is over, and why; the connection closes."""
+    """Up: end my session. Down: the session is over, and why; the connection closes.
+
+    A server that means to come back says so; what it has not accepted may then be sent to the next one.
+    """
 
     reason: str = ""
+    #: After about so long a server will listen here again, which does not know this session.
+    back_in_s: Seconds | None = None
+    #: Every message of the session up to this id was granted or refused; none above it.
+    id: Cursor | None = None
 
 
 # Down: server → client.
@@ -168,17 +178,17 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     """What this server accepts."""
 
     #: Longest line a client may send, without its newline.
-    line_bytes: int = 65_536
+    line_bytes: Count = 65_536
     #: Longest text, as UTF-8. Escaped in JSON it may grow sixfold and must still fit in a line.
-    text_bytes: int = 8_192
+    text_bytes: Count = 8_192
     #: Longest name of a person or a room, in characters.
-    nick_chars: int = 32
+    nick_chars: Count = 32
     #: How far a file's sender may be ahead of what its receiver has confirmed.
-    file_window_bytes: int = 524_288
+    file_window_bytes: Count = 524_288
     #: Open transfers of one session, counted apart as sender and as receiver.
-    files: int = 8
+    files: Count = 8
     #: In how many rooms a session may be, beside the lobby.
-    rooms: int = 16
+    rooms: Count = 16
 
 
 class Welcome(Message, frozen=True):
@@ -202,7 +212,7 @@ class Attached(Message, frozen=True):
 
     nick: str
     cursors: Cursors
-    id: int = 0
+    id: Cursor = 0
 
 
 class Member(Message, frozen=True):
@@ -212,35 +222,35 @@ class Member(Message, frozen=True):
     """
 
     cursors: Cursors
-    id: int = 0
+    id: Cursor = 0
 
 
 class Said(Message, frozen=True):
     """Someone, perhaps you, spoke to everyone in the room after which the log is called."""
 
     log: str
-    seq: int
+    seq: Seq
     from_: str = msgspec.field(name="from")
     text: str
-    id: int | None = None
+    id: MessageId | None = None
 
 
 class Told(Message, frozen=True):
     """Someone told you something, or you told someone."""
 
     log: str
-    seq: int
+    seq: Seq
     from_: str = msgspec.field(name="from")
     to: str
     text: str
-    id: int | None = None
+    id: MessageId | None = None
 
 
 class Joined(Message, frozen=True):
     """Someone came into the room."""
 
     log: str
-    seq: int
+    seq: Seq
     nick: str
 
 
@@ -248,17 +258,17 @@ class Renamed(Message, frozen=True):
     """Someone, perhaps you, has another name. In all logs of the session, so that each says from which line on."""
 
     log: str
-    seq: int
+    seq: Seq
     nick: str
     to: str
-    id: int | None = None
+    id: MessageId | None = None
 
 
 class Left(Message, frozen=True):
     """Someone has left the room."""
 
     log: str
-    seq: int
+    seq: Seq
     nick: str
     reason: str
 
@@ -268,45 +278,45 @@ class Refused(Message, frozen=True):
 
     code: str
     reason: str
-    id: int | None = None
+    id: MessageId | None = None
     log: str = ""
-    seq: int = 0
+    seq: Cursor = 0
 
 
 class FileOffered(Message, frozen=True, tag="file_offered"):
     """Somebody would like to send you a file, or you somebody. The transfer has a number now."""
 
     log: str
-    seq: int
+    seq: Seq
     from_: str = msgspec.field(name="from")
     to: str
-    file: int
-    name: str
-    size: int
-    sha256: str
-    id: int | None = None
+    file: FileNumber
+    name: FileName
+    size: ByteCount
+    sha256: Sha256
+    id: MessageId | None = None
 
 
 class FileAccepted(Message, frozen=True, tag="file_accepted"):
     """The receiver wants the file."""
 
     log: str
-    seq: int
+    seq: Seq
     from_: str = msgspec.field(name="from")
-    file: int
-    id: int | None = None
+    file: FileNumber
+    id: MessageId | None = None
 
 
 class FileEnded(Message, frozen=True, tag="file_ended"):
     """A transfer is over, because of whom, and why."""
 
     log: str
-    seq: int
+    seq: Seq
     from_: str = msgspec.field(name="from")
-    file: int
+    file: FileNumber
     outcome: Outcome
-    reason: str = ""
-    id: int | None = None
+    reason: Reason = ""
+    id: MessageId | None = None
 
 
 class Present(Message, frozen=True):
@@ -319,7 +329,7 @@ class Present(Message, frozen=True):
 class RoomList(Message, frozen=True, tag="rooms"):
     """All rooms, and how many are in each."""
 
-    rooms: dict[str, int]
+    rooms: dict[str, Count]
 
 
 class Settled(Message, frozen=True):
@@ -328,7 +338,7 @@ class Settled(Message, frozen=True):
     The nickname is that after these lines: a change of it may have been among those that were missed.
     """
 
-    id: int
+    id: Cursor
     nick: str
     cursors: Cursors
 
@@ -337,13 +347,13 @@ class Gap(Message, frozen=True):
     """So many lines of this log were dropped before this connection could take them."""
 
     log: str
-    missed: int
+    missed: Count
 
 
 class Pong(Message, frozen=True):
     """Answer to a ping, with its number."""
 
-    n: int | None = None
+    n: MessageId | None = None
 
 
 class Error(Message, frozen=True):

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from chat.protocol.messages import Bye, Hello, Ping, Say, Up
-from chat.protocol.wire import UP, BadLine, LineReader, encode
+from chat.protocol.wire import DOWN, UP, BadLine, LineReader, encode
 
 STREAM = (
     encode(Hello("ana"))
@@ -71,3 +71,24 @@ def test_bad_line_says_what_is_wrong() -> None:
 
 def test_encoded_newlines_do_not_break_lines() -> None:
     assert encode(Say("a\nb\r\u2028")).count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"said","log":"lobby","seq":-1,"from":"x","text":"x"}',
+        b'{"type":"said","log":"lobby","seq":1180591620717411303424,"from":"x","text":"x"}',
+        b'{"type":"welcome","nick":"x","token":"t","cursors":{},"limits":{"line_bytes":-1180591620717411303424}}',
+        b'{"type":"file_offered","log":"inbox","seq":1,"from":"x","to":"y","file":1,"name":"n","size":-5,"sha256":"%s"}'
+        % (b"a" * 64),
+        b'{"type":"file_offered","log":"inbox","seq":1,"from":"x","to":"y","file":1,"name":"n","size":5,'
+        b'"sha256":"/../../victim"}',
+        b'{"type":"file_offered","log":"inbox","seq":1,"from":"x","to":"y","file":1,"name":"n","size":5,'
+        b'"sha256":"%s\\n"}' % (b"a" * 64),
+        b'{"type":"bye","reason":"x","back_in_s":-1}',
+    ],
+)
+def test_a_server_is_held_to_the_same_types_as_a_client(line: bytes) -> None:
+    (found,) = LineReader(DOWN, 65_536).feed(line + b"\n")
+    assert isinstance(found, BadLine)
+    assert found.code == "malformed"
