@@ -35,18 +35,18 @@ class Record(NamedTuple):
 SENT = Record("sent", {"user": "I", "id": "I", "kind": "B", "size_bytes": "I", "intended_ns": "q", "sent_ns": "q"})
 #: A connection of a user is in use; `port` is its own, by which packets of it are known.
 CONNECTED = Record("connected", {"user": "I", "path": "B", "port": "H", "at_ns": "q"})
-#: What is known of a line that came: whether the stamp is its own, when it came, and how many bytes of its
-#: connection's stream end with it.
-_LINE = {"path": "B", "exact": "B", "received_ns": "q", "end_byte": "Q"}
+#: What is known of a line that came: whether the stamp is its own, when it came and was read, and how many bytes of
+#: its connection's stream end with it.
+_LINE = {"path": "B", "exact": "B", "received_ns": "q", "seen_ns": "q", "end_byte": "Q"}
 #: The sender's own message came back: the acknowledgement.
 #: It repeats the intended time, so that response times can be followed live from this file alone.
-ECHOED = Record("echoed", {"user": "I", "id": "I", "intended_ns": "q", "seen_ns": "q"} | _LINE)
+ECHOED = Record("echoed", {"user": "I", "id": "I", "intended_ns": "q"} | _LINE)
 #: Another copy of an echo was read, over the other connection.
 ECHOED_AGAIN = Record("echoed_again", {"user": "I", "id": "I"} | _LINE)
 #: The server refused a message.
 REFUSED = Record("refused", {"user": "I", "id": "I"})
 #: Somebody else's message arrived.
-DELIVERED = Record("delivered", {"receiver": "I", "sender": "I", "id": "I", "kind": "B", "seen_ns": "q"} | _LINE)
+DELIVERED = Record("delivered", {"receiver": "I", "sender": "I", "id": "I", "kind": "B"} | _LINE)
 #: Another copy of it was read, over the other connection.
 DELIVERED_AGAIN = Record("delivered_again", {"receiver": "I", "sender": "I", "id": "I"} | _LINE)
 #: TCP_INFO of one of the client's connections.

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "chat": ["protocol", "net", "server client", "console", "__main__"],
     "loadtests": [
-        "errors samples stalls",
+        "errors samples stalls clocks",
         "config",
         "link.model",
         "link.sandbox",
@@ -34,6 +34,7 @@ PURE += [
     for name in ("log", "hub", "outbox", "replay", "members", "rooms", "following", "directory", "filerelay")
 ]
 PURE += [f"loadtests/link/model/{name}.py" for name in ("profile", "effects", "pipeline")]
+PURE += [f"loadtests/run/wire/{name}.py" for name in ("arrivals", "join")]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
 LOCUST_FILES = {f"loadtests/{name}.py" for name in ("locustfile", "load/users", "load/shape")}
 

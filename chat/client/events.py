@@ -72,6 +72,7 @@ class EchoedAgain(_Event, frozen=True):
     id: int
     path: PathName
     received_ns: int
+    seen_ns: int
     exact: bool
     end_byte: int
 
@@ -100,6 +101,7 @@ class ReceivedAgain(_Event, frozen=True):
     id: int
     path: PathName
     received_ns: int
+    seen_ns: int
     exact: bool
     end_byte: int
 

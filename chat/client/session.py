@@ -300,8 +300,8 @@ class ClientSession:
             match message:
                 case messages.Said(from_=nick, id=int(number)) | messages.Told(from_=nick, id=int(number)):
                     if nick in self._names:
-                        return [EchoedAgain(number, path, received_ns, exact, end_byte)]
-                    return [ReceivedAgain(nick, number, path, received_ns, exact, end_byte)]
+                        return [EchoedAgain(number, path, received_ns, seen_ns, exact, end_byte)]
+                    return [ReceivedAgain(nick, number, path, received_ns, seen_ns, exact, end_byte)]
             return []
         missed = message.seq - cursor - 1
         if missed and self._passes_over(path, message.log):

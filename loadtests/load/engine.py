@@ -335,7 +335,7 @@ class Participant:
         match event:
             case Echoed():
                 self._answered(event.id)
-                self.engine.recorder.add(ECHOED, self.number, event.id, event.intended_ns, event.seen_ns, *_line(event))
+                self.engine.recorder.add(ECHOED, self.number, event.id, event.intended_ns, *_line(event))
                 response_ms = (event.received_ns - event.intended_ns) / 1e6
                 self.engine.report(event.kind, response_ms, event.text_bytes, None)
             case EchoedAgain():
@@ -381,7 +381,7 @@ class Participant:
         sender = self.engine.number(event.sender)
         if sender is not None and event.id is not None and self.engine.is_sampled(sender, event.id):
             kind = _KIND[event.kind]
-            self.engine.recorder.add(DELIVERED, self.number, sender, event.id, kind, event.seen_ns, *_line(event))
+            self.engine.recorder.add(DELIVERED, self.number, sender, event.id, kind, *_line(event))
 
     def _record_second_delivery(self, event: ReceivedAgain) -> None:
         sender = self.engine.number(event.sender)
@@ -395,9 +395,9 @@ class Participant:
                 self.engine.recorder.add(CONNECTED, self.number, _PATH[path], status.local_port, now_ns)
 
 
-def _line(event: Echoed | EchoedAgain | Received | ReceivedAgain) -> tuple[int, bool, int, int]:
+def _line(event: Echoed | EchoedAgain | Received | ReceivedAgain) -> tuple[int, bool, int, int, int]:
     """The values of a record about a line that came."""
-    return _PATH[event.path], event.exact, event.received_ns, event.end_byte
+    return _PATH[event.path], event.exact, event.received_ns, event.seen_ns, event.end_byte
 
 
 def room_of(number: int, rooms: int, workers: int) -> str:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from loadtests.clocks import wall_ahead_ns
 from loadtests.samples import RECORDS, SENT, Record
 
 
@@ -49,7 +50,8 @@ class Recorder:
 
     def start(self) -> None:
         """Note the moment from which the times in the tables count."""
-        self.start_facts |= {"monotonic_ns": time.monotonic_ns(), "epoch_ns": time.time_ns()}
+        now_ns = time.monotonic_ns()
+        self.start_facts |= {"monotonic_ns": now_ns, "epoch_ns": now_ns + wall_ahead_ns()}
         if self._stem:
             self._stem.with_suffix(".start").write_text(json.dumps(self.start_facts))
 

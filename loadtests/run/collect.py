@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 
 from loadtests.load.recorder import clock
+from loadtests.run.wire.arrivals import Arrivals
+from loadtests.run.wire.join import stamped
+from loadtests.run.wire.watch import watched_packets
 from loadtests.samples import (
+    CONNECTED,
     DELIVERED,
     DELIVERED_AGAIN,
     ECHOED,
@@ -29,6 +33,8 @@ from loadtests.samples import (
     Record,
 )
 
+#: Records of lines that came, as they are read: first copies, and others.
+_LINES = (ECHOED, ECHOED_AGAIN, DELIVERED, DELIVERED_AGAIN)
 #: Fields that are times on the clock of the machine where they were noted.
 _MOMENTS = {"intended_ns", "sent_ns", "received_ns", "seen_ns", "at_ns"}
 _NUMPY = {"B": "u1", "H": "<u2", "I": "<u4", "q": "<i8", "Q": "<u8"}
@@ -66,13 +72,17 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
     Args:
         folder: where the processes of this trial wrote their records.
         warmup_s: messages intended earlier are marked.
-        paths: server address → path, for the server's side of `tcp`.
+        paths: server address → path, for the server's side of `tcp` and for packets.
     """
     start_ns = started(folder).get("monotonic_ns", 0)
     sent = read_records(folder, SENT)
-    deliveries = _deliveries(folder, sent, start_ns)
+    echoed, echoed_again, delivered, delivered_again = _lines(folder, paths)
+    deliveries = _deliveries(
+        folder, _arrivals(delivered, delivered_again, ["receiver", "sender", "id"]), sent, start_ns
+    )
+    echoes = _arrivals(echoed, echoed_again, ["user", "id"])
     frames = {
-        "messages": _messages(folder, sent, deliveries, start_ns, warmup_s),
+        "messages": _messages(folder, sent, echoes, deliveries, start_ns, warmup_s),
         "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
         "clients": read_records(folder, LEFT),
@@ -84,16 +94,15 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
 
 
 def _messages(
-    folder: Path, sent: pd.DataFrame, deliveries: pd.DataFrame, start_ns: int, warmup_s: float
+    folder: Path, sent: pd.DataFrame, echoes: pd.DataFrame, deliveries: pd.DataFrame, start_ns: int, warmup_s: float
 ) -> pd.DataFrame:
-    echoed = _arrivals(folder, ECHOED, ECHOED_AGAIN, ["user", "id"]).drop(columns="intended_ns")
     refused = read_records(folder, REFUSED).assign(refused=True)
     delays = deliveries.groupby(["sender", "id"])["one_way_delay_ms"].agg(["min", "max", "count", "size"])
     is_whole = delays.pop("count") == delays.pop("size")  # not if a receiver is on another machine
     delays = delays[is_whole]
     fan_out = delays.set_axis(["first_delivery_ms", "last_delivery_ms"], axis=1).rename_axis(["user", "id"])
     rows = sent
-    for facts in (echoed, refused, fan_out.reset_index()):
+    for facts in (echoes.drop(columns="intended_ns"), refused, fan_out.reset_index()):
         rows = rows.merge(facts, on=["user", "id"], how="left")
     answered = rows["received_ns"].notna()
     rows["outcome"] = np.where(answered, "echoed", np.where(rows["refused"].notna(), "refused", "lost"))
@@ -109,9 +118,10 @@ def _messages(
     return rows.sort_values("intended_ns")
 
 
-def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame:
-    rows = _arrivals(folder, DELIVERED, DELIVERED_AGAIN, ["receiver", "sender", "id"])
-    rows = rows.merge(sent[["user", "id", "sent_ns"]], left_on=["sender", "id"], right_on=["user", "id"], how="left")
+def _deliveries(folder: Path, delivered: pd.DataFrame, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame:
+    rows = delivered.merge(
+        sent[["user", "id", "sent_ns"]], left_on=["sender", "id"], right_on=["user", "id"], how="left"
+    )
     rows["kind"] = _names(rows["kind"], KINDS)
     rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
     clocks = {process["worker"] or 0: process["clock"] for process in processes(folder)}
@@ -121,15 +131,25 @@ def _deliveries(folder: Path, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame
     return rows.sort_values("received_ns")
 
 
-def _arrivals(folder: Path, first: Record, again: Record, key: list[str]) -> pd.DataFrame:
-    """The records `first`, with path, stamp and time of the copy that arrived first, and `again_ns` of the other path.
+def _lines(folder: Path, servers: dict[str, str]) -> list[pd.DataFrame]:
+    """The records of `_LINES`, with the time of the packets where those were captured."""
+    lines = [read_records(folder, record) for record in _LINES]
+    captured = watched_packets(folder)
+    if captured is None:
+        return lines
+    watched, packets = captured
+    arrivals = Arrivals(packets, repeats_are_doubtful=watched.corrupts)
+    return stamped(lines, read_records(folder, CONNECTED), arrivals, servers)
+
+
+def _arrivals(read_first: pd.DataFrame, again: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """The records `read_first`, with path, stamp and time of the copy that arrived first; `again_ns` is the other's.
 
     Copies are recorded in the order in which they were read; a connection that is read later may have had its copy
     earlier.
     """
     what_arrived = [*key, "path", "exact", "received_ns"]
-    read_first = read_records(folder, first)
-    copies = pd.concat([read_first, read_records(folder, again)])[what_arrived].sort_values("received_ns")
+    copies = pd.concat([read_first, again])[what_arrived].sort_values("received_ns")
     copies = copies.drop_duplicates([*key, "path"])
     others = copies[copies.duplicated(key)][[*key, "received_ns"]].rename(columns={"received_ns": "again_ns"})
     rows = read_first[read_first.columns.difference(what_arrived[len(key) :])]

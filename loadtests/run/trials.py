@@ -20,6 +20,7 @@ from typing import Any, Self
 import msgspec
 import pandas as pd
 
+from loadtests.clocks import wall_ahead_ns
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.backends.interface import open_interface
@@ -32,6 +33,7 @@ from loadtests.run.children import APART, ended, seconds_of, tail
 from loadtests.run.loading import load as load_of_trial
 from loadtests.run.machine import MachineSampler
 from loadtests.run.progress import Progress
+from loadtests.run.wire.watch import watching
 from loadtests.samples import SCHEMA_VERSION, TABLES
 from loadtests.scenario.matrix import Trial
 from loadtests.scenario.scenario import label
@@ -168,6 +170,7 @@ class RunDirectory:
         addresses = {address: path for path, address in notes.get("addresses", {}).items()}
         for name, rows in collect.tables_of(raw, trial.number, trial.scenario.warmup, addresses).items():
             self.append(name, rows)
+        notes["wire"] = msgspec.to_builtins(notes.get("wire"))
         entry = {"number": trial.number, "name": trial.name, "repetition": trial.repetition, "variant": trial.variant}
         entry |= {"seed": trial.seed, "state": state, "start": collect.started(raw)}
         links = {path: msgspec.to_builtins(profile) for path, profile in trial.links.items()}
@@ -214,7 +217,7 @@ def _run_trial(
     raw.mkdir(parents=True)
     notes: dict[str, Any] = {}
     state = "failed"
-    clocks_ns = _clocks_ns()
+    clocks_ns = wall_ahead_ns()
     progress.begin(trial)
     try:
         interrupt.check()
@@ -230,6 +233,8 @@ def _run_trial(
             running = stack.enter_context(ExitStack())
             if lab and directory.captures:
                 running.enter_context(capturing(lab, raw, list(trial.links)))
+            if lab:
+                notes["wire"] = running.enter_context(watching(lab, raw, _PORT))
             server = running.enter_context(_server(lab, trial, raw)) if lab else None
             if links:
                 links.start()  # the load meets fresh randomness, however long calibration took
@@ -272,7 +277,7 @@ def _run_trial(
         state = "interrupted"
         raise
     finally:
-        notes["clock_step_ms"] = (_clocks_ns() - clocks_ns) / 1e6
+        notes["clock_step_ms"] = (wall_ahead_ns() - clocks_ns) / 1e6
         notes["processes"] = collect.processes(raw)
         # Server and load have ended here, so that all they wrote is there.
         progress.end(trial, raw)
@@ -284,11 +289,6 @@ def _links(trial: Trial, backend: BackendName, interface: str | None) -> Abstrac
     if interface is None:
         return open_lab(trial.links, backend=backend, seed=trial.seed)
     return open_interface(interface, *trial.scenario.server.address, trial.links["primary"])
-
-
-def _clocks_ns() -> int:
-    """How far the wall clock is ahead of the monotonic one; it changes when the wall clock is stepped."""
-    return time.time_ns() - time.monotonic_ns()
 
 
 @contextmanager

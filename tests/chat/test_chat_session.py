@@ -74,8 +74,8 @@ def test_first_copy_wins_on_either_path(session: ClientSession) -> None:
     (echo,) = receive(session, said(5, "Ana", 1), "secondary")
     assert isinstance(echo, Echoed)
     assert echo.path == "secondary"
-    assert receive(session, said(5, "Ana", 1)) == [EchoedAgain(1, "primary", 2_000, True, 0)]
-    assert receive(session, said(5, "ben", 1)) == [ReceivedAgain("ben", 1, "primary", 2_000, True, 0)]
+    assert receive(session, said(5, "Ana", 1)) == [EchoedAgain(1, "primary", 2_000, 2_500, True, 0)]
+    assert receive(session, said(5, "ben", 1)) == [ReceivedAgain("ben", 1, "primary", 2_000, 2_500, True, 0)]
     assert session.duplicates == 2
 
 

@@ -34,14 +34,14 @@ def record_three_messages(folder: Path) -> int:
     for message_id in (1, 2, 3):
         due = t0 + message_id * 1000 * MS
         recorder.add(SENT, 0, message_id, 0, 120, due, due + 2 * MS)
-    recorder.add(ECHOED, 0, 1, t0 + 1000 * MS, t0 + 1053 * MS, 1, True, t0 + 1052 * MS, 900)
+    recorder.add(ECHOED, 0, 1, t0 + 1000 * MS, 1, True, t0 + 1052 * MS, t0 + 1053 * MS, 900)
     recorder.add(REFUSED, 0, 2)
-    recorder.add(DELIVERED, 1, 0, 1, 0, t0 + 1028 * MS, 0, True, t0 + 1027 * MS, 800)
+    recorder.add(DELIVERED, 1, 0, 1, 0, 0, True, t0 + 1027 * MS, t0 + 1028 * MS, 800)
     recorder.add(TCP, 0, 0, t0 + 1000 * MS, 50_000, 1000, 49_000, 3, 400, 5000, 40, 0, 3, 10, 1000)
     recorder.add(LEFT, 0, 12, 7, 1)
     recorder.add(FILE, 0, 1, 125_000, t0 + 500 * MS, t0 + 1000 * MS, 4096, 0)
     recorder.add(FILE, 1, 0, 125_000, t0 + 600 * MS, t0 + 1000 * MS, 0, 3)
-    recorder.add(ECHOED_AGAIN, 0, 1, 0, False, t0 + 1060 * MS, 700)
+    recorder.add(ECHOED_AGAIN, 0, 1, 0, False, t0 + 1060 * MS, t0 + 1060 * MS, 700)
     recorder.add(PAUSE, t0 + 500 * MS, 22 * MS, 2)
     recorder.add(PROCESS, t0 + 1000 * MS, 50 * MS, 80_000_000)
     recorder.add(PROCESS, t0 + 2000 * MS, 350 * MS, 81_000_000)
@@ -85,12 +85,12 @@ def test_the_copy_that_arrived_first_counts_whichever_was_read_first(tmp_path: P
     t0 = started(tmp_path)["monotonic_ns"]
     for message_id in (1, 2):
         recorder.add(SENT, 0, message_id, 0, 120, t0, t0)
-        recorder.add(ECHOED, 0, message_id, t0, t0 + 50 * MS, 0, True, t0 + 49 * MS, 900)
-    recorder.add(ECHOED_AGAIN, 0, 1, 1, False, t0 + 7 * MS, 900)
-    recorder.add(ECHOED_AGAIN, 0, 1, 0, True, t0 + 60 * MS, 900)  # after a reconnection: no other connection's copy
-    recorder.add(ECHOED_AGAIN, 0, 2, 0, True, t0 + 60 * MS, 900)
-    recorder.add(DELIVERED, 1, 0, 1, 0, t0 + 30 * MS, 1, True, t0 + 30 * MS, 900)
-    recorder.add(DELIVERED_AGAIN, 1, 0, 1, 0, True, t0 + 25 * MS, 900)
+        recorder.add(ECHOED, 0, message_id, t0, 0, True, t0 + 49 * MS, t0 + 50 * MS, 900)
+    recorder.add(ECHOED_AGAIN, 0, 1, 1, False, t0 + 7 * MS, t0 + 51 * MS, 900)
+    for message_id in (1, 2):  # after a reconnection: no other connection's copy
+        recorder.add(ECHOED_AGAIN, 0, message_id, 0, True, t0 + 60 * MS, t0 + 61 * MS, 900)
+    recorder.add(DELIVERED, 1, 0, 1, 0, 1, True, t0 + 30 * MS, t0 + 31 * MS, 900)
+    recorder.add(DELIVERED_AGAIN, 1, 0, 1, 0, True, t0 + 25 * MS, t0 + 32 * MS, 900)
     recorder.flush()
     tables = tables_of(tmp_path, trial=1, warmup_s=0, paths={})
     messages = tables["messages"].set_index("id")

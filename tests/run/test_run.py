@@ -109,6 +109,16 @@ def test_response_time_is_that_of_the_link(finished: tuple[Path, str]) -> None:
     assert deliveries["one_way_delay_ms"].median() == pytest.approx(60, abs=9)
 
 
+def test_every_row_has_the_arrival_of_its_own_packet(finished: tuple[Path, str]) -> None:
+    info = json.loads((finished[0] / "run.json").read_text())
+    assert [trial["wire"]["dropped"] for trial in info["trials"]] == [0, 0]
+    assert not any(trial["wire"]["problem"] for trial in info["trials"])
+    messages, deliveries = (pd.read_csv(finished[0] / f"{name}.csv") for name in ("messages", "deliveries"))
+    assert set(messages["stamp"]) == set(deliveries["stamp"]) == {"wire"}
+    assert (messages["seen_lag_ms"] > -0.1).all(), "read before it came, by more than what two clocks may differ"
+    assert (messages["second_copy_lag_ms"].dropna() >= 0).all()
+
+
 def test_both_ends_of_every_connection_are_in_tcp_csv(finished: tuple[Path, str]) -> None:
     tcp = pd.read_csv(finished[0] / "tcp.csv")
     ends = tcp.drop_duplicates(["trial", "side", "user", "path"]).groupby(["trial", "side", "path"]).size()
