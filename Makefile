@@ -26,7 +26,7 @@ bench: .venv/ready
 	$(BIN)/python tests/bench_stalls.py
 
 notebooks: .venv/ready
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/chatlab notebooks
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

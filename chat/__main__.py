@@ -1,6 +1,5 @@
 """`python -m chat serve|connect …`, the same as `chat-server …` and `chat-client …`."""
 
-import argparse
 import contextlib
 import gc
 import logging
@@ -8,6 +7,7 @@ import resource
 import signal
 import sys
 
+from chat import arguments
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
 from chat.protocol.errors import ChatError
@@ -18,14 +18,16 @@ from chat.server.server import GRACE_S, ChatServer
 
 def serve() -> None:
     """The command `chat-server`."""
-    parser = argparse.ArgumentParser(prog="chat-server", description="Serve a chat.")
+    parser = arguments.parser("chat-server", "Serve a chat.")
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=5000, help="0 lets the system choose (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=arguments.port, default=5000, help="0 lets the system choose (default: %(default)s)"
+    )
     parser.add_argument("--congestion", metavar="NAME", help="TCP congestion control, such as cubic or bbr")
     parser.add_argument(
         "--grace",
         metavar="SECONDS",
-        type=float,
+        type=arguments.seconds,
         default=GRACE_S,
         help="how long a session whose connections broke is kept for its client to come back (default: %(default)g)",
     )

@@ -16,7 +16,7 @@ from bench_table import Figure, print_table
 from chat_helpers import server_process
 
 from chat.net.transport import Address
-from loadtests.run.loading import LOCUSTFILE
+from loadtests.data import LOCUSTFILE
 
 PAIRS, USERS, LOAD_S, RAMP_S = 3, 1_000, 25, 10
 SCENARIO = """

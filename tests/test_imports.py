@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent
 
 #: Floors of each package, lowest first. Rooms of one floor are side by side: they do not import each other.
 FLOORS = {
-    "chat": ["protocol", "net", "server client", "console", "__main__"],
+    "chat": ["protocol arguments", "net", "server client", "console", "__main__"],
     "loadtests": [
-        "errors samples stalls clocks",
+        "errors samples stalls clocks data",
         "config",
         "link.model",
         "link.sandbox",
@@ -22,6 +22,7 @@ FLOORS = {
         "scenario",
         "analysis load",
         "run locustfile",
+        "commands",
         "cli",
         "__main__",
     ],

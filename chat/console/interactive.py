@@ -9,13 +9,14 @@ from typing import TextIO
 
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+from chat import arguments
 from chat.client.client import Mode
 from chat.client.recorder import Recorder
 from chat.console.console import DOWNLOADS, Console
 from chat.console.pipe import Pipe
 from chat.console.terminal import Terminal
 from chat.net.loop import Loop
-from chat.net.transport import Address, reason_of
+from chat.net.transport import reason_of
 
 
 def main() -> int:
@@ -54,11 +55,13 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chat-client", description="Chat. /help lists the commands.")
+    parser = arguments.parser("chat-client", "Chat. /help lists the commands.")
     parser.add_argument("nick", metavar="NICK", help="what you want to be called")
     parser.add_argument("--host", default="127.0.0.1", help="where the server is (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
-    parser.add_argument("--secondary", metavar="HOST:PORT", type=_address, help="where the second connection goes")
+    parser.add_argument("--port", type=arguments.port, default=5000, help="default: %(default)s")
+    parser.add_argument(
+        "--secondary", metavar="HOST:PORT", type=arguments.host_port, help="where the second connection goes"
+    )
     parser.add_argument(
         "--mode",
         choices=("single", "standby", "redundant"),
@@ -87,13 +90,6 @@ def _driver(loop: Loop, options: argparse.Namespace) -> Terminal | Pipe:
         return Pipe(loop)
     history = FileHistory(options.history) if options.history else InMemoryHistory()
     return Terminal(loop, colours=not (options.no_colour or os.environ.get("NO_COLOR")), history=history)
-
-
-def _address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def _open(path: str) -> TextIO:

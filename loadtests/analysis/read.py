@@ -9,9 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from loadtests.data import results
 from loadtests.samples import TABLES
-
-RESULTS = Path(__file__).parent.parent.parent / "results"
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,17 @@ class Run:
 
 
 def open_run(path: str | Path | None = None) -> Run:
-    """The run at `path`; without one, that of the environment variable CHATLAB_RUN, or the newest in `results/`.
+    """The run at `path`; without one, that of the environment variable CHATLAB_RUN, or the newest in `results/`
+    (see :func:`loadtests.data.results`).
 
     Raises FileNotFoundError: there is no run there.
     """
     chosen = path or os.environ.get("CHATLAB_RUN")
     if chosen is None:
-        runs = sorted(RESULTS.glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+        folder = results()
+        runs = sorted(folder.glob("*/run.json"), key=lambda file: file.stat().st_mtime)
         if not runs:
-            raise FileNotFoundError(f"{RESULTS}: no run yet; `make demo` makes one")
+            raise FileNotFoundError(f"{folder}: no run yet; `chatlab run demo` makes one")
         chosen = runs[-1].parent
     if not (Path(chosen) / "run.json").exists():
         raise FileNotFoundError(f"{chosen}: not a run directory: it has no run.json")

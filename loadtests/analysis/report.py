@@ -8,9 +8,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
+from loadtests.data import NOTEBOOKS
 from loadtests.errors import HarnessError
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_response_time.ipynb"
+NOTEBOOK = NOTEBOOKS / "01_response_time.ipynb"
 
 
 def write_report(run_directory: Path) -> Path:

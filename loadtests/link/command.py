@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from chat import arguments as options
 from loadtests.errors import ExitCode, HarnessError, LinkError
 from loadtests.link.backends.interface import open_interface
 from loadtests.link.backends.links import Links
 from loadtests.link.lab import BACKENDS, Lab, open_lab
-from loadtests.link.linkfile import known_links, load_profile
+from loadtests.link.linkfile import load_profile
 from loadtests.link.measure.calibrate import LinkRow
 from loadtests.link.model.profile import PATHS, LinkProfile
 from loadtests.link.sandbox.laboratory import run_in_lab
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what makes the link (%(default)s)"
     )
     parser.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to --to")
-    parser.add_argument("--to", metavar="HOST:PORT", type=_host_port, help="the server that COMMAND talks to there")
+    parser.add_argument(
+        "--to", metavar="HOST:PORT", type=options.host_port, help="the server that COMMAND talks to there"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the emulator's randomness (%(default)s)")
     parser.add_argument("--calibrate", action="store_true", help="first measure the link and print what was found")
     command = parser.add_argument("command", metavar="COMMAND", nargs="+", help="what to run, after --")
@@ -53,13 +56,6 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.interface is None or arguments.to is None or arguments.serve:
         raise HarnessError("--interface NAME and --to HOST:PORT go together, and without --serve: the server is there")
     return _run_through_interface(arguments, profile)
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
-    return host.strip("[]"), int(port)
 
 
 def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
@@ -89,19 +85,6 @@ def _shown(links: Links, arguments: argparse.Namespace) -> bool:
     if rows:
         print(table(rows), flush=True)
     return all(row.within for row in rows)
-
-
-def profiles() -> str:
-    """The links of `scenarios/links/` for reading: a line each."""
-    width = max(map(len, known_links()))
-    return "\n".join(f"{name:{width}}  {_summary(load_profile(name))}" for name in known_links())
-
-
-def _summary(link: LinkProfile) -> str:
-    ways = (link.up, link.down)
-    rates = "/".join(f"{way.rate_bps / 1e6:g}" if way.rate_bps else "∞" for way in ways)
-    losses = "/".join(f"{way.loss_ratio:.2%}" for way in ways)
-    return f"{link.rtt_s * 1e3:6g} ms  {rates:>10} Mbit/s up/down  loss {losses:13}  {link.description}"
 
 
 def table(rows: Sequence[LinkRow]) -> str:

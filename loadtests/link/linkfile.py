@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.config.yamlfile import Document, KeyPath
+from loadtests.data import LINKS
 from loadtests.errors import ConfigError
 from loadtests.link.model import timeline
 from loadtests.link.model.profile import Direction, LinkProfile
 from loadtests.link.model.vocabulary import WAYS, LinkBlock
 
-LINKS_FOLDER = Path(__file__).resolve().parents[2] / "scenarios" / "links"
-
 
 def known_links() -> list[str]:
     """The names of the profiles in `scenarios/links/`."""
-    return sorted(path.stem for path in LINKS_FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in LINKS.glob("*.yaml"))
 
 
 def load_profile(link: str | Path) -> LinkProfile:
@@ -27,7 +26,7 @@ def load_profile(link: str | Path) -> LinkProfile:
     if isinstance(link, Path) or "/" in name or name.endswith((".yaml", ".yml")):
         path = Path(link)
     else:
-        path = LINKS_FOLDER / f"{name}.yaml"
+        path = LINKS / f"{name}.yaml"
         if not path.is_file():
             close = difflib.get_close_matches(name, known_links(), n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""

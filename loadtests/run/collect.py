@@ -193,7 +193,7 @@ def _tcp(folder: Path, start_ns: int, paths: dict[str, str]) -> pd.DataFrame:
         # As text: some nicknames, such as 523e-4, would pass for numbers.
         server = pd.read_csv(server_file, dtype={"nick": str, "local_address": str})
         server["path"] = server["local_address"].map(paths)
-        server["user"] = pd.to_numeric(server["nick"].str.rpartition("-")[2], errors="coerce").astype("Int64")
+        server["user"] = pd.to_numeric(server["nick"].str.split("-").str[-1], errors="coerce").astype("Int64")
         server["side"] = "server"
         sides.append(server)
     rows = pd.concat(sides, ignore_index=True)

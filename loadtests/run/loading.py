@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from loadtests.data import LOCUSTFILE
 from loadtests.errors import HarnessError
 from loadtests.link.lab import Lab
 from loadtests.run.children import APART, ended
 from loadtests.scenario.matrix import Trial
 
-LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
 _LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
 
 

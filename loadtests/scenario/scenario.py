@@ -9,12 +9,11 @@ import msgspec
 from chat.server.rooms import MAX_ROOMS
 from loadtests.config.units import ByteCount, PerSecond, Ratio, Seconds
 from loadtests.config.yamlfile import Document
+from loadtests.data import SCENARIOS
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import load_profile, profile_at
 from loadtests.link.model.profile import PATHS, LinkProfile
 from loadtests.scenario.thresholds import Threshold
-
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
 DEFAULT_LINK = "lan"
 UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser", "FileUser"]

@@ -267,7 +267,7 @@ def test_what_cannot_be_done_is_one_sentence(server: ServerProcess, tmp_path: Pa
     assert done.stderr.endswith("no/such.csv: no such file or directory.\n")
     done = run("ana", "--secondary", "nonsense")
     assert done.returncode == 2
-    assert "nonsense is not HOST:PORT" in done.stderr
+    assert "expected HOST:PORT, with a port from 1 to 65535, got 'nonsense'" in done.stderr
 
 
 def test_secondary_means_redundant(server: ServerProcess) -> None:

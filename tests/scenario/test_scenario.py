@@ -8,9 +8,10 @@ from typing import get_args
 import pytest
 
 from loadtests.config.yamlfile import Document
+from loadtests.data import SCENARIOS
 from loadtests.errors import ConfigError
 from loadtests.scenario.matrix import plan
-from loadtests.scenario.scenario import SCENARIOS, UserClass, decode, read_document
+from loadtests.scenario.scenario import UserClass, decode, read_document
 from loadtests.scenario.schedule import Ramp, intended_times
 
 

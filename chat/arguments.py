@@ -1,0 +1,70 @@
+"""What the options of all three commands have in common."""
+
+import argparse
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+
+
+def port(text: str) -> int:
+    """The type of an option: a TCP port, 0 included."""
+    if text.isascii() and text.isdecimal() and int(text) < 65_536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got {text!r}")
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """The type of an option: `HOST:PORT`, an IPv6 address in brackets or not."""
+    host, _, number = text.rpartition(":")
+    if host and number.isascii() and number.isdecimal() and 0 < int(number) < 65_536:
+        return host.strip("[]"), int(number)
+    raise argparse.ArgumentTypeError(f"expected HOST:PORT, with a port from 1 to 65535, got {text!r}")
+
+
+def seconds(text: str) -> float:
+    """The type of an option: a time from 0 up."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value < float("inf"):
+        return value
+    raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 up, got {text!r}")
+
+
+def revision() -> str | None:
+    """The commit that this is: as noted when the package was built, or of the clone it stands in."""
+    noted = _HERE / "revision.txt"
+    if noted.exists():
+        return noted.read_text().strip()
+    if not (_HERE.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(_HERE.parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class Version(argparse.Action):
+    """`--version`: prints program, version and commit, and ends; nothing of that is looked up before."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show version and commit, and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """The option was given."""
+        commit = revision()
+        print(f"{parser.prog} {version('chatlab')}{f' (git {commit})' if commit else ''}")
+        parser.exit()
+
+
+def parser(program: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """A parser with what every command has."""
+    made = argparse.ArgumentParser(prog=program, description=description, **options)
+    made.add_argument("--version", action=Version)
+    return made

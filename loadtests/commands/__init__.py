@@ -1,0 +1,1 @@
+"""The commands of `chatlab`: each module has `add_arguments(parser)` and `main(arguments)`; imported when used."""

@@ -1,0 +1,161 @@
+"""`chatlab run SCENARIO`: every trial, the tables, the report, the verdict."""
+
+import argparse
+import errno
+import shlex
+from pathlib import Path
+
+from loadtests.commands.report import finish
+from loadtests.commands.scenario import add_scenario, document_of
+from loadtests.data import RESULTS
+from loadtests.errors import ExitCode, HarnessError
+from loadtests.link.lab import BACKENDS
+from loadtests.link.sandbox.laboratory import run_in_lab
+from loadtests.run.capture import check_tool
+from loadtests.run.loading import work
+from loadtests.run.trials import RunDirectory, run_trials
+from loadtests.scenario.matrix import Trial, plan
+
+#: The disk's fault, not ours.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `chatlab run`."""
+    add_scenario(parser, nargs="?")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
+    parser.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="what impairs the links")
+    parser.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to the server")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go (%(default)s)"
+    )
+    parser.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
+    parser.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")
+    _add_processes(parser)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Locust's own options, by their own names."""
+    group = parser.add_argument_group("many processes, many machines", "the names and the meaning are Locust's")
+    group.add_argument("--processes", type=_at_least_1, metavar="N", help="load processes on this machine")
+    group.add_argument("--master", action="store_true", help="let workers, perhaps on other machines, make the load")
+    group.add_argument("--expect-workers", type=_at_least_1, metavar="N", help="workers to wait for (1)")
+    group.add_argument("--master-bind-host", metavar="ADDRESS", help="where to listen for workers (everywhere)")
+    group.add_argument("--master-bind-port", metavar="PORT", help="(5557)")
+    group.add_argument("--worker", action="store_true", help="make load for one master after the other")
+    group.add_argument("--master-host", metavar="HOST", help="where the master is (127.0.0.1)")
+    group.add_argument("--master-port", metavar="PORT", help="(5557)")
+
+
+def _at_least_1(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
+    return int(text)
+
+
+#: Option → the one that must be there too.
+_NEEDS = {
+    "expect_workers": "master",
+    "master_bind_host": "master",
+    "master_bind_port": "master",
+    "master_host": "worker",
+    "master_port": "worker",
+}
+
+
+def _locust_options(arguments: argparse.Namespace) -> list[str]:
+    """What Locust is told about processes; raises HarnessError: the options contradict each other."""
+    if arguments.master and (arguments.worker or arguments.processes):
+        raise HarnessError("run: --master makes no load itself: leave out --worker and --processes, or --master")
+    given = [name for name in _NEEDS if getattr(arguments, name) is not None]
+    for name in given:
+        if not getattr(arguments, _NEEDS[name]):
+            raise HarnessError(f"run: {_option(name)} goes with --{_NEEDS[name]}")
+    options = ["--master"] if arguments.master else []
+    if arguments.processes and not arguments.worker:
+        given.append("processes")
+    return options + [word for name in given for word in (_option(name), str(getattr(arguments, name)))]
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run all trials and judge them; raises HarnessError: bad input, or the harness failed."""
+    options = _locust_options(arguments)
+    if arguments.worker:
+        if arguments.scenario or arguments.resume:
+            raise HarnessError("run --worker: leave out the scenario: the master sends it")
+        work(options, arguments.processes or 1, arguments.results)
+    directory, trials = _prepared(arguments, options)
+    path = _seen_from_here(directory.path)
+
+    def trials_inside() -> int:
+        try:
+            return run_trials(directory, trials, directory.info["backend"])
+        except OSError as error:
+            if error.errno not in _DISK:
+                raise
+            raise HarnessError(f"{path}: {_reason(error)}; what was recorded before is kept") from error
+
+    needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
+    code: int = ExitCode.ERROR
+    try:
+        code = run_in_lab(trials_inside) if needs_lab else trials_inside()
+    finally:
+        print(f"results: {path}")
+        if code:
+            print(f"to go on with this run: chatlab run --resume {shlex.quote(str(path))}")
+    return code or finish(path, arguments.junit)
+
+
+def _prepared(arguments: argparse.Namespace, options: list[str]) -> tuple[RunDirectory, list[Trial]]:
+    """The run directory, and the trials that are to be run."""
+    if (arguments.resume is None) == (arguments.scenario is None):
+        raise HarnessError("run: give either a SCENARIO or --resume RUN")
+    if arguments.capture:
+        check_tool()
+    if arguments.resume and options:
+        raise HarnessError("run --resume: leave out the options for processes: the run has its own")
+    try:
+        if arguments.resume:
+            directory = RunDirectory.reopen(arguments.resume.absolute(), captures=arguments.capture)
+            return directory, directory.unfinished(plan(directory.document))
+        document = document_of(arguments)
+        trials = plan(document)
+        _check_interface(trials, arguments.interface)
+        if arguments.master and any(trial.links for trial in trials):
+            raise HarnessError(
+                "run --master: workers elsewhere cannot be behind a link here; give `server: HOST:PORT`, and no link"
+            )
+        directory = RunDirectory.create(
+            arguments.results.absolute(),
+            document,
+            arguments.backend,
+            arguments.interface,
+            options,
+            captures=arguments.capture,
+        )
+    except OSError as error:
+        place = error.filename or arguments.resume or arguments.results
+        raise HarnessError(f"{place}: cannot be written: {_reason(error)}") from error
+    return directory, trials
+
+
+def _seen_from_here(path: Path) -> Path:
+    """The path as somebody in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _check_interface(trials: list[Trial], interface: str | None) -> None:
+    """An interface is impaired only if the user names it, and named only if it is impaired."""
+    elsewhere = {bool(trial.links) and not trial.scenario.server.is_embedded for trial in trials}
+    if interface is None and True in elsewhere:
+        raise HarnessError("link: the server is elsewhere, so name the interface that leads to it: --interface NAME")
+    if interface is not None and elsewhere != {True}:
+        raise HarnessError("--interface: only for a scenario with both a link and server: HOST:PORT")
