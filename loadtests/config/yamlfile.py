@@ -17,6 +17,12 @@ import yaml
 
 from loadtests.errors import ConfigError
 
+#: A scenario is a page of text. A file that is larger, or means more than this once its aliases are followed, is no
+#: scenario: a few lines of nested aliases can stand for more than any memory holds.
+MAX_FILE_BYTES = 1 << 20
+MAX_NODES = 20_000
+MAX_DEPTH = 32
+
 T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
 
@@ -41,7 +47,11 @@ class Document:
     def read(cls, path: Path) -> "Document":
         """Raises ConfigError: the file is missing, unreadable, or not YAML."""
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                raise ConfigError(f"{path}: larger than the {MAX_FILE_BYTES} bytes that such a file may have")
+            text = data.decode()
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -50,9 +60,11 @@ class Document:
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Document":
-        """Raises ConfigError: the text is not YAML, or says a key twice."""
+        """Raises ConfigError: the text is not YAML, says a key twice, is nested too deeply or means too much."""
         try:
             root = yaml.compose(text, Loader=yaml.BaseLoader)
+        except RecursionError:
+            raise ConfigError(f"{name}: nested more than {MAX_DEPTH} deep") from None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
@@ -167,8 +179,15 @@ class Document:
 
 
 def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str]) -> Any:
-    """The node's plain value; the line of each key is noted in `origins` on the way."""
+    """The node's plain value; the line of each key is noted in `origins` on the way.
+
+    An alias is expanded wherever it stands, so each of its places has a path, and their number is what is bounded.
+    """
     origins.setdefault(path, f"{name}:{node.start_mark.line + 1}")
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"{origins[path]}: {dotted(path[:3])}…: nested more than {MAX_DEPTH} deep")
+    if len(origins) > MAX_NODES:
+        raise ConfigError(f"{origins[path]}: more than {MAX_NODES} values, once aliases (*name) are followed")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -1,5 +1,6 @@
 """Quantities with units, and YAML errors that name file, line, key and what is allowed."""
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -96,3 +97,28 @@ def test_replacing_leaves_the_original_alone() -> None:
 def test_replacing_inside_something_that_has_no_inside_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="leads nowhere"):
         Document.parse("counts: {A: 1}\nsteps: []", "f.yaml").replaced(key, "1", "--set")
+
+
+def test_nested_aliases_are_refused_before_they_fill_the_memory() -> None:
+    """Ten lines that stand for ten to the power of nine values, and a list that contains itself."""
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    for level in range(1, 9):
+        bomb += f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n"
+    with pytest.raises(ConfigError, match=r"^bomb.yaml:\d+: more than 20000 values, once aliases"):
+        Document.parse(bomb, "bomb.yaml")
+    with pytest.raises(ConfigError, match=r"^loop.yaml:1: a.0.0…: nested more than 32 deep$"):
+        Document.parse("a: &a [*a]", "loop.yaml")
+
+
+def test_deep_nesting_is_refused() -> None:
+    for depth in (40, 100_000):
+        with pytest.raises(ConfigError, match="nested more than 32 deep"):
+            Document.parse("[" * depth + "]" * depth, "deep.yaml")
+
+
+def test_a_file_that_is_no_page_of_text_is_not_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    with large.open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(ConfigError, match="larger than the 1048576 bytes"):
+        Document.read(large)
