@@ -1,7 +1,7 @@
 """Directory: which nickname is whose."""
 
 from chat.protocol.errors import Refusal
-from chat.protocol.names import clean_nick, fold
+from chat.protocol.names import clean_nick, fold, shortened, skeleton
 from chat.server.members import Session
 
 #: How many nicknames a session may have had: it keeps them all, so that nobody is taken for it.
@@ -14,6 +14,8 @@ class Directory:
     def __init__(self, nick_chars: int) -> None:
         self._nick_chars = nick_chars
         self._owners: dict[str, Session] = {}
+        #: The same by how the names look: nobody may be taken for another.
+        self._looks: dict[str, Session] = {}
 
     def __repr__(self) -> str:
         return f"<Directory of {len(self._owners)}>"
@@ -30,7 +32,7 @@ class Directory:
         """
         session = self.find(nick)
         if session is None:
-            raise Refusal("no_such_nick", f"Nobody here is called {nick}.")
+            raise Refusal("no_such_nick", f"Nobody here is called {shortened(nick)}.")
         return session
 
     def clean(self, nick: str) -> str:
@@ -41,26 +43,35 @@ class Directory:
         """Let the session be called so.
 
         Raises:
-            Refusal: it is somebody else's, or the session has had too many.
+            Refusal: it is somebody else's, or looks like it, or the session has had too many.
         """
-        owner = self._owners.get(fold(nick), session)
+        name, look = fold(nick), skeleton(nick)
+        owner = self._owners.get(name, session)
         if owner is not session:
             raise in_use(nick, owner)
-        if fold(nick) not in session.names:
+        if self._looks.get(look, session) is not session:
+            raise Refusal("nick_in_use", f"Somebody here has, or had, a name that looks like {nick}.")
+        if name not in session.names:
             if len(session.names) == MAX_NAMES:
                 raise Refusal("too_many_nicks", f"You have had {MAX_NAMES} names; take one of them again.")
-            session.names.append(fold(nick))
-            self._owners[fold(nick)] = session
+            session.names.append(name)
+            self._owners[name] = session
+        if look not in session.looks:
+            session.looks.append(look)
+            self._looks[look] = session
         session.nick = nick
 
     def release(self, session: Session) -> None:
         """The session has ended: its names are free."""
         for name in session.names:
             del self._owners[name]
+        for look in session.looks:
+            del self._looks[look]
 
     def clear(self) -> None:
         """All have ended."""
         self._owners.clear()
+        self._looks.clear()
 
 
 def in_use(nick: str, owner: Session) -> Refusal:

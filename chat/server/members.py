@@ -12,6 +12,8 @@ class Session:
         self.nick = nick
         #: All names that it has had, folded; they are its own until it ends.
         self.names: list[str] = []
+        #: What they look like.
+        self.looks: list[str] = []
         self.key = key
         self.token = token
         self.inbox = inbox

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import LOBBY
-from chat.protocol.names import clean_room, fold
+from chat.protocol.names import clean_room, fold, shortened, skeleton
 from chat.server.log import Log
 from chat.server.members import Room, Session
 
@@ -31,6 +31,8 @@ class Rooms:
     ) -> None:
         self.lobby = Room(Log(LOBBY, max_lines=lobby_lines, max_bytes=lobby_bytes))
         self._by_name = {LOBBY: self.lobby}
+        #: By how their names look: nobody shall speak in one room and mean another.
+        self._by_look = {skeleton(LOBBY): self.lobby}
         self._name_chars = name_chars
         self._room_lines = room_lines
         self._room_bytes = room_bytes
@@ -68,7 +70,7 @@ class Rooms:
         """
         room = self.find(name)
         if room is None or room not in session.rooms:
-            raise Refusal("not_in_room", f"You are not in the room {name}.")
+            raise Refusal("not_in_room", f"You are not in the room {shortened(name)}.")
         return room
 
     def open(self, name: str) -> Room:
@@ -80,13 +82,15 @@ class Rooms:
         room = self.find(name)
         if room is None:
             name = clean_room(name, self._name_chars)
+            if (other := self._by_look.get(skeleton(name))) is not None:
+                raise Refusal("bad_room", f"{name} looks like the room {other.log.name}.")
             if len(self._by_name) > self._max_rooms:
                 raise Refusal("too_many_rooms", f"There are {self._max_rooms} rooms already.")
             log = Log(name, max_lines=self._room_lines, max_bytes=self._room_bytes, after=self._last_seq)
-            room = self._by_name[fold(name)] = Room(log)
+            room = self._by_name[fold(name)] = self._by_look[skeleton(name)] = Room(log)
         return room
 
     def forget(self, room: Room) -> None:
         """Nobody is in it any more."""
         self.go_on_after(room.log.last_seq)
-        del self._by_name[fold(room.log.name)]
+        del self._by_name[fold(room.log.name)], self._by_look[skeleton(room.log.name)]
