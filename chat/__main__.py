@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -11,8 +12,10 @@ from chat import arguments
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
 from chat.protocol.errors import ChatError
+from chat.protocol.messages import Limits
 from chat.server.journal import Journal, JournalError
 from chat.server.monitor import TcpMonitor
+from chat.server.rooms import Rooms
 from chat.server.server import GRACE_S, ChatServer
 
 
@@ -42,7 +45,12 @@ def serve() -> None:
     parser.add_argument(
         "--journal", metavar="FILE", help="keep what is said in the rooms in this file, so that a restart loses nothing"
     )
+    parser.add_argument("--check", action="store_true", help="only say whether the journal adds up, and exit")
     options = parser.parse_args()
+    if options.check:
+        if not options.journal:
+            parser.error("--check looks at a journal: say which, with --journal FILE")
+        sys.exit(_check(options.journal))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
     loop = Loop()
@@ -59,7 +67,7 @@ def serve() -> None:
             journal=journal,
         )
     except ChatError as error:
-        sys.exit(_complain("chat-server", error))
+        sys.exit(_complain("chat-server", error))  # which closes a journal, too
     with contextlib.ExitStack() as files:
         if options.tcp_info:
             try:
@@ -73,6 +81,21 @@ def serve() -> None:
                 journal.close()
         except JournalError as error:
             sys.exit(_complain("chat-server", error))
+
+
+def _check(path: str) -> int:
+    """Say whether a journal adds up; the exit code."""
+    if not os.path.exists(path):
+        return _complain("chat-server", f"There is no journal {path}.")
+    rooms = Rooms(name_chars=Limits().nick_chars)
+    try:
+        with contextlib.closing(Journal(path)) as journal:
+            journal.restore(rooms)
+    except JournalError as error:
+        return _complain("chat-server", error)
+    lines = sum(room.log.last_seq + 1 - room.log.first_seq for room in rooms)
+    print(f"The journal {path} adds up: {lines} line(s) in {len(list(rooms))} room(s).")
+    return 0
 
 
 def _run(loop: Loop, server: ChatServer) -> None:

@@ -6,19 +6,27 @@ however it ends, but not always a power failure. Bringing the log of writes back
 disk, is left to a thread.
 """
 
+import atexit
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import sqlite3
 import threading
 from typing import IO
 
+import msgspec
+
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
+from chat.protocol.messages import Joined, Left, Renamed, Said
+from chat.protocol.wire import DOWN
 from chat.server.following import Keeper
 from chat.server.log import Log
 from chat.server.rooms import Rooms
+
+log = logging.getLogger(__name__)
 
 #: "chat", in the header of the file, and the version of the tables.
 APPLICATION_ID = 0x63686174
@@ -28,6 +36,12 @@ CHECKPOINT_LINES = 2_000
 #: A checkpoint beside an endless stream of commits never catches up with it: beyond this the stream has to wait for it.
 MAX_WAL_BYTES = 64 << 20
 TRIM_LINES = 500
+#: Kept free beside the file. When the disk is full it is given up, so that what has been accepted can still be written,
+#: and nothing more is accepted until there is room for it again.
+BALLAST_BYTES = 8 << 20
+
+#: What lines of rooms are.
+_KINDS = (Said, Joined, Left, Renamed)
 
 _TABLES = """
 CREATE TABLE line (room TEXT, seq INTEGER, data BLOB, PRIMARY KEY (room, seq)) WITHOUT ROWID;
@@ -58,14 +72,21 @@ class Journal(Keeper):
         self._trimmed: dict[str, int] = {}
         self._since_checkpoint = 0
         self._checkpoint: threading.Thread | None = None
+        #: Whether nothing more should be accepted, because the disk is full.
+        self.full = False
         self._lock = self._acquire()
+        had_wal = os.path.exists(f"{path}-wal")
         try:
             # The thread that makes checkpoints has a connection of its own.
             self._database = sqlite3.connect(path, isolation_level=None)
             self._set_up()
+            self._note_open(had_wal)
+            self.full = not self._take_ballast()
         except (sqlite3.Error, JournalError) as error:
             self._lock.close()
             raise error if isinstance(error, JournalError) else self._fault("cannot be used", error) from error
+        # An interpreter that ends closes the database in any case; then the note that it is open must not stay behind.
+        atexit.register(self.close)
 
     def __repr__(self) -> str:
         return f"<Journal {self._path}, {len(self._lines)} line(s) to be written>"
@@ -79,18 +100,17 @@ class Journal(Keeper):
         """Fill the rooms with what the file holds.
 
         Raises:
-            JournalError: the file is damaged.
+            JournalError: the file is damaged; the sentence says where.
         """
         try:
-            rooms.go_on_after(int(self._fact("last_seq")))
-            lines: dict[str, tuple[int, list[bytes]]] = {}
-            for room, seq, data in self._database.execute("SELECT room, seq, data FROM line ORDER BY room, seq"):
-                first_seq, found = lines.setdefault(room, (seq, []))
-                if seq != first_seq + len(found):
-                    raise JournalError(f"The journal {self._path} is damaged: line {seq - 1} of {room} is missing.")
-                found.append(data)
+            self._fact("history")
+            last_seq = self._fact("last_seq")
+            lines = self._read_lines()
         except sqlite3.Error as error:
             raise self._fault("is damaged", error) from error
+        if not last_seq.isdecimal():
+            raise self._damage(f"its last_seq is {last_seq!r}")
+        rooms.go_on_after(int(last_seq))
         for room, (first_seq, found) in lines.items():
             rooms.restore(room, first_seq, found)
             self._first_seq[room] = first_seq
@@ -119,7 +139,13 @@ class Journal(Keeper):
         try:
             self._write()
         except sqlite3.Error as error:
-            raise self._fault("cannot be written", error) from error
+            if self.full or not _is_full(error):
+                raise self._fault("cannot be written", error) from error
+            log.error("the disk is full: nothing new is accepted until %s has room again", self._path)
+            self.full = True
+            self._give_ballast_up()
+            self.commit()
+            return
         self._since_checkpoint += len(self._lines)
         self._lines, self._trimmed, self._forgotten = [], {}, []
         if self._since_checkpoint >= CHECKPOINT_LINES and (self._checkpoint is None or not self._checkpoint.is_alive()):
@@ -127,12 +153,30 @@ class Journal(Keeper):
             self._begin_checkpoint()
 
     def close(self) -> None:
-        """Write the rest and free everything."""
-        self.commit()
-        if self._checkpoint is not None:
-            self._checkpoint.join()
-        self._database.close()
-        self._lock.close()
+        """Write the rest and free everything.
+
+        Raises:
+            JournalError: the rest cannot be written; everything is freed all the same.
+        """
+        atexit.unregister(self.close)
+        try:
+            self.commit()
+        finally:
+            if self._checkpoint is not None:
+                self._checkpoint.join()
+            self._give_ballast_up()
+            with contextlib.suppress(sqlite3.Error):
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                self._database.execute("UPDATE fact SET value = 0 WHERE name = 'open'")
+            self._database.close()
+            self._lock.close()
+
+    def look_for_room(self) -> None:
+        """Whether the disk has room again, if it was :attr:`full`."""
+        if self.full and self._take_ballast():
+            log.info("%s has room again", self._path)
+            self.full = False
 
     def _acquire(self) -> IO[bytes]:
         try:
@@ -166,8 +210,50 @@ class Journal(Keeper):
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA wal_autocheckpoint = 0")
 
+    def _note_open(self, had_wal: bool) -> None:
+        """Note in the file itself that it is in use, until it is closed in order.
+
+        Who finds that note should find the log of writes too, with the last lines in it.
+        """
+        noted = self._database.execute("SELECT value FROM fact WHERE name = 'open'").fetchone()
+        if noted is not None and noted[0] and not had_wal:
+            raise JournalError(
+                f"The journal {self._path} lacks its last lines: it was not closed in order, and {self._path}-wal, "
+                f"which has them, is not there. Put that beside it, or move {self._path} away to begin anew."
+            )
+        self._database.execute("INSERT OR REPLACE INTO fact VALUES ('open', 1)")
+        self._database.execute("PRAGMA wal_checkpoint(FULL)")
+
+    def _read_lines(self) -> dict[str, tuple[int, list[bytes]]]:
+        """For each room the number of its first line, and its lines."""
+        lines: dict[str, tuple[int, list[bytes]]] = {}
+        for room, seq, data in self._database.execute("SELECT room, seq, data FROM line ORDER BY room, seq"):
+            if not _is_line(room, seq, data):
+                raise self._damage(f"the row of line {seq} of {room} holds something else")
+            first_seq, found = lines.setdefault(room, (seq, []))
+            if seq != first_seq + len(found):
+                raise self._damage(f"line {first_seq + len(found)} of {room} is missing")
+            found.append(data)
+        return lines
+
+    def _take_ballast(self) -> bool:
+        """Keep some of the disk free for what has been accepted; whether there is as much."""
+        try:
+            with open(f"{self._path}-ballast", "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        except OSError:
+            self._give_ballast_up()
+            return False
+        return True
+
+    def _give_ballast_up(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._path}-ballast")
+
     def _write(self) -> None:
         execute = self._database.execute
+        if self._database.in_transaction:  # one that failed
+            execute("ROLLBACK")
         execute("BEGIN")
         self._database.executemany("INSERT INTO line VALUES (?, ?, ?)", self._lines)
         for room, first_seq in self._trimmed.items():
@@ -191,7 +277,29 @@ class Journal(Keeper):
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _fact(self, name: str) -> str:
-        return str(self._database.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()[0])
+        row = self._database.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise self._damage(f"its {name} is missing")
+        return str(row[0])
+
+    def _damage(self, what: str) -> JournalError:
+        return JournalError(f"The journal {self._path} is damaged: {what}. Restore it, or move it away to begin anew.")
 
     def _fault(self, what: str, error: sqlite3.Error) -> JournalError:
         return JournalError(f"The journal {self._path} {what}: {error}.")
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk had no room for what was written."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL or error.sqlite_errorcode == sqlite3.SQLITE_IOERR_WRITE
+
+
+def _is_line(room: object, seq: object, data: object) -> bool:
+    """Whether a row is what :meth:`Journal.keep` wrote."""
+    if not isinstance(room, str) or not isinstance(seq, int) or not isinstance(data, bytes) or data[-1:] != b"\n":
+        return False
+    try:
+        message = DOWN.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return isinstance(message, _KINDS) and (message.log, message.seq) == (room, seq)

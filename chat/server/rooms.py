@@ -48,8 +48,11 @@ class Rooms:
         return iter(self._by_name.values())
 
     def restore(self, name: str, first_seq: int, lines: list[bytes]) -> None:
-        """Fill a room with lines that were kept from an earlier time, before anybody follows it."""
-        room = self.lobby if name == LOBBY else self.open(name)
+        """Fill a room with lines that were kept from an earlier time, before anybody follows it.
+
+        Its name was good then; what may be opened now is not asked.
+        """
+        room = self.lobby if name == LOBBY else self.find(name) or self._add(name)
         room.log = Log(room.log.name, max_lines=room.log.max_lines, max_bytes=room.log.max_bytes, after=first_seq - 1)
         for line in lines:
             room.log.append(line)
@@ -86,11 +89,16 @@ class Rooms:
                 raise Refusal("bad_room", f"{name} looks like the room {other.log.name}.")
             if len(self._by_name) > self._max_rooms:
                 raise Refusal("too_many_rooms", f"There are {self._max_rooms} rooms already.")
-            log = Log(name, max_lines=self._room_lines, max_bytes=self._room_bytes, after=self._last_seq)
-            room = self._by_name[fold(name)] = self._by_look[skeleton(name)] = Room(log)
+            room = self._add(name)
         return room
 
     def forget(self, room: Room) -> None:
         """Nobody is in it any more."""
         self.go_on_after(room.log.last_seq)
-        del self._by_name[fold(room.log.name)], self._by_look[skeleton(room.log.name)]
+        del self._by_name[fold(room.log.name)]
+        self._by_look.pop(skeleton(room.log.name), None)  # of two from an old journal that look alike, one is not in it
+
+    def _add(self, name: str) -> Room:
+        log = Log(name, max_lines=self._room_lines, max_bytes=self._room_bytes, after=self._last_seq)
+        room = self._by_name[fold(name)] = self._by_look[skeleton(name)] = Room(log)
+        return room

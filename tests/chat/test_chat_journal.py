@@ -1,5 +1,7 @@
 """`chat-server --journal`: what was said survives the server, however it ends."""
 
+import contextlib
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from chat.client.client import Mode
 from chat.client.events import Echoed, Gap, Received, StartedAnew
 from chat.protocol.messages import Hello, Join, Leave, Say
 from chat.server.hub import Hub
-from chat.server.journal import TRIM_LINES, Journal
+from chat.server.journal import TRIM_LINES, Journal, JournalError
 from chat.server.members import Connection
 from chat.server.rooms import Rooms
 
@@ -75,6 +77,9 @@ def test_without_a_journal_it_is_another_history(clients: Clients) -> None:
         leave(clients, ana)
 
 
+ADVICE = "Restore it, or move it away to begin anew."
+
+
 def refusal(journal: Path) -> str:
     command = [sys.executable, "-m", "chat", "serve", "--port", "0", "--journal", str(journal)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20 * SECOND, check=False)
@@ -113,7 +118,87 @@ def test_a_damaged_journal_is_refused_in_one_sentence(tmp_path: Path) -> None:
     database.execute("DELETE FROM line WHERE seq = 7")
     database.commit()
     database.close()
-    assert refusal(file) == "The journal FILE is damaged: line 7 of lobby is missing."
+    assert refusal(file) == f"The journal FILE is damaged: line 7 of lobby is missing. {ADVICE}"
+
+
+@pytest.mark.parametrize(
+    ("change", "damage"),
+    [
+        ("UPDATE line SET data = 7 WHERE seq = 3", "the row of line 3 of lobby holds something else"),
+        ("UPDATE line SET data = x'00ff' WHERE seq = 3", "the row of line 3 of lobby holds something else"),
+        ("UPDATE line SET data = 'text' WHERE seq = 3", "the row of line 3 of lobby holds something else"),
+        ("UPDATE line SET data = (SELECT data FROM line WHERE seq = 4) WHERE seq = 3", "the row of line 3 of lobby"),
+        ("UPDATE line SET room = 'tea' WHERE seq = 3", "line 3 of lobby is missing"),
+        ("UPDATE line SET seq = 'x' WHERE seq = 5", "line 5 of lobby is missing"),
+        ("UPDATE line SET seq = 'x' WHERE seq = 6", "the row of line x of lobby holds something else"),
+        ("UPDATE line SET seq = -4 WHERE seq = 1", "the row of line -4 of lobby holds something else"),
+        ("DELETE FROM line WHERE seq = 2", "line 2 of lobby is missing"),
+        ("DELETE FROM fact WHERE name = 'history'", "its history is missing"),
+        ("DELETE FROM fact WHERE name = 'last_seq'", "its last_seq is missing"),
+        ("UPDATE fact SET value = 'many' WHERE name = 'last_seq'", "its last_seq is 'many'"),
+        ("DROP TABLE line", "no such table: line"),
+        ("DROP TABLE fact", "no such table: fact"),
+    ],
+)
+def test_rows_that_somebody_altered_are_found(tmp_path: Path, change: str, damage: str) -> None:
+    file = tmp_path / "journal"
+    journal = Journal(str(file))
+    hub = Hub(lambda: "token", keeper=journal)
+    ana = Connection()
+    for message in (Hello("ana"), *(Say(f"{number}") for number in range(5))):
+        hub.receive(ana, message)
+    journal.close()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute(change)
+    for _ in range(2):  # that it was looked at changes nothing
+        with pytest.raises(JournalError, match=re.escape(damage)):
+            look_through(file)
+
+
+def look_through(file: Path) -> None:
+    with contextlib.closing(Journal(str(file))) as journal:
+        journal.restore(Rooms(name_chars=32))
+
+
+def test_a_journal_is_checked_without_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "journal"
+    command = [sys.executable, "-m", "chat", "serve", "--journal", str(file), "--check"]
+
+    def check() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(command, capture_output=True, text=True, timeout=20 * SECOND, check=False)
+
+    done = check()
+    assert (done.returncode, done.stderr) == (2, f"chat-server: There is no journal {file}.\n")
+    with server_process("127.0.0.1", "--journal", str(file)) as server, RawClient(server.address, "ana"):
+        pass
+    done = check()
+    assert (done.returncode, done.stdout) == (0, f"The journal {file} adds up: 2 line(s) in 1 room(s).\n")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("UPDATE line SET data = 7 WHERE seq = 2")
+    done = check()
+    said = f"The journal {file} is damaged: the row of line 2 of lobby holds something else. {ADVICE}"
+    assert (done.returncode, done.stderr) == (2, f"chat-server: {said}\n")
+
+
+def test_a_log_of_writes_that_is_gone_is_missed(tmp_path: Path) -> None:
+    """Whoever copies the file of a killed server alone would give numbers that were seen to other lines."""
+    file = tmp_path / "journal"
+    with server_process("127.0.0.1", "--journal", str(file)) as server, RawClient(server.address, "ana") as ana:
+        ana.send(type="say", text="seen", id=1)
+        ana.until("said", id=1)
+        server.process.kill()
+        server.end()
+    writes = Path(f"{file}-wal").read_bytes()
+    Path(f"{file}-wal").unlink()
+    for _ in range(2):
+        assert refusal(file) == (
+            "The journal FILE lacks its last lines: it was not closed in order, and FILE-wal, which has them, is not "
+            "there. Put that beside it, or move FILE away to begin anew."
+        )
+    Path(f"{file}-wal").write_bytes(writes)
+    for _ in range(2):  # in order this time: nothing is missed after that
+        with server_process("127.0.0.1", "--journal", str(file)) as server, RawClient(server.address, "ben") as ben:
+            assert ben.welcome["cursors"]["lobby"] > 2
 
 
 def small_rooms() -> Rooms:
