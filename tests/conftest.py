@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from chat_helpers import Clients, ServerProcess, server_process
 
+pytest_plugins = ["undisturbed", "pytester"]
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:

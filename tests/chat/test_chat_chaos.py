@@ -6,6 +6,8 @@ from chat_helpers import server_process
 
 from chat.client.client import Mode
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 @pytest.mark.parametrize("mode", ["single", "standby", "redundant"])
 def test_chaos(mode: Mode) -> None:

@@ -26,6 +26,8 @@ from chat.protocol.errors import NotRegistered
 from chat.protocol.messages import Limits, Said, Welcome
 from chat.protocol.wire import encode
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 @pytest.mark.parametrize("mode", MODES)
 def test_contract(server: ServerProcess, clients: Clients, mode: Mode) -> None:

@@ -42,6 +42,8 @@ from chat.console.terminal import IDLE_S, Terminal
 from chat.net.loop import Loop
 from chat.net.tcpinfo import TcpInfo
 
+pytestmark = pytest.mark.realtime("chat")
+
 PRIVATE_ECHO = Echoed(1, "tell", 4, 0, 0, 1_500_000, 0, True, "primary", "ben", "hé!", "inbox", 1)
 #: An escape sequence that sets a foreground colour.
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3|9)[0-7]m")

@@ -11,6 +11,8 @@ from chat_helpers import Clients, RawClient, ServerProcess, finish_files, leave
 from chat.client.client import ChatClient
 from chat.client.events import FileFailed, FileOffered
 
+pytestmark = pytest.mark.realtime("chat")
+
 HELLO = hashlib.sha256(b"hello").hexdigest()
 
 

@@ -13,6 +13,8 @@ from chat.client.client import ChatClient, Mode
 from chat.client.events import FileDone, FileFailed, FileOffered, FileProgress, StartedAnew
 from chat.protocol.errors import FileError
 
+pytestmark = pytest.mark.realtime("chat")
+
 SIZE = 12_000_000
 HELLO = hashlib.sha256(b"hello").hexdigest()
 

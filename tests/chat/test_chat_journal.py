@@ -18,6 +18,8 @@ from chat.server.journal import TRIM_LINES, Journal, JournalError
 from chat.server.members import Connection
 from chat.server.rooms import Rooms
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_killed_server_is_gone_on_with(tmp_path: Path, clients: Clients, mode: Mode) -> None:

@@ -15,6 +15,8 @@ from chat.net.loop import Loop
 from chat.net.tcpinfo import TcpInfo
 from chat.net.transport import Arrival, Transport, reason_of
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:

@@ -10,6 +10,8 @@ from chat_helpers import RawClient, ServerProcess
 
 from chat.server.monitor import COLUMNS
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 def test_every_connection_is_recorded_at_its_end(tmp_path: Path) -> None:
     file = tmp_path / "tcp.csv"

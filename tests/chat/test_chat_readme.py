@@ -24,6 +24,7 @@ def server() -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.mark.realtime("chat")
 @pytest.mark.parametrize("dialogue", DIALOGUES)
 def test_replay(server: ServerProcess, dialogue: list[tuple[str, str, str]]) -> None:
     """An example of every message."""

@@ -20,6 +20,8 @@ from chat.client.events import (
 )
 from chat.protocol.errors import NotRegistered
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 @pytest.mark.parametrize("name", ["primary", "secondary"])
 @pytest.mark.parametrize("mode", ["standby", "redundant"])

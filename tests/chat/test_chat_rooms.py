@@ -263,6 +263,7 @@ def test_repr(hall: Hall) -> None:
 # Over sockets.
 
 
+@pytest.mark.realtime("chat")
 @pytest.mark.parametrize("mode", MODES)
 def test_rooms_outlive_broken_connections(server: ServerProcess, clients: Clients, mode: Mode) -> None:
     relay = Relay(clients.loop, server.address)
@@ -297,6 +298,7 @@ def test_rooms_outlive_broken_connections(server: ServerProcess, clients: Client
     relay.close()
 
 
+@pytest.mark.realtime("chat")
 def test_who_begins_anew_comes_back_to_its_rooms(server: ServerProcess, clients: Clients) -> None:
     with server_process() as first:
         ana = clients.join("ana", first.address)
@@ -313,6 +315,7 @@ def test_who_begins_anew_comes_back_to_its_rooms(server: ServerProcess, clients:
             leave(clients, ana)
 
 
+@pytest.mark.realtime("chat")
 def test_an_echo_that_is_dropped_leaves_nothing_pending(clients: Clients) -> None:
     """A lobby of two lines: who reads slowly misses its own echoes, and is told so."""
     server = ChatServer(clients.loop, "127.0.0.1", 0)
@@ -338,6 +341,7 @@ def test_an_echo_that_is_dropped_leaves_nothing_pending(clients: Clients) -> Non
     relay.close()
 
 
+@pytest.mark.realtime("chat")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_new_nickname_outlives_broken_connections(server: ServerProcess, clients: Clients, mode: Mode) -> None:
     relay = Relay(clients.loop, server.address)

@@ -18,6 +18,8 @@ from chat.protocol.fields import LOBBY
 from chat.server.outbox import FULL_BYTES
 from chat.server.server import ChatServer
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 def test_many_clients_see_everything_in_the_same_order(server: ServerProcess) -> None:
     """Logs: each line has one number, and followers get all of them."""

@@ -12,6 +12,8 @@ from chat.console.display import describe
 from chat.console.shelf import Shelf
 from chat.protocol.errors import FileError
 
+pytestmark = pytest.mark.realtime("chat")
+
 OUT = (1, True, "ben", "a\x1b.txt", 2_000_000, "ab" * 32)
 IN = (2, False, "ana", "b.txt", 12, "ab" * 32)
 

@@ -13,7 +13,7 @@ from loadtests.link.measure.probes import ProbeStream
 from loadtests.link.model.profile import Direction, GilbertElliott
 
 #: The first of these tests waits for the machine inside to start and to measure, about a minute.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.realtime("links")]
 
 Figures = dict[str, dict[str, float]]
 

@@ -18,6 +18,8 @@ from loadtests.link.lab import BackendName, Lab, open_lab
 from loadtests.link.measure.probes import PROBE_BYTES
 from loadtests.link.model.profile import PATHS, Change, Direction, GilbertElliott, LinkProfile
 
+pytestmark = pytest.mark.realtime("links")
+
 
 @pytest.fixture(params=["emulator", "netem"])
 def backend(request: pytest.FixtureRequest) -> BackendName:

@@ -35,6 +35,8 @@ from loadtests.link.measure.handshakes import Handshakes, judge, shake_hands
 from loadtests.link.model.profile import Direction, LinkProfile, Trace
 from loadtests.link.sandbox.namespaces import run_tool
 
+pytestmark = pytest.mark.realtime("links")
+
 SLOW = LinkProfile(name="slow", up=Direction(delay_s=0.03), down=Direction(delay_s=0.02))
 GUARDIAN = guardian.__name__.encode()
 PORT, OTHER_PORT = 5000, 5001

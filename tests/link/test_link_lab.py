@@ -25,6 +25,8 @@ from loadtests.link.linkfile import known_links, load_profile
 from loadtests.link.sandbox import laboratory, namespaces
 from loadtests.link.sandbox.laboratory import run_in_lab
 
+pytestmark = pytest.mark.realtime("links")
+
 CHATLAB = [sys.executable, "-m", "loadtests", "link"]
 LAN = {"primary": load_profile("lan")}
 

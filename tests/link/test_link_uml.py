@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from link_helpers import run_in_uml
 
+pytestmark = pytest.mark.realtime("links")
+
 
 @pytest.mark.timeout(400)
 def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from run_helpers import assert_finished, chatlab
 from loadtests.analysis.read import Run
 from loadtests.samples import SCHEMA_VERSION, TABLES
 
+pytestmark = pytest.mark.realtime("runs")
+
 ROOT = Path(__file__).parents[2]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")]
 

@@ -95,6 +95,7 @@ def rows_of(results: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.read_csv(directory.parent / "messages.csv"), json.loads(directory.read_text())
 
 
+@pytest.mark.realtime("runs")
 def test_a_master_and_two_workers_lose_nothing_and_count_nothing_twice(
     tmp_path: Path, room: tuple[Address, Listener]
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_master_and_two_workers_lose_nothing_and_count_nothing_twice(
     assert {"load-0", "load-1", "master"} <= set(pd.read_csv(results / "machine.csv")["process"])
 
 
+@pytest.mark.realtime("runs")
 def test_a_killed_worker_ends_the_run_which_says_who_and_how_many(
     tmp_path: Path, room: tuple[Address, Listener]
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_killed_worker_ends_the_run_which_says_who_and_how_many(
     assert len(heard - survivors - of_the_dead) <= missing
 
 
+@pytest.mark.realtime("runs")
 def test_plain_locust_on_several_processes_ends_as_locust_does(tmp_path: Path, room: tuple[Address, Listener]) -> None:
     server, listener = room
     port = free_port()
@@ -349,6 +352,7 @@ def test_clocks_of_different_machines_are_not_compared(tmp_path: Path) -> None:
     assert deliveries.loc[(USERS_PER_WORKER, 2), "received_s"] == pytest.approx(0.23)
 
 
+@pytest.mark.realtime("runs")
 @pytest.mark.parametrize(
     ("options", "message"),
     [

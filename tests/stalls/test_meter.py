@@ -12,6 +12,8 @@ import pytest
 
 from loadtests.stalls.meter import StallMeter
 
+pytestmark = pytest.mark.realtime("runs")
+
 #: Above the meter's priority.
 _PRIORITY = 50
 #: So long that nothing else that happens to a core can be taken for it.

@@ -1,0 +1,200 @@
+"""Tests that depend on real time, on machines that have other things to do: a plugin of pytest.
+
+`@pytest.mark.realtime("links")` says that a test depends on real time, and to which area it belongs. It fails only if
+it failed undisturbed: alone, and while `disturbance.py` found nothing. Otherwise it is run again, alone, with all its
+fixtures made anew; after three more times it is skipped, and the reason says what disturbed it. In CI (`CI` is set)
+there are as many tries as 20 minutes hold, and the session fails if in a whole area no test came to a verdict.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from disturbance import Moment, disturbance, present_moment
+
+from loadtests.stalls.meter import StallMeter
+
+TRIES = 4
+CI_TRIES_S = 20 * 60.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "realtime(area): depends on real time, fails only if it failed undisturbed")
+    config.pluginmanager.register(Undisturbed(config), "undisturbed tests")
+
+
+class Room:
+    """Where tests run: several workers side by side, or one of them alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        #: Seconds that all workers have spent alone.
+        self._spent = folder / "spent"
+
+    @contextlib.contextmanager
+    def beside_others(self) -> Iterator[None]:
+        with contextlib.ExitStack() as room:
+            with self._locked("turnstile", fcntl.LOCK_EX):  # nobody passes while one waits to be alone
+                room.enter_context(self._locked("room", fcntl.LOCK_SH))
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._locked("turnstile", fcntl.LOCK_EX), self._locked("room", fcntl.LOCK_EX):
+            begin_s = time.monotonic()
+            try:
+                yield
+            finally:
+                self._spent.write_text(str(self.spent_s + time.monotonic() - begin_s))
+
+    @property
+    def spent_s(self) -> float:
+        return float(self._spent.read_text()) if self._spent.exists() else 0.0
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, how: int) -> Iterator[None]:
+        with open(self._folder / name, "w") as file:
+            fcntl.flock(file, how)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # children that a test left hold the file too
+
+
+class Undisturbed:
+    """One session of pytest: a whole one, a worker's, or that of those who lead workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self._is_worker = workerinput is not None
+        self._folder = Path(workerinput["undisturbed"] if workerinput else tempfile.mkdtemp(prefix="undisturbed-"))
+        self._room = Room(self._folder)
+        self._is_ci = bool(os.environ.get("CI"))
+        self._meter: StallMeter | None = None
+        #: Which try of a test this is, 0 outside of tests; whether there will be another one.
+        self._try = 0
+        self._again = False
+        #: Since when nothing else of ours ran; None beside other workers.
+        self._alone_since: Moment | None = None
+        self._module: Path | None = None
+        self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["undisturbed"] = str(self._folder)
+
+    def pytest_unconfigure(self) -> None:
+        if self._meter is not None:
+            self._meter.__exit__(None, None, None)
+        if not self._is_worker:
+            shutil.rmtree(self._folder)
+
+    # Outermost: waiting for others takes none of the time-out.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
+        if self._try:
+            return (yield)
+        self._try = 1
+        try:
+            with self._room.beside_others():
+                if item.get_closest_marker("realtime") and not self._is_worker and item.path != self._module:
+                    # What a module's fixtures met counts for all of its tests.
+                    self._module, self._alone_since = item.path, self._watch()
+                done = yield
+            while self._again:
+                with self._room.alone():
+                    self._try, self._again = self._try + 1, False
+                    self._module, self._alone_since = item.path, self._watch()
+                    item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            return done
+        finally:
+            self._try, self._again = 0, False
+            if self._is_worker:
+                self._alone_since = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        marker = item.get_closest_marker("realtime")
+        if marker is None:
+            return report
+        (area,) = marker.args
+        report.realtime_area = area  # type: ignore[attr-defined]
+        if report.failed and (found := self._disturbance()):
+            report.disturbance = found  # type: ignore[attr-defined]
+            self._again = self._again or self._may_try_again()
+            report.outcome = "rerun" if self._again else "skipped"  # type: ignore[assignment]
+            if not self._again:
+                path, line, _ = item.location
+                report.longrepr = (path, (line or 0) + 1, f"failed {self._try} times, each time disturbed: {found}")
+        return report
+
+    # Before pytest's own: a module's fixture may be a run that was disturbed.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if self._again:
+            item.session._setupstate.teardown_exact(None)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if hasattr(report, "realtime_area"):
+            self._reports[report.nodeid].append(report)
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        return ("rerun", "R", "RERUN") if report.outcome == "rerun" else None
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._is_ci and not self._is_worker and self._areas_without_verdict():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        met = {node: found for node, reports in self._reports.items() if (found := _disturbances(reports))}
+        if met:
+            terminalreporter.write_sep("=", "tests that were disturbed")
+        for node, found in met.items():
+            ends = [report.outcome for report in self._reports[node] if report.outcome in ("failed", "skipped")]
+            outcome = ends[-1] if ends else "passed at last"
+            terminalreporter.write_line(f"{node}: {outcome}; {'; then '.join(found)}")
+        if self._is_ci:
+            for area in self._areas_without_verdict():
+                terminalreporter.write_line(f"ERROR: no test of the {area} came to a verdict", red=True)
+
+    def _areas_without_verdict(self) -> list[str]:
+        """Those of which tests were skipped for what disturbed them, and none passed or failed."""
+        skipped, judged = set(), set()
+        for report in itertools.chain.from_iterable(self._reports.values()):
+            if report.skipped and _disturbances([report]):
+                skipped.add(report.realtime_area)  # type: ignore[attr-defined]
+            elif report.failed or (report.passed and report.when == "call"):
+                judged.add(report.realtime_area)  # type: ignore[attr-defined]
+        return sorted(skipped - judged)
+
+    def _may_try_again(self) -> bool:
+        return self._room.spent_s < CI_TRIES_S if self._is_ci else self._try < TRIES
+
+    def _watch(self) -> Moment:
+        """The stall meter runs from the first time that it is needed."""
+        if self._meter is None:
+            self._meter = StallMeter().__enter__()
+        return present_moment()
+
+    def _disturbance(self) -> str | None:
+        if self._alone_since is None:
+            return "other tests ran beside it"
+        assert self._meter is not None
+        # In ordinary priority the meter is delayed by our own processes too.
+        stalls = self._meter.stalls() if self._meter.is_realtime else []
+        own = os.getppid() if self._is_worker else os.getpid()
+        return disturbance(self._alone_since, present_moment(), stalls, own)
+
+
+def _disturbances(reports: list[pytest.TestReport]) -> list[str]:
+    return [report.disturbance for report in reports if hasattr(report, "disturbance")]
