@@ -254,7 +254,7 @@ def test_a_batch_that_never_came_is_counted(tmp_path: Path) -> None:
     for ids in ([1], [2, 3], [4]):
         pair.send(*ids)
     pair.collector.is_ending = True
-    pair.recorder.add(ECHOED, 7, 4, 0, True, 0, 0, 0)
+    pair.recorder.add(ECHOED, 7, 4, 0, 0, True, 0, 0, 0)
     pair.send(5, final=True)
     first, _, third, last = pair.on_the_way
     pair.arrive(first, third, last | {"offsets": last["offsets"] | {ECHOED.name: 2 * ECHOED.packer.size}})
@@ -286,7 +286,7 @@ def test_of_a_dead_worker_of_another_machine_is_missing_what_others_have_heard(t
     pair.arrive()
     listener = Recorder(pair.folder, worker=1)
     for number in (1, 2, 3, 3):
-        listener.add(DELIVERED, USERS_PER_WORKER, 7, number, 0, 0, True, 0, 0)
+        listener.add(DELIVERED, USERS_PER_WORKER, 7, number, 0, 0, True, 0, 0, 0)
     listener.flush()
     pair.time.now_s += SILENCE_S + 1
     (loss,) = pair.collector.losses()
@@ -326,19 +326,19 @@ def test_clocks_of_different_machines_are_not_compared(tmp_path: Path) -> None:
     here.add_sent(0, 1, 0, 120, t0 + 100 * MS, t0 + 101 * MS)
     here.add_sent(0, 2, 0, 120, t0 + 200 * MS, t0 + 201 * MS)
     for number in (1, 2):
-        here.add(ECHOED, 0, number, 0, True, t0 + number * 100 * MS, t0 + (number * 100 + 50) * MS, t0)
-        here.add(DELIVERED, 1, 0, number, 0, 0, True, t0 + (number * 100 + 26) * MS, t0)
+        here.add(ECHOED, 0, number, t0 + number * 100 * MS, 0, True, t0 + (number * 100 + 50) * MS, t0, 0)
+        here.add(DELIVERED, 1, 0, number, 0, 0, True, t0 + (number * 100 + 26) * MS, t0, 0)
     here.flush()
     far_ns = 77_000_000_000_000_000
     start = here.start_facts | {"worker": 1, "host": "elsewhere", "clock": "another", "monotonic_ns": far_ns}
     (tmp_path / "worker-1.start").write_text(json.dumps(start))
     sent = SENT.packer.pack(USERS_PER_WORKER, 1, 0, 120, far_ns + 300 * MS, far_ns + 301 * MS)
     (tmp_path / "worker-1.sent").write_bytes(sent)
-    echoed = ECHOED.packer.pack(USERS_PER_WORKER, 1, 0, 1, far_ns + 300 * MS, far_ns + 340 * MS, far_ns + 341 * MS)
+    echoed = ECHOED.packer.pack(USERS_PER_WORKER, 1, far_ns + 300 * MS, 0, 1, far_ns + 340 * MS, far_ns + 341 * MS, 0)
     (tmp_path / "worker-1.echoed").write_bytes(echoed)
     # The second message of user 0, and that of user 100000, reached both machines.
     (tmp_path / "worker-1.delivered").write_bytes(
-        DELIVERED.packer.pack(USERS_PER_WORKER, 0, 2, 0, 0, 1, far_ns + 230 * MS, far_ns)
+        DELIVERED.packer.pack(USERS_PER_WORKER, 0, 2, 0, 0, 1, far_ns + 230 * MS, far_ns, 0)
     )
     tables = tables_of(tmp_path, trial=1, warmup_s=0, paths={})
     messages = tables["messages"].set_index(["user", "id"])
