@@ -6,17 +6,18 @@ Modes:
 - `standby`: a second connection is open and idle, and takes over when the first one breaks or falls silent.
 - `redundant`: every message goes out on both, everything comes in on both, the first copy wins.
 
-The two rules that make losing connections lose no message: a path that *carries* is given every pending message (all
-of them again when it begins to), and the server accepts each id once. When all connections are gone, new ones attach
-to the same session, which the server keeps for a while.
+The two rules that make losing connections lose no message: a connection that *carries* is given every pending message
+(all of them again when it begins to), and the server accepts each id once. When all connections are gone, new ones
+attach to the same session, which the server keeps for a while, or begin another one with a server that began anew; what
+is said until then waits.
 """
 
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
-from chat.client.connection import Path, PathStatus
+from chat.client.connection import Connection, ConnectionStatus
 from chat.client.events import (
     Closed,
     Event,
@@ -32,12 +33,12 @@ from chat.client.events import (
 )
 from chat.client.files.desk import FileDesk
 from chat.client.session import ClientSession
-from chat.client.speaker import Speaker
 from chat.net.loop import Loop, Timer
 from chat.net.tcpinfo import TcpInfo
 from chat.net.transport import Address, Arrival
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered
+from chat.protocol.errors import NotRegistered, TooMuchUnderWay
+from chat.protocol.fields import LOBBY
 
 __all__ = ["Address", "ChatClient", "Mode"]
 
@@ -47,11 +48,13 @@ Mode = Literal["single", "standby", "redundant"]
 LEAVE_S = 3.0
 #: How long to try to come back when all connections are gone.
 RETRY_S = 60.0
-#: About how much is handed to a path at once; the rest when the kernel has taken that.
+#: Most messages that are kept while there is no connection.
+MAX_WAITING = 1_000
+#: About how much is handed to a connection at once; the rest when the kernel has taken that.
 FEED_BYTES = 65_536
 
 
-class ChatClient(Speaker):
+class ChatClient:
     """Calls `on_event` from the loop; the last event is always :class:`chat.client.events.Closed`, exactly once.
 
     Args:
@@ -64,7 +67,8 @@ class ChatClient(Speaker):
             :meth:`reconnect`.
         congestion: TCP congestion control of both connections; the system's own if not given.
         randomness: varies the pauses before new attempts to connect.
-        retry_s: how long to try to come back when all connections are gone, before that is the end.
+        retry_s: how long to try to come back when all connections are gone, before that is the end; `math.inf`: until
+            :meth:`leave`. A server that says when it will be back is waited for that much longer.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class ChatClient(Speaker):
     ) -> None:
         self.mode: Mode = mode
         self.closed = False
+        #: Whether all connections are gone and new ones are tried.
+        self.away = False
         #: How often the second connection took over, and how often the session was gone on with after both were gone.
         self.takeovers = self.resumptions = 0
         #: Called with the name of the path and the kernel's last word on each connection just before it is freed.
@@ -92,8 +98,10 @@ class ChatClient(Speaker):
         #: Sends and receives files.
         self.files = FileDesk(loop, self, on_event)
         self._retry_s = retry_s
-        #: Runs while there is no connection at all.
+        #: Runs while we are away, unless that may last for ever.
         self._away_timer: Timer | None = None
+        #: When a server that went will be back, as it said (CLOCK_MONOTONIC, ns).
+        self._back_at_ns: int | None = None
         #: Why the session is over, once it is; its connections may still be closing.
         self._end_reason: str | None = None
         self._end_timer: Timer | None = None
@@ -101,16 +109,17 @@ class ChatClient(Speaker):
         addresses: list[tuple[PathName, Address]] = [("primary", primary)]
         if mode != "single":
             addresses.append(("secondary", secondary or primary))
-        self._paths = [
-            Path(loop, name, address, self, congestion=congestion, randomness=randomness) for name, address in addresses
+        self._connections = [
+            Connection(loop, name, address, self, congestion=congestion, randomness=randomness)
+            for name, address in addresses
         ]
-        #: Ids of which the server of the last session left it unknown whether they were accepted.
-        self._in_doubt: tuple[int, ...] = ()
+        #: The connections that the program knows to be down: further failures are no news.
+        self._known_down: set[PathName] = set()
         #: Where `hello` can still be tried.
-        self._untried = [*self._paths]
+        self._untried = [*self._connections]
 
     def __repr__(self) -> str:
-        return f"<ChatClient {self.mode}, {self._session!r}, {', '.join(map(repr, self._paths))}>"
+        return f"<ChatClient {self.mode}, {self._session!r}, {', '.join(map(repr, self._connections))}>"
 
     @property
     def nick(self) -> str:
@@ -119,7 +128,7 @@ class ChatClient(Speaker):
 
     @property
     def registered(self) -> bool:
-        """Whether messages can be sent; without any connection just now, they are sent when there is one again."""
+        """Whether messages can be said; without any connection just now, they wait until there is one again."""
         return self._session.registered and self._end_reason is None
 
     @property
@@ -128,19 +137,32 @@ class ChatClient(Speaker):
         return self._session.rooms
 
     @property
-    def away(self) -> bool:
-        """Whether all connections are gone and new ones are tried."""
-        return self._away_timer is not None
+    def limits(self) -> messages.Limits:
+        """What the server accepts."""
+        return self._session.limits
 
     @property
     def pending(self) -> int:
-        """How many messages were sent and neither echoed nor refused."""
+        """How many messages were said and neither echoed nor refused."""
         return self._session.pending
+
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for a connection."""
+        return self._session.waiting
 
     @property
     def duplicates(self) -> int:
         """How many lines came a second time, over the other connection, and were dropped."""
         return self._session.duplicates
+
+    def tcp_info(self) -> dict[PathName, TcpInfo]:
+        """What the kernel knows about each connection that is in use now, by the name of its path."""
+        return {status.name: status.info for status in self.connections() if status.info is not None}
+
+    def connections(self) -> list[ConnectionStatus]:
+        """Each connection that there is, or should be."""
+        return [connection.status() for connection in self._connections]
 
     # What the program asks for.
 
@@ -149,18 +171,77 @@ class ChatClient(Speaker):
 
         Host names are looked up here, once, which may block; numeric addresses are not.
         """
-        for path in self._paths:
-            path.look_up()
+        for connection in self._connections:
+            connection.look_up()
         self._untried.pop(0).open()
 
-    @property
-    def limits(self) -> messages.Limits:
-        """What the server accepts."""
-        return self._session.limits
+    def say(self, text: str, *, room: str = LOBBY, intended_ns: int | None = None) -> int:
+        """Send a message to everyone in a room and return its id.
 
-    def file_way(self) -> Path | None:
+        Args:
+            text: what to say.
+            room: where; we must be in it, or be about to: what is asked first is done first.
+            intended_ns: when it was meant to be sent (CLOCK_MONOTONIC); now, if not given.
+
+        Raises:
+            NotRegistered: there is no session.
+            TooMuchUnderWay: too many messages wait for their echo, or for a connection.
+        """
+        now_ns = self._time_to_speak_ns()
+        number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns, room)
+        self._feed_all()
+        return number
+
+    def tell(self, nick: str, text: str, *, intended_ns: int | None = None) -> int:
+        """Send a message to one nickname; otherwise like :meth:`say`."""
+        now_ns = self._time_to_speak_ns()
+        number = self._session.tell(nick, text, now_ns if intended_ns is None else intended_ns, now_ns)
+        self._feed_all()
+        return number
+
+    def rename(self, nick: str) -> int:
+        """Ask for another nickname; an event `Renamed` or a refusal follows. Raises as :meth:`say`.
+
+        The session keeps its former names, so that nobody else can take them.
+        """
+        return self.request(lambda number: messages.Nick(nick, number))
+
+    def join(self, room: str) -> int:
+        """Join a room; an event `Entered` or a refusal with this id follows. Raises as :meth:`say`.
+
+        It outlives broken connections, and a new session too: we ask to be let in again.
+        """
+        number = self._session.join(room, self._time_to_speak_ns())
+        self._feed_all()
+        return number
+
+    def leave_room(self, room: str) -> int:
+        """Leave a room; an event `Departed` or a refusal follows. Otherwise like :meth:`join`."""
+        number = self._session.leave(room, self._time_to_speak_ns())
+        self._feed_all()
+        return number
+
+    def request(self, message_of: Callable[[int], messages.Message]) -> int:
+        """Send a message, made of its id, that the inbox answers; otherwise like :meth:`say`."""
+        number = self._session.request(message_of, self._time_to_speak_ns())
+        self._feed_all()
+        return number
+
+    def who(self, room: str = LOBBY) -> None:
+        """Ask who is in a room; a :class:`chat.client.events.Present` event answers.
+
+        Raises:
+            NotRegistered: there is no session, or no connection to it just now.
+        """
+        self._ask(messages.Who(room))
+
+    def list_rooms(self) -> None:
+        """Ask which rooms there are; a :class:`chat.client.events.RoomList` event answers. Raises as :meth:`who`."""
+        self._ask(messages.ListRooms())
+
+    def file_connection(self) -> Connection | None:
         """The connection that files take: the last one that is up."""
-        return next((path for path in reversed(self._paths) if path.up), None)
+        return next((connection for connection in reversed(self._connections) if connection.is_up), None)
 
     def reconnect(self) -> None:
         """Break all connections; the session goes on over new ones.
@@ -168,220 +249,249 @@ class ChatClient(Speaker):
         Raises:
             NotRegistered: there is no session.
         """
-        self._speak()
-        for path in self._paths:
-            if path.up:
-                path.drop("It was to be opened again.")
+        self._time_to_speak_ns()
+        for connection in self._connections:
+            if connection.is_up:
+                connection.drop("Closed by /reconnect.")
 
     def leave(self) -> None:
         """Say bye on every connection; the end comes when the server has closed them, or does not in time."""
         if self._end_reason is None:
-            for path in self._paths:
-                if path.up:
-                    path.ask(messages.Bye())
+            for connection in self._connections:
+                if connection.is_up:
+                    connection.ask(messages.Bye())
                 else:
-                    path.close()
+                    connection.close()
             self._end_when_closed("left")
 
     def close(self) -> None:
         """Free everything now; whether the server hears the `bye` is not waited for."""
         if self._end_reason is None:
             self._end_reason = "closed"
-            for path in self._paths:
-                if path.up:
-                    path.ask(messages.Bye())
+            for connection in self._connections:
+                if connection.is_up:
+                    connection.ask(messages.Bye())
         self._end()
 
-    def tcp_info(self) -> dict[PathName, TcpInfo]:
-        """What the kernel knows about each connection that is in use now, by the name of its path."""
-        return {status.name: status.info for status in self.connections() if status.info is not None}
+    # What the connections tell us.
 
-    def connections(self) -> list[PathStatus]:
-        """Each connection that there is, or should be."""
-        return [path.status() for path in self._paths]
-
-    # What the paths tell us.
-
-    def path_open(self, path: Path) -> None:
-        """Connected: `hello` on the first path, `attach` on the other."""
-        if self._session.registered:
-            self._attach(path, follow=self.mode == "redundant" or not self._carried())
+    def on_connected(self, connection: Connection) -> None:
+        """`hello` if the server knows no session of ours, otherwise `attach`."""
+        if self._session.token:
+            self._attach(connection, follow=self.mode == "redundant" or not self._is_followed())
         else:
-            path.write(self._session.hello())
+            connection.greet(self._session.hello())
 
-    def path_message(self, path: Path, message: messages.Down, arrival: Arrival, exact: bool, end_byte: int) -> None:
-        """One message came in on this path."""
+    def on_welcome(self, connection: Connection, message: messages.Welcome) -> None:
+        """A session begins: the first, or another one with a server that does not know the last one any more."""
+        rooms = self._session.rooms[1:]
+        goes_on = self._session.welcome(message)
+        if goes_on:
+            self._attach(connection, follow=True)
+        else:
+            self._session.following.add(connection.name)
+        self._session.rejoin(rooms, self._loop.now_ns())
+        self._feed(connection)
+        if self.away:
+            self._end_being_away()
+            self._on_event(StartedAnew(message.nick, self._session.in_doubt, missed=not goes_on))
+            self._tell_all(self._session.give_up(rooms=not goes_on))
+        else:
+            self._on_event(Registered(message.nick))
+        self._tell_up(connection)
+        for other in self._connections:
+            if other is not connection and self._end_reason is None:
+                other.open()
+
+    def on_attached(self, connection: Connection, message: messages.Attached, is_new: bool) -> None:
+        """A connection belongs to the session now, or follows the logs from where it asked to."""
+        if connection.carries:
+            self._session.following.add(connection.name)
+            self._feed(connection)
+        elif not self._is_followed():
+            # The connection that this one was to stand by for broke while this one was being let in.
+            self._attach(connection, follow=True)
+        if is_new:
+            if self.away:
+                self._end_being_away()
+                self.resumptions += 1
+                self._on_event(Resumed(connection.name))
+            self._tell_up(connection)
+        self._tell_all(self._session.member(message.cursors, message.id))
+
+    def on_message(
+        self, connection: Connection, message: messages.Down, arrival: Arrival, exact: bool, end_byte: int
+    ) -> None:
+        """Any other message came in."""
         match message:
-            case messages.Welcome():
-                self._welcome(path, message)
-            case messages.Attached():
-                self._attached(path, message)
-            case messages.Bye(reason):
+            case messages.Bye():
                 if self._end_reason is None:
-                    self._end_when_closed(reason)
+                    self._on_bye(connection, message)
             case messages.FileChunk() | messages.FileCredit():
                 self.files.flow(message, arrival.seen_ns)
             case _:
                 for event in self._session.receive(
-                    message, path.name, arrival.received_ns, arrival.seen_ns, exact, end_byte
+                    message, connection.name, arrival.received_ns, arrival.seen_ns, exact, end_byte
                 ):
                     if isinstance(event, FileNews):
                         self.files.news(event.line, event.own)
                     elif not isinstance(event, Refused) or not self.files.refused(event):
                         self._on_event(event)
-                if isinstance(message, messages.Refused) and not path.up:
-                    self._not_let_in(path, message)
-        if path.carries and self._session.wants_to_ask:
-            path.write(self._session.ask())
+                if isinstance(message, messages.Refused) and not connection.is_up:
+                    self._not_let_in(connection, message)
+        if self._session.wants_to_ask and connection.carries:
+            connection.write(self._session.ask())
 
-    def path_writable(self, path: Path) -> None:
-        """The path can take more."""
-        self._feed(path)
+    def on_writable(self, connection: Connection) -> None:
+        """The connection can take more."""
+        self._feed(connection)
         self.files.on_writable()
 
-    def path_ending(self, path: Path, info: TcpInfo | None) -> None:
-        """The path's connection is about to be closed."""
+    def on_ending(self, connection: Connection, info: TcpInfo | None) -> None:
+        """The connection is about to be closed."""
         if info is not None:
-            self.on_end(path.name, info)
+            self.on_end(connection.name, info)
 
-    def has_spare(self, path: Path) -> bool:
+    def has_reserve(self, connection: Connection) -> bool:
         """Whether a standby connection is ready to take over from this one."""
-        return self.mode == "standby" and path.follows and any(other.up for other in self._paths if other is not path)
+        others = (other for other in self._connections if other is not connection)
+        return self.mode == "standby" and connection.follows and any(other.is_up for other in others)
 
-    def path_down(self, path: Path, reason: str) -> None:
+    def on_down(self, connection: Connection, reason: str) -> None:
         """The connection is gone; go on over the other one if there is one."""
-        self.files.ways_changed()
+        self.files.connections_changed()
         if self._end_reason is not None:
-            if not self._open_paths():
+            if not self._has_sockets():
                 self._end()
-        elif self._session.registered:
-            self._go_on_without(path, reason)
+        elif self._session.token:
+            self._go_on_without(connection, reason)
         elif self.away:
             # Said hello in vain; try the other way, if there is one.
-            self._paths[self._paths.index(path) - 1].open_later()
+            self._connections[self._connections.index(connection) - 1].open_later(self._absence_s())
         elif self._untried:
             self._untried.pop(0).open()
         else:
             self._end_reason = reason
             self._end()
 
-    # How paths come into use.
+    # How connections come into use.
 
-    def _welcome(self, path: Path, message: messages.Welcome) -> None:
-        rooms = self._session.rooms[1:]
-        can_go_on = self._session.welcome(message)
-        path.accepted()
-        path.follows = path.carries = True
-        if can_go_on:
-            self._attach(path, follow=True)
-        else:
-            self._session.following.add(path.name)
-        for room in rooms:
-            self.join(room)
-        if self.away:
-            self._back()
-            self._on_event(StartedAnew(message.nick, self._in_doubt, missed=not can_go_on))
-        else:
-            self._on_event(Registered(message.nick))
-        self._on_event(PathUp(path.name))
-        self.files.ways_changed()
-        for other in self._paths:
-            if other is not path and self._end_reason is None:
-                other.open()
+    def _attach(self, connection: Connection, *, follow: bool) -> None:
+        connection.attach(self._session.attach(follow), follow=follow)
 
-    def _attach(self, path: Path, *, follow: bool) -> None:
-        path.follows = follow
-        path.write(self._session.attach(follow))
+    def _tell_up(self, connection: Connection) -> None:
+        self._known_down.discard(connection.name)
+        self._on_event(PathUp(connection.name))
+        self.files.connections_changed()
 
-    def _attached(self, path: Path, message: messages.Attached) -> None:
-        is_new = not path.up
-        path.accepted()
-        if path.follows:
-            self._session.following.add(path.name)
-            path.carries = True
-            path.given_id = 0
-            self._feed(path)
-        elif not self._carried():
-            # The path that this one was to stand by for broke while this one was being let in.
-            self._attach(path, follow=True)
-        if is_new:
-            if self.away:
-                self._back()
-                self.resumptions += 1
-                self._on_event(Resumed(path.name))
-            self._on_event(PathUp(path.name))
-            self.files.ways_changed()
-        for event in self._session.member(message.cursors, message.id):
-            self._on_event(event)
-
-    def _not_let_in(self, path: Path, refusal: messages.Refused) -> None:
+    def _not_let_in(self, connection: Connection, refusal: messages.Refused) -> None:
         if refusal.code != "bad_token":
             # The nickname cannot be had, or not again.
             self._end_reason = self._end_reason or refusal.reason
             self._end()
-        elif self._session.registered:
+        elif self._session.token:
             # The session is over: it was kept for us no longer, or the server has restarted.
-            self._in_doubt = self._session.forget()
-            self.files.fail_all("The session is over; offer the file again, and it goes on from what has arrived.")
-            for other in self._paths:
-                if other is not path:
+            for other in self._connections:
+                if other is not connection:
                     other.close()
-            path.write(self._session.hello())
+            self._session.forget()
+            self._be_away(refusal.reason)
+            self.files.fail_all("The session is over; offer the file again, and it goes on from what has arrived.")
+            connection.greet(self._session.hello())
 
-    # How paths go out of use.
+    # How connections go out of use.
 
-    def _go_on_without(self, path: Path, reason: str) -> None:
-        path.open_later()
-        ask_again = self._session.stop_following(path.name)
-        for other in self._paths:
-            if other.up and (not other.follows or other.name in ask_again):
-                self.takeovers += not other.follows
-                self._attach(other, follow=True)
-        if not path.reported_down:
-            path.reported_down = True
-            self._on_event(PathDown(path.name, reason))
-        if not self.away and not any(other.up for other in self._paths):
-            self._away_timer = self._loop.call_later(self._retry_s, lambda: self._give_up(reason))
-            self._on_event(Reconnecting(reason))
+    def _on_bye(self, connection: Connection, message: messages.Bye) -> None:
+        """The server ends the session; or it goes and means to come back, and so do we."""
+        if message.back_in_s is None:
+            self._end_when_closed(message.reason)
+            return
+        if message.id is not None:
+            self._session.ends_after(message.id)
+        self._back_at_ns = self._loop.now_ns() + int(message.back_in_s * 1e9)
+        connection.drop(message.reason)
 
-    def _back(self) -> None:
-        assert self._away_timer is not None
-        self._away_timer.cancel()
-        self._away_timer = None
+    def _go_on_without(self, connection: Connection, reason: str) -> None:
+        connection.open_later(self._absence_s())
+        ask_again = self._session.stop_following(connection.name)
+        if self._back_at_ns is None:
+            for other in self._connections:
+                if other.is_up and (not other.follows or other.name in ask_again):
+                    self.takeovers += not other.follows
+                    self._attach(other, follow=True)
+        if connection.name not in self._known_down:
+            self._known_down.add(connection.name)
+            self._on_event(PathDown(connection.name, reason))
+        if not any(other.is_up for other in self._connections):
+            self._be_away(reason)
+
+    def _absence_s(self) -> float:
+        """For how long there is no server, as it said itself."""
+        return 0.0 if self._back_at_ns is None else max(0.0, (self._back_at_ns - self._loop.now_ns()) / 1e9)
+
+    def _be_away(self, reason: str) -> None:
+        if self.away:
+            return
+        self.away = True
+        absence_s = self._absence_s()
+        if self._retry_s < float("inf"):
+            self._away_timer = self._loop.call_later(self._retry_s + absence_s, lambda: self._give_up(reason))
+        self._on_event(Reconnecting(reason, None if self._back_at_ns is None else absence_s))
+
+    def _end_being_away(self) -> None:
+        self.away = False
+        self._back_at_ns = None
+        if self._away_timer is not None:
+            self._away_timer.cancel()
+            self._away_timer = None
 
     def _give_up(self, reason: str) -> None:
         self._end_reason = f"{reason} Nothing could be reached again for {self._retry_s:g} s."
         self._end()
 
-    def _carried(self) -> bool:
-        """Whether some path carries messages, or is about to."""
-        return any(path.follows for path in self._paths)
+    def _is_followed(self) -> bool:
+        """Whether some connection brings the logs, or is about to."""
+        return any(connection.follows for connection in self._connections)
 
-    def _open_paths(self) -> list[Path]:
-        return [path for path in self._paths if path.transport is not None]
+    def _has_sockets(self) -> bool:
+        return any(connection.transport is not None for connection in self._connections)
 
     # How messages go out, and how it ends.
 
-    def _speak(self) -> int:
+    def _time_to_speak_ns(self) -> int:
         if not self.registered:
             raise NotRegistered("There is no session: not welcomed yet, or over.")
+        if self.away and self.waiting >= MAX_WAITING:
+            raise TooMuchUnderWay(f"{self.waiting} messages wait for a connection; no more are kept.")
         return self._loop.now_ns()
 
-    def _feed_all(self) -> None:
-        for path in self._paths:
-            self._feed(path)
+    def _ask(self, question: messages.Message) -> None:
+        self._time_to_speak_ns()
+        # On one connection only: an answer that comes from no log cannot be recognised as a second copy.
+        connection = next((connection for connection in self._connections if connection.is_up), None)
+        if connection is None:
+            raise NotRegistered("There is no connection just now; new ones are tried.")
+        connection.ask(question)
 
-    def _feed(self, path: Path) -> None:
-        """Hand the path what is pending and was not handed to it, as long as the kernel takes it."""
-        while path.carries and not path.backlog:
-            lines, path.given_id = self._session.unanswered(path.given_id, FEED_BYTES)
+    def _feed_all(self) -> None:
+        for connection in self._connections:
+            self._feed(connection)
+
+    def _feed(self, connection: Connection) -> None:
+        """Hand the connection what is pending and was not handed to it, as long as the kernel takes it."""
+        while connection.carries and not connection.backlog:
+            lines, connection.given_id = self._session.unanswered(connection.given_id, FEED_BYTES)
             if not lines:
                 return
-            path.write(lines)
+            connection.write(lines)
+
+    def _tell_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._on_event(event)
 
     def _end_when_closed(self, reason: str) -> None:
         self._end_reason = reason
-        self._end_timer = self._loop.call_later(LEAVE_S if self._open_paths() else 0, self._end)
+        self._end_timer = self._loop.call_later(LEAVE_S if self._has_sockets() else 0, self._end)
 
     def _end(self) -> None:
         if self.closed:
@@ -390,7 +500,9 @@ class ChatClient(Speaker):
         for timer in (self._end_timer, self._away_timer):
             if timer is not None:
                 timer.cancel()
-        for path in self._paths:
-            path.close()
+        for connection in self._connections:
+            connection.close()
         self.files.fail_all("The chat is over.")
-        self._on_event(Closed(self._end_reason or "", self._session.lost))
+        lost = self._session.lost
+        self._tell_all(self._session.give_up(rooms=True, waiting=True))
+        self._on_event(Closed(self._end_reason or "", lost))

@@ -63,6 +63,21 @@ class EchoMissed(_Event, frozen=True):
     id: int
 
 
+class NotSent(_Event, frozen=True):
+    """A message of our own will not come back: the session in which it was said is over, or everything is.
+
+    Each message that was said is told of by one of `Echoed`, `EchoMissed`, `Refused` and this.
+    """
+
+    id: int
+    kind: Kind
+    to: str | None
+    text: str
+    log: str
+    #: True: it was not accepted, nobody has seen it. False: perhaps it was, just before the server went.
+    is_certain: bool
+
+
 class EchoedAgain(_Event, frozen=True):
     """Another copy of an echo came: when, beside the first, tells what a second connection is worth.
 
@@ -185,10 +200,12 @@ class PathDown(_Event, frozen=True):
 
 
 class Reconnecting(_Event, frozen=True):
-    """All connections are gone. New ones are tried; what is said in the meantime is sent then."""
+    """All connections are gone. New ones are tried; what is said in the meantime waits, and is sent then."""
 
     #: A sentence.
     reason: str
+    #: In how many seconds the server said that it would be back, if it did.
+    back_in_s: float | None = None
 
 
 class Resumed(_Event, frozen=True):
@@ -201,10 +218,11 @@ class StartedAnew(_Event, frozen=True):
     """After :class:`Reconnecting`: the server knows the session no longer, so that another one has begun."""
 
     nick: str
-    #: Messages that were under way: it is unknown whether they were accepted. In the order they were sent.
+    #: Messages that were under way: it is unknown whether they were accepted. In the order they were sent. What waited
+    #: for a connection is not among them: it is sent now.
     in_doubt: tuple[int, ...]
     #: Whether what was said in the meantime is missed. If not, it follows, and with it the echo of those messages in
-    #: doubt that were accepted.
+    #: doubt that were accepted; of the others `NotSent` tells.
     missed: bool = True
 
 
@@ -282,6 +300,7 @@ Event = (
     Registered
     | Echoed
     | EchoMissed
+    | NotSent
     | EchoedAgain
     | Received
     | ReceivedAgain

@@ -1,4 +1,4 @@
-"""ClientSession: what was sent and not seen back, what was seen already, and what that means to the program.
+"""ClientSession: what is waiting or under way, what was seen already, and what that means to the program.
 
 It turns messages from either connection into events, once: for each log it keeps the highest sequence number seen and
 drops the rest, so the first copy wins and the second connection costs the program nothing.
@@ -18,6 +18,7 @@ from chat.client.events import (
     FileNews,
     Gap,
     Kind,
+    NotSent,
     PathName,
     PeerJoined,
     PeerLeft,
@@ -29,14 +30,15 @@ from chat.client.events import (
     RoomList,
 )
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, TooMuchUnderWay
+from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
 from chat.protocol.fields import INBOX, LOBBY, Cursors
 from chat.protocol.wire import encode
 
 #: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
 #: again on a new connection, would be refused although it had been accepted.
 MAX_UNDER_WAY = 4_000
-
+#: Most names of our own that are remembered: a server remembers eight.
+_MAX_NAMES = 64
 
 #: Messages that come from a log.
 _Logged = (
@@ -51,8 +53,9 @@ _Logged = (
 
 
 class _Pending(NamedTuple):
-    """A message on its way."""
+    """A message on its way, or waiting for a connection."""
 
+    message: messages.Message
     line: bytes
     intended_ns: int
     sent_ns: int
@@ -69,7 +72,9 @@ class ClientSession:
     def __init__(self, nick: str, key: str = "") -> None:
         #: As asked for; once registered, as the server writes it.
         self.nick = nick
+        #: Whether there has been a session: from then on messages are taken, and kept while there is none.
         self.registered = False
+        #: What connections attach with; empty while the server knows no session of ours.
         self.token = ""
         self.limits = messages.Limits()
         #: For each log, the highest sequence number seen.
@@ -81,17 +86,27 @@ class ClientSession:
         #: Those among them, and the logs, of which lines are passed over for now: see :meth:`_passes_over`.
         self._passed_over: set[tuple[PathName, str]] = set()
         #: All the names that we have had in this session: nobody else is called like that.
-        self._names = {nick}
+        self._names: dict[str, None] = {nick: None}
         self._key = key
         self._last_id = 0
         self._pending: dict[int, _Pending] = {}
+        #: The last message that any connection of this session was given; what comes after it is waiting.
+        self._given_id = 0
+        #: The last message that the server has accepted, if it said so when it went.
+        self._accepted_id: int | None = None
         #: Echoes may have been missed: the server is to be asked; and how often it was and has not answered yet.
         self.wants_to_ask = False
         self._asked = 0
         #: Its last answer, as long as we have not come so far ourselves.
         self._settled: messages.Settled | None = None
-        #: Those that were under way when the last session ended: perhaps their echo comes yet.
+        #: What was said in earlier sessions and may have been accepted: perhaps its echo comes yet.
         self._doubted: dict[int, _Pending] = {}
+        #: What we were called, or had asked to be called, when we said it.
+        self._doubt_names: set[str] = set()
+        #: Logs of which lines were missed since, so that echoes may have been among them.
+        self._missed_since: set[str] = set()
+        #: Ids of the requests to be let into rooms again, which the program has not made.
+        self._rejoins: set[int] = set()
         #: The server's name for its logs, and the cursors in rooms that we want to go on from.
         self._history = ""
         self._earlier: Cursors = {}
@@ -109,9 +124,19 @@ class ClientSession:
         return len(self._pending)
 
     @property
+    def waiting(self) -> int:
+        """How many of them no connection has been given yet."""
+        return min(len(self._pending), self._last_id - self._given_id)
+
+    @property
     def lost(self) -> tuple[int, ...]:
-        """Their ids, in the order they were sent."""
-        return tuple(self._pending)
+        """The ids of all that may not have been accepted, in the order they were sent."""
+        return (*self._doubted, *self._pending)
+
+    @property
+    def in_doubt(self) -> tuple[int, ...]:
+        """The ids of those among them that an earlier session was given: perhaps they were accepted."""
+        return tuple(self._doubted)
 
     @property
     def rooms(self) -> list[str]:
@@ -179,6 +204,8 @@ class ClientSession:
                 break
             lines.append(pending.line)
             last_id = number
+        if last_id > self._given_id:
+            self._given_id = last_id
         return b"".join(lines), last_id
 
     def _next_id(self) -> int:
@@ -195,7 +222,7 @@ class ClientSession:
         return self._send(message.id, message, sent_ns, sent_ns)
 
     def _send(self, number: int, message: messages.Message, intended_ns: int, sent_ns: int) -> int:
-        self._pending[number] = _Pending(encode(message), intended_ns, sent_ns)
+        self._pending[number] = _Pending(message, encode(message), intended_ns, sent_ns)
         return number
 
     # What we receive.
@@ -204,30 +231,92 @@ class ClientSession:
         """The session begins; return whether what we missed since the last one can be had, from our cursors on.
 
         Then we keep these: whoever brought the message is to be asked to attach again.
+
+        Raises:
+            PeerError: it does not say where the lobby and the inbox begin.
         """
+        if not message.cursors.keys() >= {LOBBY, INBOX}:
+            raise PeerError("its welcome lacks the lobby or the inbox")
         old_cursors = self.cursors
         goes_on = self._history == message.history != ""
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
-        self._names = {message.nick}
+        self._names = {message.nick: None}
         self.cursors = dict(message.cursors)
         self._last_change = 0
         self._history = message.history
         self._earlier = old_cursors if goes_on else {}
         if goes_on:
             self.cursors[LOBBY] = min(old_cursors[LOBBY], self.cursors[LOBBY])
-        else:
-            self._doubted.clear()
+            self.wants_to_ask = bool(self._doubted)
         self.registered = True
         return goes_on
 
-    def forget(self) -> tuple[int, ...]:
-        """The server does not know the session any more; return the ids of which it is unknown what became of them."""
-        self.registered = False
-        in_doubt = self.lost
-        self._doubted, self._pending = self._pending, {}
-        self._changes.clear()
+    def rejoin(self, rooms: Sequence[str], sent_ns: int) -> None:
+        """Ask to be let into these rooms again, in a new session, ahead of what waits to be said in them."""
+        # Ids rise, and those below the first that waits are free, since the new session has seen none.
+        first_id = next(iter(self._pending), self._last_id + 1) - len(rooms)
+        if not self._pending or first_id < 1:
+            first_id = self._last_id + 1
+        joins = {
+            number: _Pending(
+                join := messages.Join(room, number, self._earlier.pop(room, None)), encode(join), sent_ns, sent_ns
+            )
+            for number, room in enumerate(rooms, first_id)
+        }
+        self._rejoins |= joins.keys()
+        self._changes = sorted([*self._changes, *joins])
+        self._pending = dict(sorted([*self._pending.items(), *joins.items()]))
+        self._last_id = max([self._last_id, *joins])
+
+    def ends_after(self, accepted_id: int) -> None:
+        """The server goes, and has granted or refused every message up to this id, and none above it."""
+        self._accepted_id = accepted_id
+
+    def forget(self) -> None:
+        """The server does not know the session any more.
+
+        What was said and not given to it waits for the next session. What was given to it, and not answered, is in
+        doubt; other requests are made again, except those about files, which have ended with the session.
+        """
+        self.token = ""
+        given_id = self._given_id if self._accepted_id is None else self._accepted_id
+        pending, self._pending = self._pending, {}
+        self._doubt_names = {*self._names} | (self._doubt_names if self._doubted else set())
+        for number, each in pending.items():
+            match each.message:
+                case messages.Say() | messages.Tell() if number <= given_id:
+                    self._doubted[number] = each
+                case messages.FileOffer() | messages.FileAccept() | messages.FileEnd():
+                    pass
+                case messages.Join(room, cursor=int(cursor)):
+                    self.cursors[room] = cursor  # a room of ours again, from where we were
+                case messages.Nick(nick):
+                    self._doubt_names.add(nick)
+                    self._pending[number] = each
+                case _:
+                    self._pending[number] = each
+        self._given_id, self._accepted_id = given_id, None
+        self._changes = [number for number in self._changes if number in self._pending]
+        self._rejoins.clear()
+        self._missed_since.clear()
         self.wants_to_ask, self._asked, self._settled = False, 0, None
-        return in_doubt
+
+    def give_up(self, *, rooms: bool, waiting: bool = False) -> list[NotSent]:
+        """Give up messages in doubt whose echo cannot come any more.
+
+        Args:
+            rooms: those in rooms too; private ones never come again, since an inbox ends with its session.
+            waiting: this is the end: give up what is under way or waiting too.
+        """
+        given_up = [n for n, each in self._doubted.items() if rooms or isinstance(each.message, messages.Tell)]
+        events = [_not_sent(number, self._doubted.pop(number), is_certain=False) for number in given_up]
+        if waiting:
+            events += [
+                _not_sent(number, each, is_certain=number > self._given_id)
+                for number, each in self._pending.items()
+                if isinstance(each.message, messages.Say | messages.Tell)
+            ]
+        return events
 
     def member(self, cursors: Cursors, number: int) -> list[Event]:
         """We are in these rooms now, as all our `join` and `leave` up to this id would have it.
@@ -282,6 +371,8 @@ class ClientSession:
             case messages.Member(cursors, number):
                 return self.member(cursors, number)
             case messages.Settled():
+                if LOBBY not in message.cursors:
+                    raise PeerError("its settled lacks the lobby")
                 self._asked = max(0, self._asked - 1)
                 self._settled = message
                 return self._settle()
@@ -311,6 +402,8 @@ class ClientSession:
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
         events = [Gap(message.log, missed), news] if missed else [news]
+        if missed and self._doubted:
+            self._missed_since.add(message.log)
         self.wants_to_ask |= missed > 0 and bool(self._pending)
         return [*events, *self._settle()] if self._settled is not None else events
 
@@ -320,14 +413,28 @@ class ClientSession:
         if settled is None or any(self.cursors.get(log, seq) < seq for log, seq in settled.cursors.items()):
             return []
         self._settled = None
-        self._names.add(settled.nick)
+        self._add_name(settled.nick)
         if self.cursors[LOBBY] == settled.cursors[LOBBY]:  # otherwise we may know better by now
             self.nick = settled.nick
         missed = [number for number in self._pending if number <= settled.id]
         for number in missed:
             del self._pending[number]
         changes, self._changes = self._changes, [number for number in self._changes if number > settled.id]
-        return [EchoMissed(number) for number in missed if number not in changes]
+        missed_echoes = [EchoMissed(number) for number in missed if number not in changes]
+        return [*missed_echoes, *self._resolve_doubts(settled)]
+
+    def _resolve_doubts(self, settled: messages.Settled) -> list[NotSent]:
+        """In a session that goes on from the logs of an earlier one: what has not come by now was never accepted."""
+        if not self._doubted:
+            return []
+        if settled.id < max(self._rejoins, default=0):
+            self.wants_to_ask = True  # the rooms are not open yet, in which it may come
+            return []
+        doubted, self._doubted = self._doubted, {}
+        return [
+            _not_sent(number, each, is_certain=_room_of(each) in settled.cursors.keys() - self._missed_since)
+            for number, each in doubted.items()
+        ]
 
     def _passes_over(self, path: PathName, log: str) -> bool:
         """Whether to drop what comes after a gap, because the other connection may bring it, and the missing lines too.
@@ -353,9 +460,12 @@ class ClientSession:
             case messages.Left():
                 return PeerLeft(message.nick, message.reason, message.log)
             case messages.Refused():
-                if message.id is not None:
-                    self._pending.pop(message.id, None)
-                return Refused(message.id, message.code, message.reason)
+                number = message.id
+                if number is not None:
+                    self._pending.pop(number, None)
+                    if number in self._rejoins:
+                        number = None  # none that the program knows
+                return Refused(number, message.code, message.reason)
             case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
                 own = message.from_ in self._names and message.id is not None
                 return FileNews(message, own and self._pending.pop(message.id or 0, None) is not None)
@@ -363,8 +473,11 @@ class ClientSession:
         to = message.to if isinstance(message, messages.Told) else None
         number, text, log, seq = message.id, message.text, message.log, message.seq
         pending = None
-        if number is not None and message.from_ in self._names:
-            pending = self._pending.pop(number, None) or self._no_longer_doubted(message, number)
+        if number is not None:
+            if self._doubted:
+                pending = self._no_longer_doubted(message, number)
+            if pending is None and message.from_ in self._names:
+                pending = self._pending.pop(number, None)
         if number is None or pending is None:
             return Received(
                 kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path, end_byte
@@ -389,17 +502,37 @@ class ClientSession:
     def _no_longer_doubted(self, message: messages.Said | messages.Told, number: int) -> _Pending | None:
         """What we said in an earlier session, if this is it: somebody else may have had our name in between."""
         pending = self._doubted.get(number)
-        room = message.log if message.log != LOBBY else LOBBY  # the very object is what the encoder leaves out
-        if pending is None or pending.line != encode(messages.Say(message.text, number, room)):
+        if pending is None or message.from_ not in self._doubt_names or _room_of(pending) != message.log:
             return None
-        return self._doubted.pop(number)
+        return self._doubted.pop(number) if _text_of(pending) == message.text else None
 
     def _renamed(self, message: messages.Renamed) -> Event:
         own = message.nick in self._names
         if own:
-            self._names.add(message.to)
+            self._add_name(message.to)
             if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
                 self.nick = message.to
                 if message.id is not None:
                     self._pending.pop(message.id, None)
         return Renamed(message.nick, message.to, message.log, own)
+
+    def _add_name(self, nick: str) -> None:
+        self._names[nick] = None
+        if len(self._names) > _MAX_NAMES:
+            del self._names[next(iter(self._names))]
+
+
+def _room_of(pending: _Pending) -> str:
+    return pending.message.room if isinstance(pending.message, messages.Say) else INBOX
+
+
+def _text_of(pending: _Pending) -> str:
+    return pending.message.text if isinstance(pending.message, messages.Say | messages.Tell) else ""
+
+
+def _not_sent(number: int, pending: _Pending, *, is_certain: bool) -> NotSent:
+    message = pending.message
+    if isinstance(message, messages.Say):
+        return NotSent(number, "say", None, message.text, message.room, is_certain)
+    assert isinstance(message, messages.Tell)
+    return NotSent(number, "tell", message.to, message.text, INBOX, is_certain)

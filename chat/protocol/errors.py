@@ -2,6 +2,7 @@
 
 - :exc:`ChatError`: base of all; its text is one sentence for a person
     - :exc:`Refusal`: the peer asked for something the rules do not allow; `code` is for programs
+    - :exc:`PeerError`: the peer said what cannot be; the connection cannot go on
     - :exc:`NotRegistered`: our own program speaks before the server has welcomed it, or after the end
     - :exc:`TooMuchUnderWay`: our own program speaks faster than it is heard
     - :exc:`FileError`: a file cannot be read, stored, or is not what it was said to be
@@ -23,6 +24,10 @@ class Refusal(ChatError):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+class PeerError(ChatError):
+    """The peer's fault: a message that is well-formed and cannot be true, or was not asked for."""
 
 
 class NotRegistered(ChatError):

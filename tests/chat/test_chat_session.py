@@ -7,6 +7,7 @@ from chat.client.events import (
     EchoedAgain,
     Event,
     Gap,
+    NotSent,
     PathName,
     PeerJoined,
     PeerLeft,
@@ -17,7 +18,7 @@ from chat.client.events import (
 )
 from chat.client.session import MAX_UNDER_WAY, ClientSession
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, TooMuchUnderWay
+from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
 from chat.protocol.messages import Down
 
 
@@ -133,9 +134,80 @@ def test_unanswered_messages_can_be_sent_again(session: ClientSession) -> None:
     assert session.unanswered(1, 1) == (lines[3], 3)
     assert session.unanswered(4, 1000) == (b"", 4)
     assert session.lost == (1, 3, 4)
-    assert session.forget() == (1, 3, 4)
-    assert not session.registered
-    assert session.unanswered(0, 1000) == (b"", 0)
+
+
+def test_what_no_connection_was_given_waits_for_the_next_session(session: ClientSession) -> None:
+    session.join("tea", 0)
+    session.unanswered(0, 1000)
+    session.member({"tea": 3}, 1)
+    session.say("given", 0, 0)
+    session.tell("ben", "given too", 0, 0)
+    session.unanswered(0, 1000)
+    session.say("waits", 0, 0, "tea")
+    assert session.waiting == 1
+    session.forget()
+    assert session.token == ""
+    assert (session.in_doubt, session.pending, session.waiting) == ((2, 3), 1, 1)
+    session.say("later", 0, 0)
+    rooms = session.rooms[1:]
+    assert not session.welcome(messages.Welcome("Ana", "new", {"lobby": 1, "inbox": 0}, messages.Limits()))
+    session.rejoin(rooms, 0)
+    assert session.give_up(rooms=True) == [
+        NotSent(2, "say", None, "given", "lobby", False),
+        NotSent(3, "tell", "ben", "given too", "inbox", False),
+    ]
+    assert session.unanswered(0, 1000)[0].splitlines() == [
+        b'{"type":"join","room":"tea","id":3}',
+        b'{"type":"say","text":"waits","id":4,"room":"tea"}',
+        b'{"type":"say","text":"later","id":5}',
+    ]
+    assert receive(session, messages.Refused("too_many_rooms", "No.", 3, "inbox", 1)) == [
+        Refused(None, "too_many_rooms", "No.")
+    ], "the program has not asked to join"
+
+
+def test_what_a_server_says_that_it_has_not_accepted_waits_too(session: ClientSession) -> None:
+    for text in "abc":
+        session.say(text, 0, 0)
+    session.request(lambda number: messages.FileEnd(1, "done", id=number), 0)
+    session.unanswered(0, 1000)
+    session.ends_after(1)
+    session.forget()
+    assert session.in_doubt == (1,)
+    assert session.unanswered(0, 1000)[0] == (
+        b'{"type":"say","text":"b","id":2}\n{"type":"say","text":"c","id":3}\n'
+    ), "and what is about a file has ended with the session"
+
+
+def test_doubts_are_resolved_where_the_logs_go_on() -> None:
+    """A journal: the lines that were accepted come again; those that do not were not accepted."""
+    session = ClientSession("ana", "key")
+    session.welcome(messages.Welcome("ana", "a", {"lobby": 4, "inbox": 0}, messages.Limits(), "history"))
+    for text in ("hé", "lost"):
+        session.say(text, 0, 0)
+    session.unanswered(0, 1000)
+    session.forget()
+    assert session.welcome(messages.Welcome("ana", "b", {"lobby": 6, "inbox": 0}, messages.Limits(), "history"))
+    session.following.add("primary")
+    assert session.give_up(rooms=False) == []
+    assert session.wants_to_ask
+    session.ask()
+    assert receive(session, messages.Settled(0, "ana", {"lobby": 6, "inbox": 0})) == []
+    assert kinds(receive(session, said(5, "ana", 1))) == ["Echoed"]
+    assert receive(session, messages.Joined("lobby", 6, "ana"))[1:] == [NotSent(2, "say", None, "lost", "lobby", True)]
+
+
+def test_a_welcome_without_a_lobby_is_no_welcome() -> None:
+    with pytest.raises(PeerError, match="lacks the lobby"):
+        ClientSession("ana").welcome(messages.Welcome("ana", "t", {"inbox": 0}, messages.Limits()))
+
+
+def test_own_names_are_not_collected_without_end(session: ClientSession) -> None:
+    names = [f"ana{number}" for number in range(1_000)]
+    for seq, (old, new) in enumerate(zip(["Ana", *names], names, strict=False), 5):
+        receive(session, messages.Renamed("lobby", seq, old, new))
+    assert session.nick == names[-1]
+    assert len(session._names) < 100
 
 
 def test_no_more_under_way_than_the_server_can_tell_apart(session: ClientSession) -> None:

@@ -7,11 +7,11 @@ connection goes, both sides go on from the last confirmed byte over the next.
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Protocol
 
 from chat.client import events
-from chat.client.connection import Path
+from chat.client.connection import Connection
 from chat.client.files.downloads import Part, Source
 from chat.client.files.states import Incoming
 from chat.client.files.transfers import File, Received, Sent
@@ -51,7 +51,7 @@ class Host(Protocol):
     def request(self, message_of: Callable[[int], messages.Message]) -> int:
         """Send this message, made of its id, as surely as talk; return the id."""
 
-    def file_way(self) -> Path | None:
+    def file_connection(self) -> Connection | None:
         """The connection that files take just now."""
 
 
@@ -80,7 +80,7 @@ class FileDesk:
 
     # What the program asks for.
 
-    def send(self, nick: str, path: str | FilePath) -> int:
+    def send(self, nick: str, path: str | Path) -> int:
         """Offer a file to somebody, and send it if they accept; return its number.
 
         Its checksum is part of the offer, so that the other side can go on with what it has of it. It is made in
@@ -89,12 +89,12 @@ class FileDesk:
         Raises:
             FileError: it cannot be read.
         """
-        file = Sent(self._next_id(), nick, Source(FilePath(path)), self._host.limits.file_window_bytes)
+        file = Sent(self._next_id(), nick, Source(Path(path)), self._host.limits.file_window_bytes)
         self._files[file.id] = file
         self._later(file, 0, partial(self._hash_source, file))
         return file.id
 
-    def accept(self, number: int, folder: str | FilePath) -> None:
+    def accept(self, number: int, folder: str | Path) -> None:
         """Receive a file that was offered, into this folder.
 
         Raises:
@@ -103,7 +103,7 @@ class FileDesk:
         file = self._files.get(number)
         if not isinstance(file, Received) or file.part is not None:
             raise FileError(f"There is no offer {number}.")
-        file.part = Part(FilePath(folder), file.sha256, file.size)
+        file.part = Part(Path(folder), file.sha256, file.size)
         self._later(file, 0, partial(self._hash_part, file))
 
     def cancel(self, number: int, reason: str = "") -> None:
@@ -154,18 +154,18 @@ class FileDesk:
             self._progress(file)
             self._pump(file)
 
-    def ways_changed(self) -> None:
+    def connections_changed(self) -> None:
         """A connection came or went."""
-        way = self._host.file_way()
-        transport = way.transport if way is not None else None
+        connection = self._host.file_connection()
+        transport = connection.transport if connection is not None else None
         if transport is self._transport:
             return
         self._transport = transport
         for file in [*self._files.values()]:
             if isinstance(file, Sent):
                 self._go_on(file)
-            elif isinstance(file, Received) and file.flow is not None and way is not None:
-                way.pass_on(file.flow.begin())
+            elif isinstance(file, Received) and file.flow is not None and connection is not None:
+                connection.pass_on(file.flow.begin())
 
     def on_writable(self) -> None:
         """A connection can take more."""
@@ -206,14 +206,16 @@ class FileDesk:
             self._go_on(file)
 
     def _pump(self, file: Sent) -> None:
-        way = self._host.file_way()
-        while way is not None and not way.backlog and (piece := file.flow.next_piece(self._loop.now_ns())):
+        connection = self._host.file_connection()
+        while (
+            connection is not None and not connection.backlog and (piece := file.flow.next_piece(self._loop.now_ns()))
+        ):
             try:
                 data = file.source.read(*piece)
             except FileError as error:
                 self._fail(file, "failed", str(error))
                 return
-            way.pass_on(FileChunk(file.file, piece[0], data))
+            connection.pass_on(FileChunk(file.file, piece[0], data))
 
     # The receiver's side.
 
@@ -237,9 +239,9 @@ class FileDesk:
         except FileError as error:
             self._fail(file, "failed", str(error))
             return
-        way = self._host.file_way()
-        if credit is not None and way is not None:
-            way.pass_on(credit)
+        connection = self._host.file_connection()
+        if credit is not None and connection is not None:
+            connection.pass_on(credit)
         if data:
             self._progress(file)
         self._finish_if_complete(file)
@@ -280,8 +282,8 @@ class FileDesk:
         if isinstance(file, Received) and file.part is not None:
             file.flow = Incoming(file.file, file.size, file.part.have)
             file.kept_bytes = file.part.have
-            if (way := self._host.file_way()) is not None:
-                way.pass_on(file.flow.begin())
+            if (connection := self._host.file_connection()) is not None:
+                connection.pass_on(file.flow.begin())
             self._finish_if_complete(file)
         elif isinstance(file, Sent):
             self._loop.call_later(BEGIN_S, partial(self._begin, file))

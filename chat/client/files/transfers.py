@@ -1,6 +1,6 @@
 """A transfer as either side knows it: what is known of the file, its state, and what it holds open."""
 
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from chat.client import events
@@ -67,7 +67,7 @@ class Received(File):
     flow: Incoming | None = None
     kept_bytes = 0
     #: Where it landed.
-    path: FilePath | None = None
+    path: Path | None = None
 
     @property
     def done_bytes(self) -> int:
