@@ -13,6 +13,7 @@ from chat import arguments
 from chat.client.client import Mode
 from chat.client.recorder import Recorder
 from chat.console.console import DOWNLOADS, Console
+from chat.console.display import visible
 from chat.console.pipe import Pipe
 from chat.console.terminal import Terminal
 from chat.net.loop import Loop
@@ -97,5 +98,5 @@ def _open(path: str) -> TextIO:
 
 
 def _complain(sentence: str) -> int:
-    print(f"chat-client: {sentence}", file=sys.stderr)
+    print(f"chat-client: {visible(sentence)}", file=sys.stderr)
     return 1
