@@ -111,7 +111,7 @@ def _engine(environment: Environment) -> Engine:
         # The host may be changed in the web UI until a user starts.
         return _address(environment.host), _address(options.secondary) if options.secondary else None
 
-    document = Document("the scenario", options.load["scenario"], {(): "the scenario"})
+    document = Document("the scenario", options.load["scenario"], {(): "the scenario"}, "scenario")
     is_worker = isinstance(runner, WorkerRunner)
     return Engine(
         decode(document)[0],

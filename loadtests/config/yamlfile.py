@@ -37,15 +37,17 @@ def dotted(path: KeyPath) -> str:
 
 @dataclass(frozen=True)
 class Document:
-    """The plain tree (dict, list, str) of a YAML file, and where each of its keys was said."""
+    """The plain tree (dict, list, str) of a YAML file, and where each of its keys is."""
 
     name: str
     data: Any
     origins: dict[KeyPath, str]
+    #: What it is called in results.
+    title: str
 
     @classmethod
     def read(cls, path: Path) -> "Document":
-        """Raises ConfigError: the file is missing, unreadable, or not YAML."""
+        """Raises ConfigError: the file is missing, unreadable, empty, or not YAML."""
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
@@ -54,13 +56,19 @@ class Document:
             text = data.decode()
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from None
-        return cls.parse(text, str(path))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from None
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{path}:{line}: cannot be read: this line is not UTF-8 text") from None
+        document = cls.parse(text, str(path))
+        if not text.strip() or document.data == {}:
+            raise ConfigError(f"{path}: the file is empty")
+        return document
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Document":
-        """Raises ConfigError: the text is not YAML, says a key twice, is nested too deeply or means too much."""
+        """Raises ConfigError: the text is not YAML, has a key twice, is nested too deeply or means too much."""
         try:
             root = yaml.compose(text, Loader=yaml.BaseLoader)
         except RecursionError:
@@ -72,7 +80,7 @@ class Document:
             raise ConfigError(f"{name}: not valid YAML: {error}") from None
         origins: dict[KeyPath, str] = {(): name}
         data = {} if root is None else _plain(root, (), name, origins)
-        return cls(name, data, origins)
+        return cls(name, data, origins, Path(name).stem)
 
     def replaced(self, key: str, value: Any, origin: str) -> "Document":
         """A copy in which the dotted `key` has `value`, said by `origin` (an option, or another key).
@@ -193,7 +201,7 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
         for key_node, value_node in node.value:
             key, where = str(key_node.value), f"{name}:{key_node.start_mark.line + 1}"
             if key in mapping:
-                raise ConfigError(f"{where}: {dotted((*path, key))}: this key is said twice")
+                raise ConfigError(f"{where}: {dotted((*path, key))}: duplicate key")
             origins[(*path, key)] = where
             mapping[key] = _plain(value_node, (*path, key), name, origins)
         return mapping

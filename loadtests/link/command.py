@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
     Raises HarnessError: the profile is wrong, or the link cannot be built.
     """
     if arguments.command is None and not arguments.calibrate:
-        raise HarnessError("nothing to run behind the link: say -- COMMAND, or --calibrate")
+        raise HarnessError("nothing to run behind the link: give -- COMMAND, or --calibrate")
     profile = load_profile(arguments.profile)
     if arguments.interface is None and arguments.to is None:
         return run_in_lab(lambda: _run(arguments, profile))

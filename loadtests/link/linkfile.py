@@ -1,6 +1,7 @@
 """The YAML of a link: a file in `scenarios/links/`, or a block inside a scenario, decoded into a LinkProfile."""
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from loadtests.config.yamlfile import Document, KeyPath
 from loadtests.data import LINKS
 from loadtests.errors import ConfigError
 from loadtests.link.model import timeline
-from loadtests.link.model.profile import Direction, LinkProfile
+from loadtests.link.model.profile import PATHS, Direction, LinkProfile
 from loadtests.link.model.vocabulary import WAYS, LinkBlock
 
 
@@ -23,7 +24,7 @@ def load_profile(link: str | Path) -> LinkProfile:
     Raises ConfigError: no such link, or the file is wrong.
     """
     name = str(link)
-    if isinstance(link, Path) or "/" in name or name.endswith((".yaml", ".yml")):
+    if isinstance(link, Path) or _is_file(name):
         path = Path(link)
     else:
         path = LINKS / f"{name}.yaml"
@@ -31,7 +32,30 @@ def load_profile(link: str | Path) -> LinkProfile:
             close = difflib.get_close_matches(name, known_links(), n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"unknown link {name!r}; {hint}known: {', '.join(known_links())}; or the path of a file")
-    return _profile(Document.read(path), (), path.stem)
+    return _profile(anchored(Document.read(path), path.parent), (), path.stem)
+
+
+def anchored(document: Document, folder: Path) -> Document:
+    """The document with the files that it names (links and traces) taken from `folder`, where they are relative."""
+    return replace(document, data=_anchored(document.data, folder, ""))
+
+
+def _anchored(value: Any, folder: Path, key: str) -> Any:
+    """`key`: the nearest one above that is not a path or a direction, as `link` in `link: {primary: FILE}`."""
+    if isinstance(value, dict):
+        return {
+            name: _anchored(each, folder, key if name in (*PATHS, *WAYS) else name.removesuffix(".trace") or name)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_anchored(each, folder, key) for each in value]
+    is_file = key == "trace" or (key.partition(".")[0] == "link" and _is_file(value))
+    return str((folder / value).absolute()) if is_file else value
+
+
+def _is_file(link: str) -> bool:
+    """Whether a link is given by its file, not by its name."""
+    return "/" in link or link.endswith((".yaml", ".yml"))
 
 
 def profile_at(document: Document, path: KeyPath) -> LinkProfile:
@@ -59,9 +83,9 @@ def _at(document: Document, path: KeyPath) -> Any:
 
 #: Keys of other tools that mean something else here, or nothing good anywhere.
 _REFUSED = {
-    "latency": "ambiguous: say rtt (there and back) or delay (one way)",
-    "limit": "netem's limit counts delayed packets too; say queue, which does not",
-    "correlation": "netem's correlation does not do what it says; for bursts say loss: {gilbert_elliott: …}",
+    "latency": "ambiguous: give rtt (there and back) or delay (one way)",
+    "limit": "netem's limit counts delayed packets too; use queue, which does not",
+    "correlation": "netem's correlation does not do what it says; for bursts use loss: {gilbert_elliott: …}",
     "slot": "not offered: netem's slots follow no seed; a trace says when the link can send",
 }
 
@@ -77,7 +101,7 @@ def _profile(document: Document, path: KeyPath, name: str) -> LinkProfile:
             raise document.error(place, "not together with rtt: rtt is there and back, delay is one way")
     if not _said(document, path, "rate") and not _said(document, path, "trace"):
         for place in _said(document, path, "queue"):
-            raise document.error(place, "a queue forms only in front of a rate: say rate too")
+            raise document.error(place, "a queue forms only in front of a rate: give a rate too")
     changes = timeline.changes({way: block.way(way) for way in WAYS}, block.timeline)
     if block.cycle is not None and block.cycle <= changes[-1].at_s:
         raise document.error(
@@ -107,7 +131,7 @@ def _contradiction(direction: Direction) -> tuple[str, str] | None:
         values_ms = f"{direction.jitter_s * 1e3:g} ms is more than {direction.delay_s * 1e3:g} ms"
         return "jitter", f"must not exceed the one-way delay: {values_ms}"
     if direction.reorder and not direction.delay_s:
-        return "reorder", "packets overtake by skipping the delay: say delay or rtt too"
+        return "reorder", "packets overtake by skipping the delay: give delay or rtt too"
     if direction.trace and direction.rate_bps:
         return "trace", "not together with rate: a trace is the rate"
     return None

@@ -90,7 +90,7 @@ class RunDirectory:
             load_options: Locust's own, about its processes.
         """
         now = datetime.now(UTC)
-        path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{Path(document.name).stem}")
+        path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{document.title}")
         path.mkdir(parents=True)
         labels: dict[str, list[str]] = {}
         for key, values in document.data.get("vary", {}).items():
@@ -142,7 +142,8 @@ class RunDirectory:
     @property
     def document(self) -> Document:
         """The scenario as it was run."""
-        return Document(str(self.path / "run.json"), self.info["scenario"], {(): str(self.path / "run.json")})
+        file = str(self.path / "run.json")
+        return Document(file, self.info["scenario"], {(): file}, Path(self.info["scenario_file"]).stem)
 
     def unfinished(self, trials: list[Trial]) -> list[Trial]:
         """Those that have not been run to their end."""

@@ -15,6 +15,8 @@ from loadtests.scenario.scenario import Scenario, decode, label, load_of
 class Trial(msgspec.Struct, frozen=True):
     """One run of one variant, with everything that it needs."""
 
+    #: What the scenario is called.
+    title: str
     #: Place in the order of running, from 1.
     number: int
     #: From 1; each repetition runs every variant once.
@@ -30,8 +32,8 @@ class Trial(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """`satellite redundant`: the values that set this variant apart."""
-        return " ".join(self.variant.values()) or "baseline"
+        """`satellite redundant`: the values that set this variant apart; if nothing is varied, the scenario's title."""
+        return " ".join(self.variant.values()) or self.title
 
 
 def plan(document: Document) -> list[Trial]:
@@ -51,7 +53,7 @@ def plan(document: Document) -> list[Trial]:
         for labels, variant, scenario, links in block:
             seed = scenario.seed * 10_000 + repetition
             load = load_of(variant) | {"seed": str(seed)}
-            trials.append(Trial(len(trials) + 1, repetition, labels, seed, scenario, links, load))
+            trials.append(Trial(document.title, len(trials) + 1, repetition, labels, seed, scenario, links, load))
     return trials
 
 

@@ -8,16 +8,20 @@ import msgspec
 
 from chat.server.rooms import MAX_ROOMS
 from loadtests.config.units import ByteCount, PerSecond, Ratio, Seconds
-from loadtests.config.yamlfile import Document
+from loadtests.config.yamlfile import Document, KeyPath
 from loadtests.data import SCENARIOS
 from loadtests.errors import ConfigError
-from loadtests.link.linkfile import load_profile, profile_at
+from loadtests.link.linkfile import anchored, load_profile, profile_at
 from loadtests.link.model.profile import PATHS, LinkProfile
-from loadtests.scenario.thresholds import Threshold
+from loadtests.samples import USERS_PER_WORKER
+from loadtests.scenario.thresholds import Threshold, contradiction
 
 DEFAULT_LINK = "lan"
 UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser", "FileUser"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+#: As many as one load process numbers.
+UserCount = Annotated[int, msgspec.Meta(ge=1, le=USERS_PER_WORKER)]
+Repetitions = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 #: As many as a server opens.
 RoomCount = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROOMS)]
 
@@ -68,7 +72,7 @@ class Files(msgspec.Struct, frozen=True):
 class Stage(msgspec.Struct, frozen=True):
     """One step of the load shape: this many users for this long."""
 
-    users: Count
+    users: UserCount
     duration: Seconds
     #: Users that are started (or stopped) per second until `users` is reached; all at once by default.
     spawn_rate: PerSecond = PerSecond(1000)
@@ -113,7 +117,7 @@ class Scenario(msgspec.Struct, frozen=True):
     #: TCP's congestion control at both ends; machines differ in their default, which would make results differ too.
     congestion: Literal["cubic", "reno", "bbr"] = "cubic"
     #: User class → number of users of that class.
-    users: dict[str, Count] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
+    users: dict[str, UserCount] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
     messages: Messages = msgspec.field(default_factory=Messages)
     files: Files = msgspec.field(default_factory=Files)
     #: Users are spread over so many rooms in turn and speak to everyone in their own; with one, all are in the lobby.
@@ -122,7 +126,7 @@ class Scenario(msgspec.Struct, frozen=True):
     stages: list[Stage] = msgspec.field(default_factory=list)
     #: The first part of each trial, which statistics leave out.
     warmup: Seconds = Seconds(2)
-    repetitions: Count = 1
+    repetitions: Repetitions = 1
     #: Everything random (order of trials, schedules, link effects) follows from it.
     seed: int = 1
     #: Dotted key → values; each combination is one variant.
@@ -138,6 +142,8 @@ class Scenario(msgspec.Struct, frozen=True):
             for key, wanted in threshold.where.items():
                 if wanted not in [label(value) for value in self.vary.get(key, ())]:
                     raise ValueError(f"threshold {threshold.text!r}: no variant has {key}={wanted}")
+        if found := contradiction(self.thresholds):
+            raise ValueError(f"thresholds {found[0].text!r} and {found[1].text!r} contradict each other")
         if self.warmup >= self.duration_s:
             raise ValueError(f"warmup ({self.warmup:g} s) must be shorter than the stages ({self.duration_s:g} s)")
 
@@ -168,7 +174,7 @@ def read_document(scenario: str) -> Document:
             known = ", ".join(sorted(file.stem for file in SCENARIOS.glob("*.yaml")))
             raise ConfigError(f"{scenario}: no such scenario; allowed: the path of a file, or one of: {known}")
         path = named
-    return Document.read(path)
+    return anchored(Document.read(path), path.parent)
 
 
 def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
@@ -180,7 +186,16 @@ def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
         except msgspec.ValidationError:
             allowed = ", ".join(get_args(UserClass))
             raise document.error(("users", name), f"unknown user class; allowed: {allowed}") from None
-    return scenario, _links(document, scenario)
+    links = _links(document, scenario)
+    for path, link in links.items():
+        late_s = [change.at_s for change in link.timeline if change.at_s >= scenario.duration_s]
+        place: KeyPath = ("link", path) if ("link", path, "timeline") in document.origins else ("link",)
+        if late_s and (*place, "timeline") in document.origins:
+            raise document.error(
+                (*place, "timeline"),
+                f"nothing happens at {late_s[0]:g} s: the load ends after {scenario.duration_s:g} s",
+            )
+    return scenario, links
 
 
 def load_of(document: Document) -> dict[str, Any]:
@@ -194,7 +209,9 @@ def _links(document: Document, scenario: Scenario) -> dict[str, LinkProfile]:
         if "link" not in document.data:
             return {}
         if isinstance(scenario.link, dict) and set(PATHS) & set(scenario.link):
-            raise document.error(("link",), "there is one way to a server elsewhere: say one link, or leave out server")
+            raise document.error(
+                ("link",), "there is one way to a server elsewhere: give one link, or leave out server"
+            )
         return {"primary": profile_at(document, ("link",))}
     if "link" not in document.data:
         return dict.fromkeys(scenario.paths, load_profile(DEFAULT_LINK))

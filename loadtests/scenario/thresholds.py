@@ -1,5 +1,6 @@
 """`response_time_ms.p99 < 500`: what a run must keep, checked on each variant's row of the summary."""
 
+import itertools
 import operator
 import re
 from collections.abc import Callable
@@ -64,6 +65,22 @@ class Threshold:
     def is_kept_by(self, measured: float) -> bool:
         """A value that is missing (NaN: nothing was answered) keeps no limit."""
         return _COMPARISONS[self.sign](measured, self.limit)
+
+
+def contradiction(thresholds: list[Threshold]) -> tuple[Threshold, Threshold] | None:
+    """Two thresholds that no value could keep both, for a variant that both may be for."""
+    for one, other in itertools.combinations(thresholds, 2):
+        clash = any(one.where[key] != other.where[key] for key in one.where.keys() & other.where.keys())
+        if one.column != other.column or clash:
+            continue
+        # Which values are kept changes only at the limits: these, and what is below, between and above, are all cases.
+        low, high = sorted((one.limit, other.limit))
+        if not any(
+            one.is_kept_by(value) and other.is_kept_by(value)
+            for value in (low - 1, low, (low + high) / 2, high, high + 1)
+        ):
+            return one, other
+    return None
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_ping_through_a_satellite() -> None:
     ("arguments", "sentence"),
     [
         (["losy-wifi", "--", "true"], "chatlab: unknown link 'losy-wifi'; did you mean 'lossy-wifi'? known: 2g, "),
-        (["lan"], "chatlab: nothing to run behind the link: say -- COMMAND, or --calibrate"),
+        (["lan"], "chatlab: nothing to run behind the link: give -- COMMAND, or --calibrate"),
         (["lan", "--", "no-such-command"], "chatlab: no-such-command: No such file or directory"),
         (["lan", "--serve", "no-such-server", "--", "true"], "chatlab: no-such-server: No such file or directory"),
     ],

@@ -71,8 +71,8 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("latency: 20ms", "test.yaml:1: latency: ambiguous: say rtt (there and back) or delay (one way)"),
-        ("rate: 1mbit\nup:\n  latency: 1ms", "test.yaml:3: up.latency: ambiguous: say rtt"),
+        ("latency: 20ms", "test.yaml:1: latency: ambiguous: give rtt (there and back) or delay (one way)"),
+        ("rate: 1mbit\nup:\n  latency: 1ms", "test.yaml:3: up.latency: ambiguous: give rtt"),
         (
             "rtt: 40ms\ndelay: 20ms",
             "test.yaml:2: delay: not together with rtt: rtt is there and back, delay is one way",
@@ -84,9 +84,9 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
         ("loss: 120%", "test.yaml:1: loss: expected a percentage from 0% to 100%"),
         ("loss: 2% 25%", "test.yaml:1: loss: one percentage only, got '2% 25%': netem's correlation makes"),
         ("{rtt: 1s, duplicate: 2% 25%}", "test.yaml:1: duplicate: one percentage only"),
-        ("limit: 1000", "test.yaml:1: limit: netem's limit counts delayed packets too; say queue"),
+        ("limit: 1000", "test.yaml:1: limit: netem's limit counts delayed packets too; use queue"),
         ("up: {correlation: 25%}", "test.yaml:1: up.correlation: netem's correlation does not do what it says"),
-        ("reorder: 1%", "test.yaml:1: reorder: packets overtake by skipping the delay: say delay or rtt too"),
+        ("reorder: 1%", "test.yaml:1: reorder: packets overtake by skipping the delay: give delay or rtt too"),
         (
             "{rtt: 4ms, jitter: {size: 1ms, distribution: bell}}",
             "jitter.distribution: expected one of: uniform",
@@ -108,7 +108,7 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
         ("rate: 5mbps", "test.yaml:1: rate: expected a rate with a unit"),
         ("rate: 5mbit\nqueue: 3", "test.yaml:2: queue: expected a time with a unit"),
         ("rate: 5mbit\nqueue: many", "or a number of packets such as 50packets; got 'many'"),
-        ("rtt: 40ms\nqueue: 100ms", "test.yaml:2: queue: a queue forms only in front of a rate: say rate too"),
+        ("rtt: 40ms\nqueue: 100ms", "test.yaml:2: queue: a queue forms only in front of a rate: give a rate too"),
         (
             "delay: 20ms\nup: {jitter: 30ms}",
             "test.yaml:2: up.jitter: must not exceed the one-way delay: 30 ms is more than 20 ms",

@@ -65,7 +65,7 @@ class Outer(msgspec.Struct):
         ("loss: {arrival: 2}", "f.yaml:1: loss.arrival: expected one of"),
         ("loss: [1]", "f.yaml:1: loss: not expected here"),
         ("inner: [", "f.yaml:1: not valid YAML"),
-        ("inner: {}\ninner: {}", "f.yaml:2: inner: this key is said twice"),
+        ("inner: {}\ninner: {}", "f.yaml:2: inner: duplicate key"),
         ("just text", "f.yaml: expected a mapping with keys from"),
     ],
 )

@@ -58,7 +58,7 @@ class Share(Ratio):
         if isinstance(value, str) and len(value.split()) > 1:
             raise ValueError(
                 f"one percentage only, got {value!r}: netem's correlation makes a small loss almost none at all; "
-                "for bursts say {gilbert_elliott: {p: 1%, r: 25%}}"
+                "for bursts use {gilbert_elliott: {p: 1%, r: 25%}}"
             )
         return super().from_yaml(value)
 
@@ -110,13 +110,13 @@ class Rate(BitsPerSecond):
     def from_yaml(cls, value: Any) -> Self:
         rate = super().from_yaml(value)
         if not rate:
-            raise ValueError("must be more than 0; leave it out for an unlimited link, or say outage")
+            raise ValueError("must be more than 0; leave it out for an unlimited link, or use outage")
         return rate
 
 
 @dataclass(frozen=True)
 class TraceFile:
-    """A file in mahimahi's format, relative to the working directory."""
+    """A file in mahimahi's format, relative to the file that names it."""
 
     trace: Trace
 
@@ -196,11 +196,13 @@ class Entry(BothWays):
 
     def __post_init__(self) -> None:
         if self.at < 0:
-            raise ValueError("say when: at")
+            raise ValueError("the key at is missing: when it happens")
         for name in ("up", "down"):
             block = self.way(name)
             if block.trace is not None or isinstance(block.jitter, JitterBlock):
-                raise ValueError("a trace, a distribution and keep_order hold for the whole time: say them outside")
+                raise ValueError(
+                    "a trace, a distribution and keep_order hold for the whole time: put them outside the timeline"
+                )
             if self.ramp and block.outage is not None:
                 raise ValueError("an outage comes at once: no ramp")
             if self.ramp and isinstance(block.loss, BurstyLoss):
