@@ -14,7 +14,9 @@ from loadtests.errors import ExitCode, HarnessError
 #: second to load.
 COMMANDS = {
     "run": ("loadtests.commands.run", "run a scenario, write its results and its report"),
-    "check": ("loadtests.commands.check", "say what a scenario would run, and start nothing"),
+    "check": ("loadtests.commands.check", "say what a scenario would run, how long and how much; start nothing"),
+    "init": ("loadtests.commands.init", "write a commented scenario of your own"),
+    "doctor": ("loadtests.commands.doctor", "say what works on this machine, and what mends the rest"),
     "link": ("loadtests.link.command", "run any command behind an impaired link"),
     "try": ("loadtests.link.tryout", "chat behind a link, in this terminal, with some robots"),
     "compare": ("loadtests.commands.compare", "compare two runs, or two variants of one, trial by trial"),
@@ -55,10 +57,11 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     completing = "_ARGCOMPLETE" in os.environ
-    chosen = next((word for word in given if not word.startswith("-")), None)
+    words = os.environ.get("COMP_LINE", "").split()[1:] if completing else given
+    chosen = next((word for word in words if not word.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
-        if name == chosen or completing:
+        if name == chosen:
             implementation = importlib.import_module(module)
             implementation.add_arguments(command)
             command.set_defaults(action=implementation.main)

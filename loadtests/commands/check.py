@@ -1,25 +1,114 @@
-"""`chatlab check SCENARIO`: what would run."""
+"""`chatlab check SCENARIO`: what would run, for how long, and what it would leave on the disk."""
 
 import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 from loadtests.commands.scenario import add_scenario, document_of
+from loadtests.commands.words import count, duration, size
+from loadtests.data import RESULTS
 from loadtests.errors import ExitCode
-from loadtests.scenario.matrix import plan
+from loadtests.scenario.matrix import Trial, plan
+from loadtests.scenario.scenario import Scenario
+
+#: What a trial takes besides its load: namespaces, server, the link measured twice. With none of these, Locust alone.
+_AROUND_TRIAL_S, _ALONE_S = 10.0, 4.0
+#: Summary and report at the end.
+_REPORT_S = 15.0
+#: Rows of the tables, as found in runs of `demo`.
+_MESSAGE_BYTES, _DELIVERY_BYTES, _USER_SECOND_BYTES = 200, 95, 300
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab check`."""
     add_scenario(parser)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where it would be written (%(default)s)")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan; raises HarnessError: the scenario is wrong."""
     document = document_of(arguments)
     trials = plan(document)
+    description = trials[0].scenario.description
+    print(f"{document.title}{f': {description}' if description else ''}")
+    variants: dict[str, Trial] = {}
     for trial in trials:
-        print(f"trial {trial.number}: {trial.name}")
-        for path, profile in trial.links.items():
-            print(f"  {path}: {profile}")
+        variants.setdefault(trial.name, trial)
+    loads = {name: list(_load(trial.scenario)) for name, trial in variants.items()}
+    shared = [line for line in next(iter(loads.values())) if all(line in load for load in loads.values())]
+    print("\n".join(shared))
+    for name, trial in variants.items():
+        paths = ", ".join(f"{path} {profile.name}" for path, profile in trial.links.items())
+        print(f"variant {name}: {paths or 'no link'}")
+        print("".join(f"  {line}\n" for line in loads[name] if line not in shared), end="")
+    print("\n".join(dict.fromkeys(line for trial in variants.values() for line in _links(trial))))
+    repetitions = trials[-1].repetition
+    print(f"{count(len(trials), 'trial')}: {count(len(variants), 'variant')}, {count(repetitions, 'repetition')}")
     load_s = sum(trial.scenario.duration_s for trial in trials)
-    print(f"{document.name}: {len(trials)} trials, {load_s:g} s of load")
+    around_s = sum(_AROUND_TRIAL_S if trial.links else _ALONE_S for trial in trials)
+    print(f"time: about {duration(load_s + around_s + _REPORT_S)}, of which {duration(load_s)} are load")
+    place = next(
+        folder for folder in (arguments.results.absolute(), *arguments.results.absolute().parents) if folder.is_dir()
+    )
+    needed, free = sum(map(_disk_bytes, trials)), shutil.disk_usage(place).free
+    print(f"disk: about {size(needed)} in {arguments.results}, where {size(free)} are free")
+    if needed > free:
+        print(
+            "The disk is too small for that: load less, lower messages.delivery_sample, or choose --results elsewhere."
+        )
+        return ExitCode.ERROR
     return ExitCode.PASSED
+
+
+def _load(scenario: Scenario) -> Iterator[str]:
+    """Users, rates, shape and thresholds: a line each."""
+    most = max(stage.users for stage in scenario.shape)
+    mix = ", ".join(f"{number} {name}" for name, number in scenario.users.items())
+    yield f"users: {most} ({mix}) in {count(scenario.rooms, 'room')}"
+    yield f"connections: {scenario.connections}"
+    messages = scenario.messages
+    if messages.think_time is not None:
+        yield f"messages: each user {messages.think_time:g} s after the answer (closed workload), {messages.size:g} B"
+    else:
+        sent = most * _talking(scenario) * messages.rate
+        ramp = f", at the end {messages.ramp_to:g}/s" if messages.ramp_to else ""
+        yield (
+            f"messages: {messages.rate:g}/s and user{ramp} ({messages.arrival}), {messages.size:g} B; "
+            f"{sent:.4g}/s in all, {_delivered_per_s(scenario, most):.4g}/s delivered"
+        )
+    stages = ", ".join(f"{count(stage.users, 'user')} for {stage.duration:g} s" for stage in scenario.shape)
+    yield f"load: {stages}; the first {scenario.warmup:g} s are warm-up; server: {scenario.server}"
+    if scenario.thresholds:
+        yield f"thresholds: {'; '.join(threshold.text for threshold in scenario.thresholds)}"
+
+
+def _links(trial: Trial) -> Iterator[str]:
+    for profile in trial.links.values():
+        yield f"link {profile}"
+        late_s = [change.at_s for change in profile.timeline if change.at_s >= trial.scenario.duration_s]
+        if late_s:
+            yield f"  note: what the link does from {late_s[0]:g} s on comes after the end of the load"
+
+
+def _talking(scenario: Scenario) -> float:
+    """The share of users who say something."""
+    talking = sum(number for name, number in scenario.users.items() if name in ("BroadcastUser", "PrivateUser"))
+    return talking / sum(scenario.users.values())
+
+
+def _delivered_per_s(scenario: Scenario, users: int) -> float:
+    """Messages to everyone in a room reach all others there; those to one person reach one."""
+    shares = {name: number / sum(scenario.users.values()) for name, number in scenario.users.items()}
+    to_all = shares.get("BroadcastUser", 0) * max(0, users / scenario.rooms - 1)
+    return users * scenario.messages.rate * (to_all + shares.get("PrivateUser", 0))
+
+
+def _disk_bytes(trial: Trial) -> float:
+    scenario = trial.scenario
+    sent = delivered = seconds = 0.0
+    for stage in scenario.shape:
+        sent += stage.users * _talking(scenario) * scenario.messages.rate * stage.duration
+        delivered += _delivered_per_s(scenario, stage.users) * scenario.messages.delivery_sample * stage.duration
+        seconds += stage.users * len(scenario.paths) * stage.duration
+    return sent * _MESSAGE_BYTES + delivered * _DELIVERY_BYTES + seconds * _USER_SECOND_BYTES

@@ -4,17 +4,17 @@ import argparse
 import errno
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from loadtests.commands.report import finish
 from loadtests.commands.scenario import add_scenario, document_of
 from loadtests.data import RESULTS
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BACKENDS
 from loadtests.link.sandbox.laboratory import run_in_lab
-from loadtests.run.capture import check_tool
-from loadtests.run.loading import work
-from loadtests.run.trials import RunDirectory, run_trials
 from loadtests.scenario.matrix import Trial, plan
+
+if TYPE_CHECKING:
+    from loadtests.run.trials import RunDirectory
 
 #: The disk's fault, not ours.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
@@ -83,6 +83,10 @@ def _option(name: str) -> str:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run all trials and judge them; raises HarnessError: bad input, or the harness failed."""
+    # Imported when needed: pandas and nbconvert take a second, which help, completion and errors need not wait for.
+    from loadtests.run.loading import work
+    from loadtests.run.trials import run_trials
+
     options = _locust_options(arguments)
     if arguments.worker:
         if arguments.scenario or arguments.resume:
@@ -107,11 +111,18 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"results: {path}")
         if code:
             print(f"to go on with this run: chatlab run --resume {shlex.quote(str(path))}")
-    return code or finish(path, arguments.junit)
+    if code:
+        return code
+    from loadtests.commands.report import finish
+
+    return finish(path, arguments.junit)
 
 
-def _prepared(arguments: argparse.Namespace, options: list[str]) -> tuple[RunDirectory, list[Trial]]:
+def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDirectory, list[Trial]]":
     """The run directory, and the trials that are to be run."""
+    from loadtests.run.capture import check_tool
+    from loadtests.run.trials import RunDirectory
+
     if (arguments.resume is None) == (arguments.scenario is None):
         raise HarnessError("run: give either a SCENARIO or --resume RUN")
     if arguments.capture:

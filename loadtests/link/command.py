@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from chat import arguments as options
@@ -20,6 +21,8 @@ from loadtests.link.sandbox.laboratory import run_in_lab
 
 #: How often the link is looked at while the command runs.
 _CHECK_S = 1.0
+#: How long to wait for the command on the server's side to listen.
+_LISTEN_S = 5.0
 
 DESCRIPTION = """Run COMMAND behind the link PROFILE, in a private network namespace that is gone afterwards.
 In both commands {server} stands for the server's address, {secondary} for its address on the second path."""
@@ -105,17 +108,32 @@ def _with_addresses(command: Sequence[str], lab: Lab) -> list[str]:
 
 @contextlib.contextmanager
 def served(lab: Lab, command: Sequence[str] | None) -> Iterator[None]:
-    """Meanwhile the command runs on the server's side."""
+    """Meanwhile the command runs on the server's side; it listens, unless it takes too long over it.
+
+    Raises LinkError: it has ended.
+    """
     if command is None:
         yield
         return
     server = _start(lab.server.popen, _with_addresses(command, lab), process_group=0)
     try:
+        _await_listening(lab, server, command[0])
         yield
     finally:
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(timeout=5)
+
+
+def _await_listening(lab: Lab, server: "subprocess.Popen[bytes]", name: str) -> None:
+    deadline_s = time.monotonic() + _LISTEN_S
+    while not lab.server.listens():
+        if server.poll() is not None:
+            raise LinkError(f"{name} ended with exit code {server.returncode} before it listened on a port")
+        if time.monotonic() > deadline_s:
+            print(f"chatlab: {name} listens on no port yet; going on without", file=sys.stderr)
+            return
+        time.sleep(0.02)
 
 
 def run_in_foreground(lab: Lab, command: Sequence[str]) -> int:

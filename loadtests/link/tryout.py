@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from loadtests.errors import HarnessError
 from loadtests.link.command import run_in_foreground, served
 from loadtests.link.lab import BACKENDS, Lab, open_lab
 from loadtests.link.linkfile import load_profile
@@ -40,7 +39,6 @@ def _chat(arguments: argparse.Namespace, profile: LinkProfile) -> int:
     server = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(_PORT)]
     with open_lab(dict.fromkeys(PATHS, profile), arguments.backend) as lab, served(lab, server):
         print(f"link: {profile}, by {lab.backend}; /exit ends", file=sys.stderr, flush=True)
-        _wait_for_server(lab)
         lab.start()
         with _robots(lab):
             return run_in_foreground(lab, [*_client(lab, arguments.nick), *_second(lab, arguments.mode)])
@@ -52,18 +50,6 @@ def _client(lab: Lab, nick: str) -> list[str]:
 
 def _second(lab: Lab, mode: str) -> list[str]:
     return [] if mode == "single" else ["--mode", mode, "--secondary", f"{lab.addresses['secondary']}:{_PORT}"]
-
-
-def _wait_for_server(lab: Lab) -> None:
-    """The server listens when this returns; it is asked on its own side, where no link delays the answer."""
-    knock = "import socket, time\n" + (
-        "for _ in range(100):\n"
-        f"    if socket.socket().connect_ex(('{lab.addresses['primary']}', {_PORT})) == 0: break\n"
-        "    time.sleep(0.05)\n"
-        "else: raise SystemExit(1)"
-    )
-    if lab.server.run([sys.executable, "-c", knock]).returncode != 0:
-        raise HarnessError("the chat server did not start")
 
 
 @contextlib.contextmanager

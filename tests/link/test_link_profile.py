@@ -91,7 +91,7 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
             "{rtt: 4ms, jitter: {size: 1ms, distribution: bell}}",
             "jitter.distribution: expected one of: uniform",
         ),
-        ("timeline: [{loss: 1%}]", "test.yaml:1: timeline.0: say when: at"),
+        ("timeline: [{loss: 1%}]", "test.yaml:1: timeline.0: the key at is missing: when it happens"),
         ("timeline: [{at: 1s, ramp: 1s, outage: 1s}]", "timeline.0: an outage comes at once: no ramp"),
         ("timeline: [{at: 1s, jitter: {size: 1ms}}]", "timeline.0: a trace, a distribution and keep_order hold"),
         ("timeline: [{at: 9s, loss: 1%}]\ncycle: 5s", "test.yaml:2: cycle: must be longer than the timeline"),

@@ -9,6 +9,9 @@ from typing import Any
 from loadtests.errors import LinkError
 from loadtests.link.sandbox import syscalls
 
+#: The state of a listening socket in /proc/net/tcp (TCP_LISTEN in the kernel's `tcp_states.h`).
+_LISTEN = "0A"
+
 
 class Namespace:
     """One host of the laboratory's network: sockets opened and processes started in it see only its links."""
@@ -48,6 +51,15 @@ class Namespace:
         """Set a parameter under `net/` for this namespace alone."""
         with self.entered():
             Path("/proc/sys", name).write_text(value)
+
+    def listens(self) -> bool:
+        """Whether a process in this namespace waits for connections, or has a UDP socket."""
+        with self.entered():
+            tables = {name: Path("/proc/thread-self/net", name).read_text().splitlines()[1:] for name in ("tcp", "udp")}
+            for name in tables:  # a kernel without IPv6 has no such files
+                with contextlib.suppress(FileNotFoundError):
+                    tables[name] += Path("/proc/thread-self/net", f"{name}6").read_text().splitlines()[1:]
+        return bool(tables["udp"]) or any(line.split()[3] == _LISTEN for line in tables["tcp"])
 
     def popen(self, argv: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
         """Start a program in this namespace; `options` are those of `subprocess.Popen`."""

@@ -1,0 +1,140 @@
+"""The commands of `chatlab` that run nothing, or little; and what they say when something is wrong."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_helpers import chatlab
+
+from loadtests.commands.words import count, duration, size
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "s.yaml: the file is empty"),
+        ("# nothing\n", "s.yaml: the file is empty"),
+        (
+            "users: {BroadcastUser: 100000000000000000000}",
+            "s.yaml:1: users.BroadcastUser: expected a whole number <= 100",
+        ),
+        ("stages: [{users: 200000, duration: 2s}]", "s.yaml:1: stages.0.users: expected a whole number <= 100"),
+        ("repetitions: 1001", "s.yaml:1: repetitions: expected a whole number <= 1000"),
+        (
+            "thresholds: ['response_time_ms.p99 < 100', 'response_time_ms.p99 > 200']",
+            "s.yaml: thresholds 'response_time_ms.p99 < 100' and 'response_time_ms.p99 > 200' contradict each other",
+        ),
+        (
+            "link: {rtt: 40ms, timeline: [{at: 13s, outage: 1s}]}",
+            "s.yaml:1: link.timeline: nothing happens at 13 s: the load ends after 12 s",
+        ),
+        (b"users: \xff", "s.yaml:1: cannot be read: this line is not UTF-8 text"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(tmp_path: Path, text: str | bytes, sentence: str) -> None:
+    (tmp_path / "s.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = chatlab("check", tmp_path / "s.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_check_says_what_would_run(tmp_path: Path) -> None:
+    scenario = tmp_path / "lunch.yaml"
+    scenario.write_text(
+        "users: {BroadcastUser: 3, PrivateUser: 1}\nmessages: {rate: 2/s}\nrepetitions: 3\n"
+        "vary: {connections: [single, redundant]}\nthresholds: ['lost == 0', 'lost <= 5']"
+    )
+    lines = chatlab(
+        "check", scenario, "--set", "link=train", "--results", tmp_path / "not" / "there"
+    ).stdout.splitlines()
+    assert lines[:3] == [
+        "lunch",
+        "users: 4 (3 BroadcastUser, 1 PrivateUser) in 1 room",
+        "messages: 2/s and user (poisson), 120 B; 8/s in all, 20/s delivered",
+    ]
+    assert "thresholds: lost == 0; lost <= 5" in lines
+    assert "variant redundant: primary train, secondary train" in lines
+    assert "  note: what the link does from 15 s on comes after the end of the load" in lines
+    assert lines[-3:-1] == ["6 trials: 2 variants, 3 repetitions", "time: about 2 min, of which 72 s are load"]
+    assert lines[-1].startswith("disk: about ")
+
+
+def test_files_that_a_scenario_names_are_taken_from_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "opportunities").write_text("1\n2\n")
+    (folder / "traced.yaml").write_text("delay: 5ms\ntrace: opportunities\nqueue: 20ms\n")
+    (folder / "s.yaml").write_text("vary: {link: [./traced.yaml, {delay: 7ms, trace: opportunities, queue: 20ms}]}\n")
+    done = chatlab("check", folder / "s.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "rate by trace" in done.stdout
+
+
+def test_init_writes_a_scenario_that_can_be_run(tmp_path: Path) -> None:
+    scenario = tmp_path / "new" / "lunch.yaml"
+    assert chatlab("init", scenario.with_suffix("")).returncode == 0
+    assert chatlab("check", scenario).stdout.startswith("lunch: lunch\n")
+    again = chatlab("init", scenario)
+    assert (again.returncode, again.stderr) == (2, f"chatlab: init: {scenario} exists already\n")
+
+
+def test_profiles_have_a_header() -> None:
+    header, *links = chatlab("profiles").stdout.splitlines()
+    assert header.split("  ")[0] == "link"
+    assert any(line.startswith("lossy-wifi") and line.endswith("synthetic") for line in links)
+
+
+def test_doctor_says_what_works() -> None:
+    done = chatlab("doctor")
+    assert done.returncode == 0, done.stdout
+    subjects = [line[4:16].strip() for line in done.stdout.splitlines()]
+    assert subjects[:4] == ["chatlab", "namespaces", "emulator", "netem"]
+    assert len(subjects) == 10
+    assert all(line[:2] in ("ok", "--") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below"])
+def test_results_that_cannot_be_written_are_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").write_text("")
+    done = chatlab("run", "baseline", "--results", tmp_path / place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"chatlab: {tmp_path}/a file")
+    assert done.stderr.endswith("cannot be written: not a directory\n")
+
+
+def test_link_waits_until_the_other_side_listens() -> None:
+    listen = 'import socket, time; time.sleep(0.5); socket.create_server(("0.0.0.0", 7000)).accept()'
+    late = shlex.join([sys.executable, "-c", listen])
+    knock = "import socket; socket.create_connection(('{server}', 7000), timeout=5); print('met')"
+    done = chatlab("link", "lan", "--serve", late, "--", sys.executable, "-c", knock)
+    assert (done.returncode, done.stdout) == (0, "met\n"), done.stderr
+    done = chatlab("link", "lan", "--serve", "false", "--", "true")
+    assert done.returncode == 2
+    assert done.stderr.endswith("chatlab: false ended with exit code 1 before it listened on a port\n")
+
+
+def test_completion() -> None:
+    """As the shell asks: the words so far in variables, the answer on descriptor 8."""
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": "chatlab run --res", "COMP_POINT": "17", "_ARGCOMPLETE_IFS": "\n"}
+    shell = 'exec "$0" -m loadtests 8>&1 >/dev/null'
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert [word.strip() for word in done.stdout.split("\n")] == ["--resume", "--results"]
+
+
+def test_every_program_says_its_version() -> None:
+    for module in (["loadtests"], ["chat", "serve"], ["chat", "connect"]):
+        done = subprocess.run([sys.executable, "-m", *module, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.split()[0] in ("chatlab", "chat-server", "chat-client")
+        assert "0.1.0" in done.stdout
+
+
+def test_words() -> None:
+    assert [count(1, "trial"), count(2, "trial"), count(2, "copy", "copies")] == ["1 trial", "2 trials", "2 copies"]
+    assert [duration(45), duration(600), duration(12_000)] == ["45 s", "10 min", "3 h 20 min"]
+    assert [size(900), size(4_900_000), size(72e9)] == ["0.9 kB", "4.9 MB", "72 GB"]
