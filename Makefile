@@ -49,4 +49,7 @@ endef
 	$(PYTHON) -m venv --clear .venv
 	# What is imported is compiled then; compiling all of it now takes a third of the set-up's time.
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
+	# But for what every start of a client or of `chatlab` waits for, also where Python may not write what it compiled.
+	@$(BIN)/python -c 'import msgspec, prompt_toolkit, wcwidth, yaml, compileall as c, pathlib as p; \
+		[c.compile_dir(p.Path(m.__file__).parent, quiet=1) for m in (msgspec, prompt_toolkit, wcwidth, yaml)]'
 	@touch $@

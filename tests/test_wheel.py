@@ -12,7 +12,7 @@ from run_helpers import assert_finished
 
 ROOT = Path(__file__).parents[1]
 #: What `pip install chatlab` brings along; symbolic links to what is installed here spare the network.
-CHAT_NEEDS = ("msgspec", "prompt_toolkit", "wcwidth")
+CHAT_NEEDS = ("msgspec", "prompt_toolkit", "wcwidth", "precis_i18n", "confusable_homoglyphs")
 TINY = ["--set", "vary={}", "--set", "warmup=0s", "--set", "stages=[{users: 2, duration: 1s}]"]
 
 
@@ -52,10 +52,10 @@ def test_who_only_chats_needs_no_harness(tmp_path: Path, wheel: Path) -> None:
     ) as server:
         assert server.stderr is not None
         port = server.stderr.readline().strip().rpartition(":")[2]
-        chatted = environment.run("chat-client", "ana", "--port", port, stdin="hello\n")
+        chatted = environment.run("chat-client", "Zoé", "--port", port, stdin="hello\n")
         server.terminate()
     assert (chatted.returncode, chatted.stderr) == (0, "")
-    assert "ana: hello  (" in chatted.stdout
+    assert "Zoé: hello  (" in chatted.stdout
     refused = environment.run("chatlab", "check", "demo")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == "chatlab: yaml is not installed, which this command needs: pip install 'chatlab[load]'\n"
