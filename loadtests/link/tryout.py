@@ -24,7 +24,7 @@ _THINKS_S = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab try`."""
     parser.add_argument("profile", metavar="PROFILE", help="a name in scenarios/links/, or the path of such a file")
-    parser.add_argument("--nick", default="you", help="what you want to be called (%(default)s)")
+    parser.add_argument("--nick", default="guest", help="what you want to be called (%(default)s)")
     parser.add_argument("--mode", choices=("single", "standby", "redundant"), default="single", help="(%(default)s)")
     parser.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help="(%(default)s)")
 

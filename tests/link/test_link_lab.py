@@ -386,7 +386,7 @@ def test_orphans_are_buried() -> None:
 
 def test_profiles_are_listed() -> None:
     done = subprocess.run([sys.executable, "-m", "loadtests", "profiles"], capture_output=True, text=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == known_links()
+    assert [line.split()[0] for line in done.stdout.splitlines()][1:] == known_links()
 
 
 def test_trying_a_link_is_a_chat_with_robots() -> None:
