@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 #: Raised whenever a column changes its name or meaning.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: Worker N of a load on many processes numbers its users from N times this.
 USERS_PER_WORKER = 100_000

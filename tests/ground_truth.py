@@ -116,7 +116,9 @@ def user(nick: str) -> int:
 def compare(run: Run, trial: int, folder: Path) -> dict[str, Any]:
     """One row of the table."""
     messages, deliveries = (rows[rows["trial"] == trial] for rows in (run.table("messages"), run.table("deliveries")))
-    start_s = next(one["start"] for one in run.info["trials"] if one["number"] == trial)["epoch_ns"] / 1e9
+    start = next(one.start for one in run.manifest.trials if one.number == trial)
+    assert start is not None, "its load began"
+    start_s = start.epoch_ns / 1e9
     captured = captured_times(folder / "client.pcapng")
     echoes = messages.dropna(subset="echoed_s").assign(receiver=lambda rows: rows["user"])
     rows = pd.concat(

@@ -20,6 +20,7 @@ FLOORS = {
         "link.backends",
         "link",
         "scenario",
+        "run.manifest",
         "analysis load",
         "run locustfile",
         "commands",

@@ -1,15 +1,14 @@
 """A run directory → tidy frames: one row per observation, one column per variable, the variant beside each row."""
 
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from loadtests.data import results
+from loadtests.run.manifest import Manifest
 from loadtests.samples import TABLES
 
 
@@ -20,15 +19,14 @@ class Run:
     path: Path
 
     @cached_property
-    def info(self) -> dict[str, Any]:
-        """What `run.json` says: scenario, versions, trials, verdict."""
-        info: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-        return info
+    def manifest(self) -> Manifest:
+        """What `run.json` says: scenario, versions, trials."""
+        return Manifest.read(self.path)
 
     @property
     def conditions(self) -> list[str]:
         """The keys that the scenario varied, in its order; `variant` when it varied none."""
-        return list(self.info["scenario"].get("vary", {})) or ["variant"]
+        return list(self.manifest.scenario.get("vary", {})) or ["variant"]
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -37,11 +35,11 @@ class Run:
         The varied columns are ordered categories, so that tables and figures keep the scenario's order.
         """
         rows = [
-            {"trial": trial["number"], "repetition": trial["repetition"], "variant": trial["name"], **trial["variant"]}
-            for trial in self.info["trials"]
+            {"trial": trial.number, "repetition": trial.repetition, "variant": trial.name, **trial.variant}
+            for trial in self.manifest.trials
         ]
         frame = pd.DataFrame(rows)
-        for key, labels in self.info["labels"].items():
+        for key, labels in self.manifest.labels.items():
             frame[key] = pd.Categorical(frame[key], categories=labels, ordered=True)
         return frame
 

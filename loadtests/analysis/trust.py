@@ -19,11 +19,7 @@ _EMULATOR_LATE_MS = 5.0
 
 def doubts(run: Run) -> list[str]:
     """Why the run must not be believed; empty if there is no reason."""
-    found = [
-        f"{trial['name']}: the trial was {trial['state']}"
-        for trial in run.info["trials"]
-        if trial["state"] != "finished"
-    ]
+    found = [f"{trial.name}: the trial was {trial.state}" for trial in run.manifest.trials if trial.state != "finished"]
     return [*found, *_links(run), *_generator(run), *_machine(run), *_schedule(run), *_clock(run), *_emulator(run)]
 
 
@@ -48,7 +44,7 @@ def _generator(run: Run) -> list[str]:
 
 def _machine(run: Run) -> list[str]:
     """Foreign load matters once the machine has no core left for us."""
-    whole_percent = 100.0 * run.info["cores"]
+    whole_percent = 100.0 * run.manifest.cores
     busy = _steady(run, "machine").groupby("variant")["cpu_percent"].mean()
     return [
         f"{variant}: {percent / whole_percent:.0%} of the machine was busy; end what else runs, or load less"
@@ -71,18 +67,18 @@ def _schedule(run: Run) -> list[str]:
 
 def _clock(run: Run) -> list[str]:
     return [
-        f"{trial['name']}: the wall clock was stepped by {trial['clock_step_ms']:.0f} ms"
-        for trial in run.info["trials"]
-        if abs(trial.get("clock_step_ms", 0.0)) > _CLOCK_STEP_MS
+        f"{trial.name}: the wall clock was stepped by {trial.clock_step_ms:.0f} ms"
+        for trial in run.manifest.trials
+        if abs(trial.clock_step_ms) > _CLOCK_STEP_MS
     ]
 
 
 def _emulator(run: Run) -> list[str]:
     return [
-        f"{trial['name']}: the emulator of {counters['path']} was late: p99 {counters['lateness_p99_us'] / 1e3:.1f} ms"
-        for trial in run.info["trials"]
-        for counters in trial.get("link_counters", ())
-        if (counters["lateness_p99_us"] or 0) > _EMULATOR_LATE_MS * 1e3
+        f"{trial.name}: the emulator of {counters.path} was late: p99 {(counters.lateness_p99_us or 0) / 1e3:.1f} ms"
+        for trial in run.manifest.trials
+        for counters in trial.link_counters
+        if (counters.lateness_p99_us or 0) > _EMULATOR_LATE_MS * 1e3
     ]
 
 

@@ -33,8 +33,8 @@ class Verdict:
 
 def judge(run: Run) -> Verdict:
     """The verdict on a run, from its tables and its scenario's thresholds."""
-    thresholds = [Threshold.from_yaml(text) for text in run.info["scenario"].get("thresholds", ())]
-    labels = {trial["name"]: trial["variant"] for trial in run.info["trials"]}
+    thresholds = [Threshold.from_yaml(text) for text in run.manifest.scenario.get("thresholds", ())]
+    labels = {trial.name: trial.variant for trial in run.manifest.trials}
     rows = [(labels[str(row["variant"])], dict(row)) for _, row in summarise(run).iterrows()]
     return Verdict(check(thresholds, rows), doubts(run))
 

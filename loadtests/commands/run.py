@@ -14,7 +14,7 @@ from loadtests.link.sandbox.laboratory import run_in_lab
 from loadtests.scenario.matrix import Trial, plan
 
 if TYPE_CHECKING:
-    from loadtests.run.trials import RunDirectory
+    from loadtests.run.directory import RunDirectory
 
 #: The disk's fault, not ours.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     def trials_inside() -> int:
         try:
-            return run_trials(directory, trials, directory.info["backend"])
+            return run_trials(directory, trials, directory.manifest.backend)
         except OSError as error:
             if error.errno not in _DISK:
                 raise
@@ -121,7 +121,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDirectory, list[Trial]]":
     """The run directory, and the trials that are to be run."""
     from loadtests.run.capture import check_tool
-    from loadtests.run.trials import RunDirectory
+    from loadtests.run.directory import RunDirectory
 
     if (arguments.resume is None) == (arguments.scenario is None):
         raise HarnessError("run: give either a SCENARIO or --resume RUN")

@@ -2,10 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 from loadtests.errors import LinkError
-from loadtests.link.backends.backend import Backend
+from loadtests.link.backends.backend import Backend, BackendName
 from loadtests.link.backends.emulator import EmulatorBackend
 from loadtests.link.backends.links import Links
 from loadtests.link.backends.netem import NetemBackend, kernel_has_netem
@@ -16,8 +15,6 @@ from loadtests.link.model.profile import LinkProfile
 from loadtests.link.sandbox.namespaces import Namespace
 from loadtests.link.sandbox.priority import realtime_priority
 from loadtests.link.sandbox.topology import CLIENT, SERVER, server_address
-
-BackendName = Literal["auto", "emulator", "netem", "none"]
 
 BACKENDS: dict[str, Callable[[dict[str, LinkProfile], int], Backend]] = {
     "emulator": EmulatorBackend,

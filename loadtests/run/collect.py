@@ -1,13 +1,14 @@
 """Binary records of the load processes → rows of the CSV tables (see `loadtests.samples` for both)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from loadtests.load.recorder import clock
+from loadtests.run.manifest import LoadProcess, Start
 from loadtests.run.wire.arrivals import Arrivals
 from loadtests.run.wire.join import stamped
 from loadtests.run.wire.watch import watched_packets
@@ -50,20 +51,24 @@ def read_records(folder: Path, record: Record) -> pd.DataFrame:
     return pd.DataFrame(np.concatenate([np.empty(0, dtype), *_parts(folder, record).values()]))
 
 
-def processes(folder: Path) -> list[dict[str, Any]]:
-    """The load processes of a trial: `worker` (None if there is but one), `host`, `pid`, `clock`, and its start."""
-    starts = _starts(folder).values()
-    return [start for start in starts if start["worker"] is not None] or list(starts)
+def processes(folder: Path) -> list[LoadProcess]:
+    """The load processes of a trial: without the master, if there are workers."""
+    starts = list(_starts(folder).values())
+    return [start for start in starts if start.worker is not None] or starts
 
 
-def started(folder: Path) -> dict[str, int]:
-    """When the load began, on this machine's clocks: `monotonic_ns` and `epoch_ns`; empty when it never did."""
+def started(folder: Path) -> Start | None:
+    """When the load began, on this machine's clocks; None if it never did."""
     here = clock()
-    starts = [start for start in _starts(folder).values() if start["clock"] == here]
-    if not starts:
-        return {}
-    first = min(starts, key=lambda start: int(start["monotonic_ns"]))
-    return {key: first[key] for key in ("monotonic_ns", "epoch_ns")}
+    starts = [start for start in _starts(folder).values() if start.clock == here]
+    first = min(starts, key=lambda start: start.monotonic_ns, default=None)
+    return None if first is None else Start(first.monotonic_ns, first.epoch_ns)
+
+
+def start_ns_of(folder: Path) -> int:
+    """Second 0 of the tables (CLOCK_MONOTONIC); 0 if the load never began."""
+    start = started(folder)
+    return start.monotonic_ns if start else 0
 
 
 def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) -> dict[str, pd.DataFrame]:
@@ -74,7 +79,7 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
         warmup_s: messages intended earlier are marked.
         paths: server address → path, for the server's side of `tcp` and for packets.
     """
-    start_ns = started(folder).get("monotonic_ns", 0)
+    start_ns = start_ns_of(folder)
     sent = read_records(folder, SENT)
     echoed, echoed_again, delivered, delivered_again = _lines(folder, paths)
     deliveries = _deliveries(
@@ -124,7 +129,7 @@ def _deliveries(folder: Path, delivered: pd.DataFrame, sent: pd.DataFrame, start
     )
     rows["kind"] = _names(rows["kind"], KINDS)
     rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
-    clocks = {process["worker"] or 0: process["clock"] for process in processes(folder)}
+    clocks = {process.worker or 0: process.clock for process in processes(folder)}
     sender_clock, receiver_clock = ((rows[user] // USERS_PER_WORKER).map(clocks) for user in ("sender", "receiver"))
     delays_ms = (rows["received_ns"] - rows["sent_ns"]) / 1e6
     rows["one_way_delay_ms"] = delays_ms.where(sender_clock == receiver_clock)
@@ -239,22 +244,23 @@ def _parts(folder: Path, record: Record) -> dict[str, "np.ndarray[Any, np.dtype[
 
 def _by_process(folder: Path, record: Record) -> pd.DataFrame:
     """Records with the column `process`: `load`, or `load-N` for worker N."""
-    workers = {stem: start["worker"] for stem, start in _starts(folder).items()}
+    workers = {stem: start.worker for stem, start in _starts(folder).items()}
     names = {stem: "load" if worker is None else f"load-{worker}" for stem, worker in workers.items()}
     frames = [pd.DataFrame(part).assign(process=names[stem]) for stem, part in _parts(folder, record).items()]
     return pd.concat([pd.DataFrame(np.empty(0, _dtype(record))).assign(process=""), *frames], ignore_index=True)
 
 
-def _starts(folder: Path) -> dict[str, dict[str, Any]]:
+def _starts(folder: Path) -> dict[str, LoadProcess]:
     """File stem of each process → who it is, and when its load began."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.start"))}
+    files = sorted(folder.glob("*.start"))
+    return {file.stem: msgspec.json.decode(file.read_bytes(), type=LoadProcess) for file in files}
 
 
 def _clock_shifts_ns(folder: Path) -> dict[str, int]:
     """File stem of each process on another machine → what to add to its times."""
     starts = _starts(folder)
-    here, zero_ns = clock(), started(folder).get("monotonic_ns", 0)
+    here, zero_ns = clock(), start_ns_of(folder)
     first_ns: dict[str, int] = {}
-    for start in sorted(starts.values(), key=lambda start: int(start["monotonic_ns"])):
-        first_ns.setdefault(start["clock"], start["monotonic_ns"])
-    return {stem: zero_ns - first_ns[start["clock"]] for stem, start in starts.items() if start["clock"] != here}
+    for start in sorted(starts.values(), key=lambda start: start.monotonic_ns):
+        first_ns.setdefault(start.clock, start.monotonic_ns)
+    return {stem: zero_ns - first_ns[start.clock] for stem, start in starts.items() if start.clock != here}

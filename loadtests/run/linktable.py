@@ -8,8 +8,11 @@ import pandas as pd
 from loadtests.link.backends.links import Links
 from loadtests.samples import TABLES
 
+#: Before or after the load.
+When = Literal["before", "after"]
 
-def measured(links: Links, when: Literal["before", "after"]) -> pd.DataFrame:
+
+def measured(links: Links, when: When) -> pd.DataFrame:
     """What calibration finds."""
     return _table([msgspec.to_builtins(row) for row in links.calibrate()]).assign(when=when)
 

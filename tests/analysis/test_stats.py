@@ -1,6 +1,5 @@
 """Numbers derived from a run's tables, checked against runs made by hand."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,18 +8,18 @@ import pytest
 from loadtests.analysis.plots import over_time
 from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
+from loadtests.run.manifest import Manifest, TrialRecord
 from loadtests.samples import TABLES
 
 
 def write_run(folder: Path, rows: dict[str, list[dict[str, object]]], variants: list[dict[str, str]]) -> Run:
     labels: dict[str, list[str]] = {key: list(dict.fromkeys(v[key] for v in variants)) for key in variants[0]}
     trials = [
-        {"number": number, "repetition": 1, "variant": variant, "name": " ".join(variant.values())}
+        TrialRecord(number=number, name=" ".join(variant.values()), variant=variant, state="finished")
         for number, variant in enumerate(variants, 1)
     ]
-    info = {"scenario": {"vary": {key: labels[key] for key in labels}}, "labels": labels, "trials": trials}
     folder.mkdir(exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(info))
+    Manifest(scenario={"vary": labels}, labels=labels, trials=trials).write(folder)
     for table in ("messages", "deliveries", "tcp", "clients", "files"):
         pd.DataFrame(rows.get(table, []), columns=list(TABLES[table])).to_csv(folder / f"{table}.csv", index=False)
     return Run(folder)

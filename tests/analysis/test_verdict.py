@@ -1,6 +1,5 @@
 """Thresholds, doubts, and the exit code that they come to."""
 
-import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -12,6 +11,8 @@ from loadtests.analysis.read import Run
 from loadtests.analysis.verdict import judge, write_junit
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError, ExitCode
+from loadtests.link.backends.backend import LinkStats
+from loadtests.run.manifest import Manifest, TrialRecord
 from loadtests.samples import TABLES
 from loadtests.scenario.scenario import decode
 from loadtests.scenario.thresholds import METRICS, Threshold
@@ -41,13 +42,24 @@ def test_metrics_are_the_columns_of_the_summary() -> None:
     assert set(METRICS.values()) == set(TABLES["summary"]) - {"variant"}
 
 
+LATE = LinkStats(
+    path="primary",
+    direction="up",
+    delivered_packets=100,
+    delivered_bytes=10_000,
+    dropped_packets=0,
+    lateness_p99_us=9000.0,
+)
+
+
 def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
     """A run of two links, 10 and 100 ms, in which nothing gives reason for doubt but `changes`."""
-    trial = {"repetition": 1, "state": "finished", "clock_step_ms": 0.0} | changes.get("trial", {})
-    trials = [trial | {"number": n, "name": name, "variant": {"link": name}} for n, name in ((1, "lan"), (2, "far"))]
+    trials = [
+        TrialRecord(number=n, name=name, variant={"link": name}, **{"state": "finished"} | changes.get("trial", {}))
+        for n, name in ((1, "lan"), (2, "far"))
+    ]
     scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)}
-    info = {"scenario": scenario, "labels": {"link": ["lan", "far"]}, "trials": trials, "cores": 2}
-    (folder / "run.json").write_text(json.dumps(info))
+    Manifest(scenario=scenario, labels={"link": ["lan", "far"]}, trials=trials, cores=2).write(folder)
     message = {
         "user": changes.get("user", 0),
         "outcome": "echoed",
@@ -106,7 +118,7 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
         (
-            {"trial": {"link_counters": [{"path": "primary", "lateness_p99_us": 9000.0}]}},
+            {"trial": {"link_counters": [LATE]}},
             "lan: the emulator of primary was late: p99 9.0 ms",
         ),
     ],

@@ -13,8 +13,9 @@ import pytest
 from link_helpers import in_lab, need_netem
 
 from loadtests.errors import LinkError
+from loadtests.link.backends.backend import BackendName
 from loadtests.link.backends.netem import kernel_has_netem
-from loadtests.link.lab import BackendName, Lab, open_lab
+from loadtests.link.lab import Lab, open_lab
 from loadtests.link.measure.probes import PROBE_BYTES
 from loadtests.link.model.profile import PATHS, Change, Direction, GilbertElliott, LinkProfile
 

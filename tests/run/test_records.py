@@ -6,7 +6,7 @@ import pytest
 
 from loadtests import samples
 from loadtests.load.recorder import Recorder
-from loadtests.run.collect import read_records, started, tables_of
+from loadtests.run.collect import read_records, start_ns_of, started, tables_of
 from loadtests.samples import (
     DELIVERED,
     DELIVERED_AGAIN,
@@ -30,7 +30,7 @@ def record_three_messages(folder: Path) -> int:
     """An echoed, a refused and a lost message; returns the start of the load in ns."""
     recorder = Recorder(folder)
     recorder.start()
-    t0 = started(folder)["monotonic_ns"]
+    t0 = start_ns_of(folder)
     for message_id in (1, 2, 3):
         due = t0 + message_id * 1000 * MS
         recorder.add(SENT, 0, message_id, 0, 120, due, due + 2 * MS)
@@ -82,7 +82,7 @@ def test_tables_are_derived_from_records(tmp_path: Path) -> None:
 def test_the_copy_that_arrived_first_counts_whichever_was_read_first(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     recorder.start()
-    t0 = started(tmp_path)["monotonic_ns"]
+    t0 = start_ns_of(tmp_path)
     for message_id in (1, 2):
         recorder.add(SENT, 0, message_id, 0, 120, t0, t0)
         recorder.add(ECHOED, 0, message_id, t0, 0, True, t0 + 49 * MS, t0 + 50 * MS, 900)
@@ -120,7 +120,7 @@ def test_a_record_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_never_began_makes_empty_tables(tmp_path: Path) -> None:
-    assert started(tmp_path) == {}
+    assert started(tmp_path) is None
     for name, table in tables_of(tmp_path, trial=1, warmup_s=0, paths={}).items():
         assert table.empty
         assert list(table.columns) == list(TABLES[name])

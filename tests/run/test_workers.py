@@ -236,7 +236,7 @@ def test_batches_become_the_records_that_they_were(tmp_path: Path) -> None:
     pair.send(final=True)
     pair.arrive()
     assert pair.ids == [1, 2, 3]
-    assert [process["pid"] for process in processes(pair.folder)] == [os.getpid()]
+    assert [process.pid for process in processes(pair.folder)] == [os.getpid()]
     assert (pair.collector.awaited, pair.collector.gone, pair.collector.losses()) == ([], [], [])
 
 

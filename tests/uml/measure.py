@@ -11,7 +11,8 @@ import statistics
 import time
 from itertools import groupby
 
-from loadtests.link.lab import BackendName, Lab, open_lab
+from loadtests.link.backends.backend import BackendName
+from loadtests.link.lab import Lab, open_lab
 from loadtests.link.measure.probes import ProbeStream, open_ends, run_probes
 from loadtests.link.model.profile import PATHS, Direction, GilbertElliott, LinkProfile
 from loadtests.link.sandbox.laboratory import run_in_lab

@@ -1,8 +1,11 @@
 """What every way of making a link real has in common."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+#: What a user asks for; `auto` takes what the kernel and the links allow.
+BackendName = Literal["auto", "emulator", "netem", "none"]
 
 
 class LinkStats(msgspec.Struct, frozen=True, kw_only=True):

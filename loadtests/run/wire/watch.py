@@ -11,23 +11,12 @@ import numpy as np
 
 from loadtests.link.lab import Lab
 from loadtests.run.children import APART, ended, tail
+from loadtests.run.manifest import Watched
 from loadtests.run.wire import capture
 from loadtests.run.wire.arrivals import PACKET, Packets
 
 #: In the trial's folder: the packets, and what is known about them.
 _PACKETS, _FACTS, _LOG = "wire.packets", "wire.json", "wire.log"
-
-
-class Watched(msgspec.Struct):
-    """What is known about the packets of a trial."""
-
-    #: Whether the links flip bits, so that packets were seen that the receiver then discarded.
-    corrupts: bool
-    #: How many are kept, and for how many there was no room; None if nobody could say.
-    packets: int | None = None
-    dropped: int | None = None
-    #: Why there are none; empty if there are.
-    problem: str = ""
 
 
 @contextmanager

@@ -1,0 +1,133 @@
+"""The directory of a run: raw records while a trial runs, tables after it, `run.json` always up to date."""
+
+import itertools
+import os
+import platform
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+
+from loadtests.config.yamlfile import Document
+from loadtests.link.backends.backend import BackendName
+from loadtests.run import collect
+from loadtests.run.manifest import Manifest, TrialRecord
+from loadtests.samples import TABLES
+from loadtests.scenario.matrix import Trial
+from loadtests.scenario.scenario import label
+
+
+class RunDirectory:
+    """`results/<utc>-<scenario>/`."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, captures: bool) -> None:
+        self.path = path
+        self.manifest = manifest
+        #: Whether a packet capture of each trial is kept.
+        self.captures = captures
+        self.save()
+
+    @classmethod
+    def create(
+        cls,
+        results: Path,
+        document: Document,
+        backend: BackendName,
+        interface: str | None,
+        load_options: list[str],
+        *,
+        captures: bool,
+    ) -> Self:
+        """A directory for a new run.
+
+        Args:
+            interface: leads to a server elsewhere, if a link is to be put on it.
+            load_options: Locust's own, about its processes.
+        """
+        now = datetime.now(UTC)
+        path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{document.title}")
+        path.mkdir(parents=True)
+        varied = document.data.get("vary", {})
+        manifest = Manifest(
+            scenario_file=document.name,
+            scenario=document.data,
+            started_utc=now.isoformat(timespec="seconds"),
+            backend=backend,
+            load_options=load_options,
+            interface=interface,
+            versions={name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
+            | {"python": platform.python_version()},
+            kernel=platform.release(),
+            cores=os.cpu_count() or 1,
+            labels={key: list(dict.fromkeys(map(label, values))) for key, values in varied.items()},
+        )
+        return cls(path, manifest, captures=captures)
+
+    @classmethod
+    def reopen(cls, path: Path, *, captures: bool) -> Self:
+        """The directory of a run that was cut short: its finished trials stay, what others left is removed.
+
+        Raises HarnessError: there is no run that this version could go on with.
+        """
+        manifest = Manifest.read(path)
+        manifest.trials = [trial for trial in manifest.trials if trial.state == "finished"]
+        finished = [trial.number for trial in manifest.trials]
+        for file in path.glob("*.csv"):
+            rows = pd.read_csv(file, dtype=str)  # as text, so that what stays is not rounded
+            if "trial" in rows:
+                rows[rows["trial"].astype(int).isin(finished)].to_csv(file, index=False)
+        for leftover in [*path.glob("trial-*"), *(path / "locust").glob("trial-*")]:
+            if int(leftover.name.removeprefix("trial-")) not in finished:
+                shutil.rmtree(leftover)
+        manifest.state = "running"
+        return cls(path, manifest, captures=captures)
+
+    @property
+    def document(self) -> Document:
+        """The scenario as it was run."""
+        file = str(self.path / "run.json")
+        return Document(file, self.manifest.scenario, {(): file}, Path(self.manifest.scenario_file).stem)
+
+    def unfinished(self, trials: list[Trial]) -> list[Trial]:
+        """Those that have not been run to their end."""
+        finished = {trial.number for trial in self.manifest.trials}
+        return [trial for trial in trials if trial.number not in finished]
+
+    def raw(self, trial: Trial) -> Path:
+        """Where the processes of a trial write while it runs."""
+        return self.path / f"trial-{trial.number:03}"
+
+    def save(self) -> None:
+        """Write `run.json`."""
+        self.manifest.write(self.path)
+
+    def append(self, name: str, rows: pd.DataFrame) -> None:
+        """Add rows to a table."""
+        file = self.path / f"{name}.csv"
+        rows[list(TABLES[name])].to_csv(file, mode="a", header=not file.exists(), index=False)
+
+    def finish(self, trial: Trial, record: TrialRecord) -> None:
+        """Turn the raw records of a trial into rows, whatever became of the trial, and note what that was."""
+        raw = self.raw(trial)
+        record.start = collect.started(raw)
+        record.processes = collect.processes(raw)
+        paths = {address: path for path, address in record.addresses.items()}
+        for name, rows in collect.tables_of(raw, trial.number, trial.scenario.warmup, paths).items():
+            self.append(name, rows)
+        self.manifest.trials.append(record)
+        self.save()
+        # The binary records are all in the tables now; what Locust wrote is kept beside them.
+        kept = self.path / "locust" / raw.name
+        kept.mkdir(parents=True)
+        for file in [*raw.glob("locust*"), *raw.glob("*.pcapng"), *raw.glob("server.log")]:
+            shutil.move(file, kept)
+        shutil.rmtree(raw)
+
+
+def _unused(path: Path) -> Path:
+    """The path itself, or the first of `path-2`, `path-3`, … that is free: two runs may start in the same second."""
+    candidates = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())

@@ -1,0 +1,127 @@
+"""`run.json`, typed: what a run was, and what became of each of its trials."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from loadtests.errors import HarnessError
+from loadtests.link.backends.backend import BackendName, LinkStats
+from loadtests.samples import SCHEMA_VERSION
+
+_NAME = "run.json"
+
+
+class Start(msgspec.Struct, frozen=True):
+    """When the load of a trial began, on this machine's two clocks."""
+
+    monotonic_ns: int
+    epoch_ns: int
+
+
+class LoadProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that made load, and when it began to."""
+
+    #: Its number; None if there is but one.
+    worker: int | None
+    host: str
+    pid: int
+    #: Names its CLOCK_MONOTONIC: times of processes with the same name may be compared.
+    clock: str
+    monotonic_ns: int
+    epoch_ns: int
+
+
+class Watched(msgspec.Struct):
+    """What is known about the packets of a trial."""
+
+    #: Whether the links flip bits, so that packets were seen that the receiver then discarded.
+    corrupts: bool
+    #: How many are kept, and for how many there was no room; None if nobody could say.
+    packets: int | None = None
+    dropped: int | None = None
+    #: Why there are none; empty if there are.
+    problem: str = ""
+
+
+class TrialRecord(msgspec.Struct, kw_only=True):
+    """What is known of a trial that has begun."""
+
+    #: Place in the order of running, from 1; `trial` in the tables.
+    number: int
+    #: The values that set its variant apart, in one line.
+    name: str
+    repetition: int = 1
+    #: Dotted key → value.
+    variant: dict[str, str] = {}
+    seed: int = 0
+    #: `running`, `finished`, `interrupted`, `failed`, or a sentence about what cut it short.
+    state: str = "running"
+    #: None if its load never began.
+    start: Start | None = None
+    #: Path → link, as it was built.
+    links: dict[str, dict[str, Any]] = {}
+    #: Who made the links; `none` also if there are none.
+    backend: str = "none"
+    #: Of TCP at both ends; None if the server is elsewhere.
+    congestion_control: str | None = None
+    #: Path → address of the server.
+    addresses: dict[str, str] = {}
+    #: What each direction of each path carried under load.
+    link_counters: list[LinkStats] = []
+    #: How far the wall clock was stepped meanwhile.
+    clock_step_ms: float = 0.0
+    processes: list[LoadProcess] = []
+    #: Packets in the client's namespace; None without links of our own.
+    wire: Watched | None = None
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """A run: what was asked for, where it ran, and its trials in the order in which they began."""
+
+    schema_version: int = SCHEMA_VERSION
+    scenario_file: str = ""
+    #: The scenario as it was written, with what the command line set.
+    scenario: dict[str, Any] = {}
+    started_utc: str = ""
+    #: `running`, `finished`, `interrupted`, `failed: …`, or a sentence about what cut it short.
+    state: str = "running"
+    #: What was asked for; each trial says what it got.
+    backend: BackendName = "auto"
+    #: Locust's own, about its processes.
+    load_options: list[str] = []
+    #: The network interface that leads to a server elsewhere, if the link is there.
+    interface: str | None = None
+    versions: dict[str, str] = {}
+    kernel: str = ""
+    cores: int = 1
+    #: Varied key → its values in the scenario's order.
+    labels: dict[str, list[str]] = {}
+    trials: list[TrialRecord] = []
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """That of the run in `folder`.
+
+        Raises HarnessError: there is no run, or it is one of another version of chatlab.
+        """
+        try:
+            text = (folder / _NAME).read_bytes()
+        except FileNotFoundError:
+            raise HarnessError(f"{folder}: not a run directory: it has no {_NAME}") from None
+        plain = msgspec.json.decode(text)
+        version = plain.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise HarnessError(
+                f"{folder}: its tables have schema version {version}, this chatlab reads and writes {SCHEMA_VERSION}"
+            )
+        try:
+            return msgspec.convert(plain, cls)
+        except msgspec.ValidationError as error:
+            raise HarnessError(f"{folder / _NAME}: {error}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write it whole: a reader never sees half of it."""
+        draft = folder / f"{_NAME}.new"
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
+        draft.rename(folder / _NAME)
