@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check bench notebooks clean
+.PHONY: demo test check bench fuzz notebooks clean
 
 # A real scenario through real bad links, and its report.
 demo: .venv/ready
@@ -24,6 +24,10 @@ bench: .venv/ready
 	$(BIN)/python tests/bench_load.py
 	$(BIN)/python tests/bench_files.py
 	$(BIN)/python tests/bench_stalls.py
+
+# Any bytes to whatever reads bytes: server, client, names, scenarios, traces, journals. MINUTES in all.
+fuzz: .venv/ready
+	$(BIN)/python tests/fuzz --minutes $(or $(MINUTES),10)
 
 notebooks: .venv/ready
 	$(BIN)/chatlab notebooks

@@ -1,0 +1,194 @@
+"""What to begin with: for each target the committed corpus, and the words that its inputs are made of."""
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+
+CORPUS = Path(__file__).parent / "corpus"
+
+_UP = [
+    b'{"type":"hello","nick":"ana"}\n',
+    b'{"type":"hello","nick":"ben","key":"a secret of my own"}\n',
+    b'{"type":"attach","token":"t","cursors":{"lobby":1}}\n',
+    b'{"type":"say","text":"x","id":1}\n',
+    b'{"type":"say","text":"x","id":1,"room":"tea"}\n',
+    b'{"type":"tell","to":"witness","text":"x","id":2}\n',
+    b'{"type":"nick","nick":"cleo","id":3}\n',
+    b'{"type":"join","room":"tea","id":4}\n{"type":"leave","room":"tea"}\n',
+    b'{"type":"join","room":"tea","cursor":0}\n',
+    b'{"type":"file_offer","to":"witness","name":"a","size":1,"sha256":"' + b"0" * 64 + b'","id":5}\n',
+    b'{"type":"file_offer","to":"ana","name":"a","size":0,"sha256":"' + b"0" * 64 + b'"}\n',
+    b'{"type":"file_accept","file":1}\n',
+    b'{"type":"file_credit","file":1,"offset":0,"again":true}\n',
+    b'{"type":"file_chunk","file":1,"offset":0,"data":"aGVs"}\n',
+    b'{"type":"file_end","file":1,"outcome":"done"}\n',
+    b'{"type":"who"}\n{"type":"rooms"}\n{"type":"settle"}\n{"type":"ping","n":7}\n',
+    b'{"type":"bye"}\n',
+]
+_DOWN = [
+    b'{"type":"welcome","nick":"ana","token":"t","cursors":{"inbox":0,"lobby":1},"limits":{},"history":"h"}\n',
+    b'{"type":"welcome","nick":"ana","token":"t","cursors":{},"limits":{"line_bytes":1},"history":"h"}\n',
+    b'{"type":"attached","nick":"ana","cursors":{"inbox":0,"lobby":1}}\n',
+    b'{"type":"said","log":"lobby","seq":2,"from":"ana","text":"hello","id":1}\n',
+    b'{"type":"said","log":"lobby","seq":9,"from":"ben","text":"x"}\n{"type":"gap","log":"lobby","missed":6}\n',
+    b'{"type":"told","log":"inbox","seq":1,"from":"ben","to":"ana","text":"x"}\n',
+    b'{"type":"joined","log":"lobby","seq":3,"nick":"ben"}\n',
+    b'{"type":"renamed","log":"lobby","seq":3,"nick":"ana","to":"zoe","id":2}\n',
+    b'{"type":"left","log":"lobby","seq":4,"nick":"ana","reason":"x"}\n',
+    b'{"type":"refused","code":"bad_token","reason":"x"}\n',
+    b'{"type":"refused","code":"stale_id","reason":"x","id":1,"log":"inbox","seq":1}\n',
+    b'{"type":"member","cursors":{"tea":1},"id":1}\n',
+    b'{"type":"settled","id":1,"nick":"ana","cursors":{"inbox":0,"lobby":2}}\n',
+    b'{"type":"file_offered","log":"inbox","seq":1,"from":"ben","to":"ana","file":1,"name":"../victim","size":3,"sha256":"'
+    + b"0" * 64
+    + b'"}\n',
+    b'{"type":"file_accepted","log":"inbox","seq":2,"from":"ben","file":1}\n',
+    b'{"type":"file_chunk","file":1,"offset":0,"data":"aGVs"}\n',
+    b'{"type":"file_credit","file":1,"offset":3}\n',
+    b'{"type":"file_ended","log":"inbox","seq":3,"from":"ben","file":1,"outcome":"done"}\n',
+    b'{"type":"present","nicks":["ana"],"room":"tea"}\n{"type":"rooms","rooms":{"lobby":2}}\n{"type":"pong","n":7}\n',
+    b'{"type":"error","code":"malformed","reason":"x"}\n',
+    b'{"type":"bye","reason":"x"}\n',
+    b'{"type":"bye","reason":"x","back_in_s":1,"id":3}\n',
+]
+_JSON = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b'"',
+    b"\n",
+    b"\r\n",
+    b"null",
+    b"true",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"\\u0000",
+    b"\x00",
+]
+_JSON += [
+    b"18446744073709551616",
+    b"-9223372036854775809",
+    b'"id":',
+    b'"type":',
+    b'"seq":',
+    b"\xff",
+    "é→".encode(),
+    b"GET / HTTP/1.1\r\n",
+]
+_YAML = [
+    *(b"link: lossy-wifi\n", b"link:\n  delay: 50ms\n", b"  loss: 2%\n", b"users: 5\n", b"users: {BroadcastUser: 3}\n"),
+    *(
+        b"connections: redundant\n",
+        b"vary:\n  connections: [single, redundant]\n",
+        b"stages:\n  - {users: 5, duration: 5s}\n",
+    ),
+    *(
+        b"messages: {rate: 1/s}\n",
+        b"thresholds:\n",
+        b"  - p99 < 5 s\n",
+        b"server: 127.0.0.1:5000\n",
+        b"&a ",
+        b"*a",
+        b"[",
+        b"]",
+    ),
+    *(
+        b"{",
+        b"}",
+        b": ",
+        b", ",
+        b"- ",
+        b"\n",
+        b"\t",
+        b"!!python/object:os.system ",
+        b"---\n",
+        b"? ",
+        b"| \n",
+        b"~",
+        b"-1",
+        b"\x00",
+    ),
+    *(
+        b"nan",
+        b"inf",
+        b"1e999s",
+        b"extends: x\n",
+        b"  trace: input.yaml\n",
+        b"  distribution: pareto\n",
+        b"<<: *a\n",
+        b"9" * 400,
+    ),
+]
+_TRACE = [
+    b"1\n",
+    b"0\n",
+    b"-1\n",
+    b"9" * 30 + b"\n",
+    b" ",
+    b"\n",
+    b"a",
+    b"\xff",
+    b"1_0\n",
+    b"9" * 5000 + b"\n",
+    b"1.5\n",
+]
+_NAMES = [
+    "a",
+    "ana",
+    "you",
+    "inbox",
+    "é",
+    "е",
+    "ß",
+    "\u0301",
+    "\u034f",
+    "ｗ",
+    "→",
+    ":",
+    "*",
+    " ",
+    "\u200d",
+    "ا",
+    "א",
+    "क्",
+    "ﬁ",
+    "\ud800",
+    "·",
+]
+
+WORDS: dict[str, list[bytes]] = {
+    "wire": _UP + _DOWN + _JSON,
+    "names": [name.encode("utf-8", "surrogatepass") for name in _NAMES],
+    "server": _UP + _JSON,
+    "client": _DOWN + _JSON,
+    "scenario": _YAML,
+    "trace": _TRACE,
+    "journal": [b"SQLite format 3\x00", b"\x00" * 64, b'{"type":"said","log":"lobby","seq":1}\n'],
+}
+
+
+def corpus(target: str) -> list[bytes]:
+    """The committed inputs of a target."""
+    return [file.read_bytes() for file in sorted((CORPUS / target).glob("*"))]
+
+
+def inputs(target: str) -> st.SearchStrategy[bytes]:
+    """Words of the target with noise among them; or an input of the corpus with some of its bytes replaced."""
+    word = st.sampled_from(WORDS[target]) | st.binary(max_size=8)
+    made = st.lists(word, max_size=24).map(b"".join)
+    seeds = corpus(target)
+    if not seeds:
+        return made
+    patch = st.tuples(st.floats(0, 1), st.integers(0, 4), word)
+    return made | st.builds(_patched, st.sampled_from(seeds), st.lists(patch, max_size=4))
+
+
+def _patched(seed: bytes, patches: list[tuple[float, int, bytes]]) -> bytes:
+    for where, removed, added in patches:
+        at = int(where * len(seed))
+        seed = seed[:at] + added + seed[at + removed :]
+    return seed

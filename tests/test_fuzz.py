@@ -1,0 +1,25 @@
+"""Whatever bytes come: a short run of what `make fuzz` does for longer, and all that it ever found."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+from inputs import corpus, inputs
+from targets import TARGETS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_found_once(target: str) -> None:
+    for data in corpus(target):
+        TARGETS[target](data)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_bytes_come(target: str, data: st.DataObject) -> None:
+    TARGETS[target](data.draw(inputs(target)))
