@@ -18,6 +18,9 @@ from chat.server.monitor import TcpMonitor
 from chat.server.rooms import Rooms
 from chat.server.server import GRACE_S, ChatServer
 
+#: How long a server that is stopped is thought to be away: as long as a service manager takes to start it again.
+BACK_IN_S = 1.0
+
 
 def serve() -> None:
     """The command `chat-server`."""
@@ -44,6 +47,14 @@ def serve() -> None:
     parser.add_argument("--tcp-info", metavar="FILE.csv", help="record each connection's TCP_INFO every second")
     parser.add_argument(
         "--journal", metavar="FILE", help="keep what is said in the rooms in this file, so that a restart loses nothing"
+    )
+    parser.add_argument(
+        "--back-in",
+        metavar="SECONDS",
+        type=_back_in,
+        default=BACK_IN_S,
+        help="what clients are told when the server is stopped (SIGTERM, Ctrl-C): after about how long to come back, "
+        "or `never`, which ends their sessions (default: %(default)g)",
     )
     parser.add_argument("--check", action="store_true", help="only say whether the journal adds up, and exit")
     options = parser.parse_args()
@@ -76,7 +87,7 @@ def serve() -> None:
                 sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
             TcpMonitor(loop, server, file)
         try:
-            _run(loop, server)
+            _run(loop, server, options.back_in)
             if journal is not None:
                 journal.close()
         except JournalError as error:
@@ -98,7 +109,11 @@ def _check(path: str) -> int:
     return 0
 
 
-def _run(loop: Loop, server: ChatServer) -> None:
+def _back_in(text: str) -> float | None:
+    return None if text == "never" else arguments.seconds(text)
+
+
+def _run(loop: Loop, server: ChatServer, back_in_s: float | None) -> None:
     """Until a signal; then everybody is told, and what is still on its way is sent."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
@@ -107,7 +122,7 @@ def _run(loop: Loop, server: ChatServer) -> None:
     gc.collect()
     gc.freeze()
     loop.run()
-    server.close("The server is shutting down.")
+    server.close("The server is shutting down." if back_in_s is None else "The server is restarting.", back_in_s)
     while not server.idle:
         loop.run_once()
     loop.close()

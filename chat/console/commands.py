@@ -43,7 +43,7 @@ def _help(console: Console) -> None:
 
 COMMANDS = (
     Command("/help", "", "this list", _help),
-    Command("/msg", "NICK TEXT", "say something to one person", lambda console, *words: console.client.tell(*words)),
+    Command("/msg", "NICK TEXT", "say something to one person", Console.tell),
     Command("/join", "ROOM", "go into a room, or turn to one where you are", Console.join),
     Command("/leave", "[ROOM]", "go out of a room", Console.leave_room),
     Command("/rooms", "", "which rooms there are", lambda console: console.client.list_rooms()),

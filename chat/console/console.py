@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from chat.client.client import ChatClient, Mode
+from chat.client.client import RETRY_S, ChatClient, Mode
 from chat.client.events import (
     Closed,
     Departed,
@@ -52,6 +52,7 @@ class Console:
         show: called with each line.
         recorder: is given every message.
         downloads: where received files go.
+        retry_s: how long to try to come back when all connections are gone.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class Console:
         show: Show,
         recorder: Recorder | None = None,
         downloads: Path = DOWNLOADS,
+        retry_s: float = RETRY_S,
     ) -> None:
-        self.client = ChatClient(loop, nick, primary, secondary, mode=mode, on_event=self._event)
+        self.client = ChatClient(loop, nick, primary, secondary, mode=mode, on_event=self._event, retry_s=retry_s)
         self.shelf = Shelf(self.client, downloads)
         #: Whether the driver shows the bars of files that are on their way, so that they need no lines.
         self.has_bars = False
@@ -100,6 +102,17 @@ class Console:
     def say(self, text: str) -> None:
         """Speak to everyone in the room."""
         self.client.say(text, room=self.room)
+        self._show_if_waiting(text)
+
+    def tell(self, nick: str, text: str) -> None:
+        """Speak to one person."""
+        self.client.tell(nick, text)
+        self._show_if_waiting(f"→ {nick}: {text}")
+
+    def _show_if_waiting(self, text: str) -> None:
+        """What is said appears when it comes back; until there is a connection, show that it is kept."""
+        if self.client.away:
+            self.show(f"… waiting: {visible(text)}", DIM)
 
     def join(self, room: str) -> None:
         """Go into a room, or turn to one where one is already; what is said next is said there."""

@@ -13,6 +13,7 @@ from chat.client.events import (
     FileFailed,
     FileOffered,
     Gap,
+    NotSent,
     PathDown,
     PathUp,
     PeerJoined,
@@ -96,14 +97,17 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             return "* second connection open"
         case PathDown(path, reason):
             return f"! {path} connection: {visible(reason)}"
-        case Reconnecting():
-            return "! no connection any more; trying to come back"
+        case Reconnecting(back_in_s=back_in_s):
+            promise = "" if back_in_s is None else f"; the server will be back in about {back_in_s:.0f} s"
+            return f"! No connection; reconnecting{promise}. What you say is kept, and sent then."
+        case NotSent(to=to, text=text, is_certain=is_certain):
+            what = "not sent" if is_certain else "perhaps not sent (the server went before it answered)"
+            return f"! {what}: {_label(event.log, here)}{f'→ {visible(to)}: ' if to else ''}{visible(text)}"
         case Resumed():
-            return "* back; what you missed follows"
-        case StartedAnew(in_doubt=in_doubt, missed=missed):
-            doubt = f"; {len(in_doubt)} of your message(s) may not have been accepted" if in_doubt else ""
-            meantime = "what was said in the meantime is missed" if missed else "what you missed follows"
-            return f"! the server knows you no longer, you begin anew; {meantime}{doubt}"
+            return "* Reconnected."
+        case StartedAnew(missed=missed):
+            meantime = "What was said in the meantime is missed." if missed else "What you missed follows."
+            return f"! The server restarted; this is a new session. {meantime}"
     return None
 
 

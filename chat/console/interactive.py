@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TextIO
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
 from chat import arguments
-from chat.client.client import Mode
+from chat.client.client import RETRY_S, Mode
 from chat.client.recorder import Recorder
 from chat.console.console import DOWNLOADS, Console
 from chat.console.display import visible
@@ -49,6 +50,8 @@ def main() -> int:
             show=driver.show,
             recorder=recorder,
             downloads=options.downloads,
+            # A person decides how long to wait; a script cannot.
+            retry_s=math.inf if isinstance(driver, Terminal) else RETRY_S,
         )
         stack.callback(console.client.close)
         driver.run(console)

@@ -51,7 +51,10 @@ class Tally:
 
     def connection(self, path: str, info: TcpInfo) -> str:
         """What there is to say about one connection."""
-        rtt = "unknown" if info.rtt_us is None else f"{info.rtt_us / 1000:.1f} ms"
+        # Where no echo comes first, the server answers our copies with nothing: the kernel then times delayed
+        # acknowledgements, not the way.
+        is_measured = info.rtt_us is not None and path in self._jitter_ms
+        rtt = f"{info.rtt_us / 1000:.1f} ms" if info.rtt_us is not None and is_measured else "unknown"
         jitter = f"{self._jitter_ms[path]:.1f} ms" if path in self._jitter_ms else "unknown"
         retransmissions = "unknown" if info.total_retrans is None else info.total_retrans
         return f"rtt {rtt}, jitter {jitter}, retransmissions {retransmissions}"

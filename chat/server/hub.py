@@ -149,11 +149,16 @@ class Hub:
         for room in [*self.rooms]:
             self._forget_if_empty(room)
 
-    def close(self, reason: str) -> None:
-        """End every session without telling the others, who are all told the same."""
+    def close(self, reason: str, back_in_s: float | None = None) -> None:
+        """End every session without telling the others, who are all told the same.
+
+        Args:
+            back_in_s: after about so long there will be a server again.
+        """
         for session in self._by_token.values():
+            bye = Bye(reason, back_in_s, None if back_in_s is None else session.ids.highest)
             for connection in [*session.connections]:
-                self._release(connection, encode(Bye(reason)))
+                self._release(connection, encode(bye))
         self._directory.clear()
         self._by_token.clear()
         self._away.clear()

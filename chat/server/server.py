@@ -151,17 +151,20 @@ class ChatServer:
             if peer.connection.session is not None:
                 yield peer.nick, peer.transport
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, back_in_s: float | None = None) -> None:
         """Accept nobody more and tell everybody `bye`.
 
         Connections close as they drain, in the loop's turns of the next `LINGER_S`; then :attr:`idle` is true.
+
+        Args:
+            back_in_s: after about so long there will be a server again, for which clients are to wait.
         """
         self._stop_accepting()
         self._listener.close()
-        self.hub.close(reason)
+        self.hub.close(reason, back_in_s)
         for peer in self._peers.values():
             if not peer.connection.closing:
-                self.hub.tell(peer.connection, Bye(reason))
+                self.hub.tell(peer.connection, Bye(reason, back_in_s))
                 self.hub.disconnect(peer.connection, reason)
         self._flush()
         self._unhook_if_done()

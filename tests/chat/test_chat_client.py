@@ -173,7 +173,7 @@ def test_nick_in_use(server: ServerProcess, clients: Clients, mode: Mode) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_server_says_bye(clients: Clients, mode: Mode) -> None:
-    with server_process() as server:
+    with server_process("127.0.0.1", "--back-in", "never") as server:
         client = clients.join("ana", server.address, mode=mode)
         server.process.terminate()
         clients.until(lambda: client.closed)

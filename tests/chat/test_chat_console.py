@@ -289,7 +289,7 @@ def test_secondary_means_redundant(server: ServerProcess) -> None:
 
 
 def test_the_server_goes() -> None:
-    with server_process() as server:
+    with server_process("127.0.0.1", "--back-in", "never") as server:
         command = [sys.executable, "-m", "chat", "connect", "ana", "--port", str(server.address[1])]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -380,7 +380,7 @@ def test_completion_history_and_rooms_on_a_terminal(server: ServerProcess, tmp_p
 
 
 def test_on_a_terminal_the_server_goes() -> None:
-    with server_process() as server:
+    with server_process("127.0.0.1", "--back-in", "never") as server:
         client = TerminalClient("ana", server)
         server.process.terminate()
         assert client.end() == 1

@@ -234,10 +234,12 @@ def test_signals_say_bye_to_everybody(number: signal.Signals) -> None:
     """Bye: the server says why it goes; strangers are told too."""
     server = ServerProcess()
     with RawClient(server.address, "ana") as ana, RawClient(server.address) as stranger:
+        ana.ask("said", type="say", text="x", id=7)
         stranger.ask("pong", type="ping")
         server.process.send_signal(number)
-        for client in (ana, stranger):
-            assert client.until("bye")["reason"] == "The server is shutting down."
+        bye = {"type": "bye", "reason": "The server is restarting.", "back_in_s": 1.0}
+        for client, expected in ((ana, {**bye, "id": 7}), (stranger, bye)):
+            assert client.until("bye") == expected
             assert client.receive() is None
     exit_code, log = server.end()
     assert exit_code == 0
