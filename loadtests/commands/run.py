@@ -4,13 +4,14 @@ import argparse
 import errno
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from loadtests.commands.scenario import add_scenario, document_of
 from loadtests.data import RESULTS
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BACKENDS
 from loadtests.link.sandbox.laboratory import run_in_lab
+from loadtests.run.manifest import Stamps
 from loadtests.scenario.matrix import Trial, plan
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
     parser.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")
+    parser.add_argument(
+        "--stamps",
+        choices=get_args(Stamps),
+        help="whose time each row has at best: that of its packet (wire, the default), or of its read (kernel)",
+    )
     _add_processes(parser)
 
 
@@ -129,6 +135,8 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         check_tool()
     if arguments.resume and options:
         raise HarnessError("run --resume: leave out the options for processes: the run has its own")
+    if arguments.resume and arguments.stamps:
+        raise HarnessError("run --resume: leave out --stamps: the run has its own")
     try:
         if arguments.resume:
             directory = RunDirectory.reopen(arguments.resume.absolute(), captures=arguments.capture)
@@ -147,6 +155,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
             arguments.interface,
             options,
             captures=arguments.capture,
+            stamps=arguments.stamps or "wire",
         )
     except OSError as error:
         place = error.filename or arguments.resume or arguments.results

@@ -14,7 +14,7 @@ import pandas as pd
 from loadtests.config.yamlfile import Document
 from loadtests.link.backends.backend import BackendName
 from loadtests.run import collect
-from loadtests.run.manifest import Manifest, TrialRecord
+from loadtests.run.manifest import Manifest, Stamps, TrialRecord
 from loadtests.samples import TABLES
 from loadtests.scenario.matrix import Trial
 from loadtests.scenario.scenario import label
@@ -40,6 +40,7 @@ class RunDirectory:
         load_options: list[str],
         *,
         captures: bool,
+        stamps: Stamps = "wire",
     ) -> Self:
         """A directory for a new run.
 
@@ -57,6 +58,7 @@ class RunDirectory:
             started_utc=now.isoformat(timespec="seconds"),
             backend=backend,
             load_options=load_options,
+            stamps=stamps,
             interface=interface,
             versions={name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
             | {"python": platform.python_version()},

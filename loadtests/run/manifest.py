@@ -1,7 +1,7 @@
 """`run.json`, typed: what a run was, and what became of each of its trials."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -10,6 +10,7 @@ from loadtests.link.backends.backend import BackendName, LinkStats
 from loadtests.samples import SCHEMA_VERSION
 
 _NAME = "run.json"
+Stamps = Literal["wire", "kernel"]
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -40,8 +41,17 @@ class Watched(msgspec.Struct):
     #: How many are kept, and for how many there was no room; None if nobody could say.
     packets: int | None = None
     dropped: int | None = None
+    #: CPU time of the process that kept them, its start included.
+    cpu_s: float | None = None
     #: Why there are none; empty if there are.
     problem: str = ""
+
+    @property
+    def doubt(self) -> str:
+        """Which rows have no time of their own packet, and why; empty if all have."""
+        if self.problem:
+            return f"rows have the stamps of their reads: {self.problem}"
+        return f"{self.dropped} packets were not seen: some rows have the stamp of their read" if self.dropped else ""
 
 
 class TrialRecord(msgspec.Struct, kw_only=True):
@@ -88,6 +98,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     state: str = "running"
     #: What was asked for; each trial says what it got.
     backend: BackendName = "auto"
+    #: Whose times rows have at best (`--stamps`).
+    stamps: Stamps = "wire"
     #: Locust's own, about its processes.
     load_options: list[str] = []
     #: The network interface that leads to a server elsewhere, if the link is there.

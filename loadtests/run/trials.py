@@ -102,6 +102,8 @@ class _TrialRun:
                 self._calibrate(links, "before")
             with ExitStack() as running:  # nobody else sends when it is left
                 self._run_load(links, running)
+            if self._record.wire and self._record.wire.doubt:
+                self._progress.note(f"trial {self._trial.number}: {self._record.wire.doubt}")
             if links:
                 self._record.link_counters = links.stats()
                 changes = linktable.changed(links, collect.start_ns_of(self._raw))
@@ -132,7 +134,8 @@ class _TrialRun:
             self._record.addresses = lab.addresses
             if self._directory.captures:
                 running.enter_context(capturing(lab, raw, list(trial.links)))
-            self._record.wire = running.enter_context(watching(lab, raw, server.PORT))
+            if self._directory.manifest.stamps == "wire":
+                self._record.wire = running.enter_context(watching(lab, raw, server.PORT))
             chat_server = running.enter_context(server.embedded_server(lab, trial.scenario.congestion, raw))
         if links:
             links.start()  # the load meets fresh randomness, however long calibration took

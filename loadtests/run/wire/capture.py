@@ -50,7 +50,7 @@ def main() -> int:
     with file.open("wb", buffering=0) as output:
         print("ready", flush=True)
         record(ring, output, stop)
-    print(json.dumps(ring.counts()))
+    print(json.dumps([*ring.counts(), time.process_time()]))
     ring.close()
     return 0
 

@@ -41,7 +41,8 @@ def watching(lab: Lab, folder: Path, port: int) -> Iterator[Watched]:
         finally:
             counts = process.stdout.readline()
             if counts:
-                watched.packets, watched.dropped = msgspec.json.decode(counts, type=tuple[int, int])
+                counted = msgspec.json.decode(counts, type=tuple[int, int, float])
+                watched.packets, watched.dropped, watched.cpu_s = counted
             elif not watched.problem:
                 watched.problem = f"the capture of packets died: {tail(folder / _LOG)}"
             (folder / _FACTS).write_bytes(msgspec.json.encode(watched))
