@@ -87,13 +87,17 @@ class Arrivals:
         return readable_ns
 
     def _hole_ns(self, place: Ints, read_by_ns: Ints) -> Ints:
-        """By when what each interval that was not captured holds had arrived; 0 for the others."""
+        """By when what each interval that was not captured holds had arrived; 0 for the others.
+
+        NEVER behind the last byte that was captured of a stream.
+        """
         order = np.lexsort((read_by_ns, place))
         place, read_by_ns = np.append(place[order], NEVER), np.append(read_by_ns[order], NEVER)
         hole_ns = np.zeros(len(self._first_ns), np.int64)
         holes = np.flatnonzero(self._first_ns == NEVER)
-        end = np.append(self._edges, NEVER)[holes + 1]
-        hole_ns[holes] = read_by_ns[np.searchsorted(place, end)]
+        end = np.append(self._edges, 0)[holes + 1]
+        is_last = end % _STREAM_BYTES == 0  # what follows belongs to another stream
+        hole_ns[holes] = np.where(is_last, NEVER, read_by_ns[np.searchsorted(place, end)])
         return hole_ns
 
 
