@@ -197,9 +197,11 @@ class Journal(Keeper):
         (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not tables and not found:
             database.execute("PRAGMA journal_mode = WAL")
-            facts = f"INSERT INTO fact VALUES ('history', '{secrets.token_urlsafe(12)}'), ('last_seq', 0);"
             header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
-            database.executescript(f"BEGIN; {_TABLES} {facts} {header} COMMIT;")
+            database.executescript(f"BEGIN; {_TABLES} {header}")
+            facts = {"history": secrets.token_urlsafe(12), "last_seq": 0}
+            database.executemany("INSERT INTO fact VALUES (?, ?)", facts.items())
+            database.execute("COMMIT")
         elif found != APPLICATION_ID or version != VERSION:
             raise JournalError(f"{self._path} is not a journal of this chat.")
         else:

@@ -13,6 +13,7 @@ from loadtests.link.lab import BACKENDS, Lab, open_lab
 from loadtests.link.linkfile import load_profile
 from loadtests.link.model.profile import PATHS, LinkProfile
 from loadtests.link.sandbox.laboratory import run_in_lab
+from loadtests.link.sandbox.topology import ALL_ADDRESSES
 
 _PORT = 5000
 _ROBOTS = ("ada", "bob", "cyd")
@@ -36,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _chat(arguments: argparse.Namespace, profile: LinkProfile) -> int:
-    server = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(_PORT)]
+    server = [sys.executable, "-m", "chat", "serve", "--host", ALL_ADDRESSES, "--port", str(_PORT)]
     with open_lab(dict.fromkeys(PATHS, profile), arguments.backend) as lab, served(lab, server):
         print(f"link: {profile}, by {lab.backend}; /exit ends", file=sys.stderr, flush=True)
         lab.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loadtests.errors import HarnessError
 from loadtests.link.lab import Lab
+from loadtests.link.sandbox.topology import ALL_ADDRESSES
 from loadtests.run.children import APART, ended, tail
 
 PORT = 5000
@@ -26,7 +27,7 @@ def embedded_server(lab: Lab, congestion: str, raw: Path) -> Iterator["subproces
 
     Raises HarnessError: it does not start.
     """
-    command = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(PORT)]
+    command = [sys.executable, "-m", "chat", "serve", "--host", ALL_ADDRESSES, "--port", str(PORT)]
     command += ["--congestion", congestion, "--tcp-info", str(raw / "server-tcp.csv")]
     log = raw / _LOG
     with log.open("wb") as output:

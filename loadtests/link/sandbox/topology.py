@@ -11,6 +11,8 @@ Each path has a subnet of its own, so choosing an address is choosing a path.
 from loadtests.link.model.profile import PATHS
 
 CLIENT, ROUTER, SERVER = "client", "router", "server"
+#: A server in the laboratory listens on both paths; nobody else can reach its namespace.
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104
 
 
 def client_address(path: str) -> str:
