@@ -370,6 +370,8 @@ class ClientSession:
                 return [Refused(None, code, reason)]
             case messages.Member() | messages.Settled() if not self.cursors:
                 raise PeerError("it speaks of a session that has not begun")
+            case messages.Member() | messages.Settled() if LOBBY not in self.cursors:
+                raise PeerError("it speaks of a session that has not begun")
             case messages.Member(cursors, number):
                 return self.member(cursors, number)
             case messages.Settled():

@@ -34,6 +34,8 @@ from chat.protocol.names import fold
 
 #: The style of what one wrote oneself.
 DIM = "fg:ansibrightblack"
+#: Most nicknames, and rooms, that are remembered for completion.
+MAX_NAMES = 100_000
 #: Where received files go.
 DOWNLOADS = Path("downloads")
 
@@ -182,6 +184,9 @@ class Console:
 
     def _notice(self, event: Event) -> None:
         """Keep in mind who is here, and where we are."""
+        for names in (self.nicks, self.rooms):
+            while len(names) > MAX_NAMES:  # whatever a server says: it only serves completion
+                del names[next(iter(names))]
         match event:
             case Present(nicks):
                 self.nicks |= dict.fromkeys(nicks)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chat.client.client import ChatClient
-from chat.client.events import Event, FileDone, FileFailed, FileOffered, FileProgress
+from chat.client.events import Event, FileDone, FileEvent, FileFailed, FileOffered, FileProgress
 from chat.console.display import megabytes, visible
 from chat.protocol.errors import FileError
 
@@ -55,7 +55,7 @@ class Shelf:
                 self._open[number] = event
             case FileProgress(number, done_bytes=done_bytes):
                 before, self._done_bytes[number] = self._done_bytes.get(number, 0), done_bytes
-                if before * 4 // event.size_bytes != done_bytes * 4 // event.size_bytes:
+                if _share(before, event, 4) != _share(done_bytes, event, 4):
                     return f"* file {number}: {self._bar(self._open[number], done_bytes)}"
             case FileDone(number) | FileFailed(number):
                 self._open.pop(number, None)
@@ -67,11 +67,11 @@ class Shelf:
         return "\n".join(self._bar(self._open[number], done) for number, done in self._done_bytes.items())
 
     def _bar(self, file: FileOffered, done_bytes: int) -> str:
-        filled = _BAR_CHARS * done_bytes // file.size_bytes
+        filled = _share(done_bytes, file, _BAR_CHARS)
         arrow = "→" if file.outgoing else "←"
         return (
             f"{visible(file.name)} {arrow} {visible(file.peer)} [{'#' * filled:.<{_BAR_CHARS}}]"
-            f" {100 * done_bytes // file.size_bytes} % of {megabytes(file.size_bytes)}"
+            f" {_share(done_bytes, file, 100)} % of {megabytes(file.size_bytes)}"
         )
 
     def _number(self, number: str, *, offered: bool) -> int:
@@ -84,3 +84,8 @@ class Shelf:
         if not known:
             raise FileError("There is no file to do that with.")
         return known[-1]
+
+
+def _share(done_bytes: int, file: FileEvent, parts: int) -> int:
+    """How many of so many parts of the file are done; of an empty one, all."""
+    return parts * done_bytes // file.size_bytes if file.size_bytes else parts

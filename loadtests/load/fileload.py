@@ -32,6 +32,10 @@ class FileStore:
             file.truncate(self._size_bytes)
         return path
 
+    def new_folder(self) -> Path:
+        """An empty folder, for a file that is received."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
     def close(self) -> None:
         """Remove everything."""
         if "folder" in vars(self):
@@ -46,6 +50,8 @@ class FileTraffic:
         self._store = store
         self._over = over
         self._begun_ns: dict[int, int] = {}
+        #: Where each file that comes to us goes.
+        self._folders: dict[int, Path] = {}
 
     def send(self, nick: str, intended_ns: int) -> None:
         """Send the file to somebody; it counts from when it was meant to be sent."""
@@ -55,17 +61,16 @@ class FileTraffic:
         """Accept what is offered, drop what has arrived, tell what became of what we sent."""
         match event:
             case FileOffered(number, outgoing=False):
-                # A folder for each: the same file may come to us twice at the same time.
+                # A folder for each: the same file may come to us twice at the same time. No name of a peer is in it.
+                folder = self._folders[number] = self._store.new_folder()
                 try:
-                    self._client.files.accept(number, self._folder(number))
+                    self._client.files.accept(number, folder)
                 except ChatError:
                     self._client.files.cancel(number, "It cannot be stored.")
             case FileDone(number, outgoing=False) | FileFailed(number, outgoing=False):
-                shutil.rmtree(self._folder(number), ignore_errors=True)
+                if number in self._folders:
+                    shutil.rmtree(self._folders.pop(number), ignore_errors=True)
             case FileDone(number):
                 self._over(event.peer, self._begun_ns.pop(number), "done", event.resent_bytes)
             case FileFailed(number):
                 self._over(event.peer, self._begun_ns.pop(number), event.outcome, 0)
-
-    def _folder(self, number: int) -> Path:
-        return self._store.folder / f"{self._client.nick}-{number}"

@@ -18,7 +18,7 @@ from chat.client.files.transfers import File, Received, Sent
 from chat.net.loop import Loop
 from chat.net.transport import Transport
 from chat.protocol import messages
-from chat.protocol.errors import ChatError, FileError, NotRegistered, TooMuchUnderWay
+from chat.protocol.errors import ChatError, FileError, NotRegistered, PeerError, TooMuchUnderWay
 from chat.protocol.fields import Outcome
 from chat.protocol.messages import (
     FileAccept,
@@ -31,6 +31,8 @@ from chat.protocol.messages import (
     FileOffered,
 )
 
+#: Most files that may be offered to us at once; a server of ours lets eight through.
+MAX_OFFERS = 64
 #: How long an offer may go unanswered.
 OFFER_S = 300.0
 #: How long an accepted file may make no progress: longer than the server keeps a session without connections.
@@ -268,6 +270,10 @@ class FileDesk:
                 self._end(message.file, "cancelled", "")
                 return
         else:
+            if message.file in self._by_number:
+                raise PeerError("it gives two transfers the same number")
+            if sum(isinstance(each, Received) for each in self._files.values()) >= MAX_OFFERS:
+                raise PeerError(f"it offers more than {MAX_OFFERS} files at once")
             file = Received(self._next_id(), message.from_, message.name, message.size)
             file.sha256 = message.sha256
             self._files[file.id] = file
@@ -293,7 +299,9 @@ class FileDesk:
         if message.outcome == "done" and isinstance(file, Sent):
             self._done(file, file.flow.resent_bytes, 0)
         else:
-            self._on_event(file.describe(events.FileFailed, message.outcome, message.reason))
+            # Only the receiver can say `done`: if we are that, it was not us.
+            outcome = "failed" if message.outcome == "done" else message.outcome
+            self._on_event(file.describe(events.FileFailed, outcome, message.reason))
 
     def _done(self, file: File, resent_bytes: int, kept_bytes: int) -> None:
         path = str(file.path) if isinstance(file, Received) else None

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from chat.protocol.errors import FileError
 
 #: How much is hashed in one go: a millisecond or two, in which nothing else happens.
 SLICE_BYTES = 1 << 20
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Source:
@@ -80,15 +83,24 @@ class Part:
     """
 
     def __init__(self, folder: Path, sha256: str, size: int) -> None:
+        if not _SHA256.fullmatch(sha256):
+            raise FileError("The offered checksum is not a SHA-256 in hexadecimal.")
         self._folder = folder
         self._sha256 = sha256
-        self._path = folder / f".{sha256}.part"
+        self._part_name = f".{sha256}.part"
         self._hash = hashlib.sha256()
         with _as_file_error(f"Cannot store files in {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags, 0o644)
+            # Every name below is looked up in this very folder, whatever becomes of the path to it.
+            self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._fd = self._open(self._part_name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError:
+                os.close(self._folder_fd)
+                raise
         try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise OSError(f"{self._part_name} is not a plain file")
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._fd, min(os.fstat(self._fd).st_size, size))
             self.have = os.fstat(self._fd).st_size
@@ -135,24 +147,28 @@ class Part:
         with _as_file_error("Cannot store the file"):
             os.fsync(self._fd)
             for number in itertools.count():
-                target = self._folder / numbered(safe_name(name), number)
+                target = numbered(safe_name(name), number)
                 with contextlib.suppress(FileExistsError):
                     # The name is ours from here on: no other file is ever replaced.
-                    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+                    os.close(self._open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
                     break
-            os.replace(self._path, target)
+            os.replace(self._part_name, target, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
         self.close()
-        return target
+        return self._folder / target
 
     def discard(self) -> None:
         """Give up what was received."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            os.unlink(self._part_name, dir_fd=self._folder_fd)
         self.close()
 
     def close(self) -> None:
-        """Free the descriptor; what was received stays, for another time."""
+        """Free the descriptors; what was received stays, for another time."""
         os.close(self._fd)
+        os.close(self._folder_fd)
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, 0o644, dir_fd=self._folder_fd)
 
 
 @contextlib.contextmanager
