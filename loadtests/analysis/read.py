@@ -1,15 +1,34 @@
-"""A run directory → tidy frames: one row per observation, one column per variable, the variant beside each row."""
+"""A run directory → tidy frames: one row per observation, one column per variable, the variant beside each row.
+
+Messages and deliveries may be tens of millions of rows. They are read by DuckDB, on all cores, only the columns that
+somebody asks for, and texts that repeat (`path`, `outcome`) as categories of one byte; the other tables are small.
+"""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 
 from loadtests.data import results
 from loadtests.run.manifest import Manifest
-from loadtests.samples import TABLES
+from loadtests.samples import KINDS, OUTCOMES, PATHS, STAMPS, TABLES
+
+#: The oldest tables that this version still reads.
+OLDEST_SCHEMA = 3
+#: Columns that older tables lack → what they say instead, in SQL.
+_INSTEAD = {"stamp": "CASE exact WHEN 1 THEN 'kernel' ELSE 'read' END", "disturbed": "0"}
+#: Texts of the large tables → what they may say.
+_CATEGORIES = {
+    "kind": KINDS,
+    "path": PATHS,
+    "stamp": STAMPS,
+    "outcome": ("echoed", "refused", "lost", *OUTCOMES),
+}
+_LARGE = ("messages", "deliveries")
 
 
 @dataclass(frozen=True)
@@ -20,8 +39,11 @@ class Run:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What `run.json` says: scenario, versions, trials."""
-        return Manifest.read(self.path)
+        """What `run.json` says: scenario, versions, trials.
+
+        Raises HarnessError: another version of chatlab wrote it, too old or too new.
+        """
+        return Manifest.read(self.path, OLDEST_SCHEMA)
 
     @property
     def conditions(self) -> list[str]:
@@ -32,27 +54,45 @@ class Run:
     def trials(self) -> pd.DataFrame:
         """One row per trial: `trial`, `repetition`, `variant`, and one column for each varied key.
 
-        The varied columns are ordered categories, so that tables and figures keep the scenario's order.
+        The varied columns and `variant` are ordered categories, so that tables and figures keep the scenario's order.
         """
         rows = [
             {"trial": trial.number, "repetition": trial.repetition, "variant": trial.name, **trial.variant}
             for trial in self.manifest.trials
         ]
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame(rows, columns=None if rows else ["trial", "repetition", "variant", *self.manifest.labels])
         for key, labels in self.manifest.labels.items():
             frame[key] = pd.Categorical(frame[key], categories=labels, ordered=True)
+        names = frame.sort_values(list(self.manifest.labels) or ["trial"], kind="stable")["variant"].unique()
+        frame["variant"] = pd.Categorical(frame["variant"], categories=list(names), ordered=True)
         return frame
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(self, name: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """The table `name` (`messages`, `deliveries`, `tcp`, `link`, …) with the variant of each row's trial.
 
-        Empty if the run had nothing to write there: no link of its own, say.
+        Empty if the run had nothing to write there: no link of its own, say. `columns` as of :meth:`rows`.
         """
+        return self._with_variant(self.rows(name, columns))
+
+    def rows(self, name: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        """The table `name` as it is.
+
+        Args:
+            name: which table.
+            columns: only these, beside `trial`; all by default. Asking for few is what keeps large runs small.
+        """
+        wanted = list(dict.fromkeys(["trial", *(columns or TABLES[name])]))
         file = self.path / f"{name}.csv"
-        rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(TABLES[name]))
-        if rows.empty:  # pandas cannot know then that the columns hold numbers
+        if not file.exists() or not file.stat().st_size:
+            rows = pd.DataFrame(columns=wanted)
+        elif name in _LARGE:
+            rows = _read_large(file, wanted)
+        else:
+            rows = pd.read_csv(file)
+            rows = rows[wanted] if columns else rows
+        if rows.empty:  # nobody can know then that the columns hold numbers
             rows = rows.astype(float)
-        return rows.merge(self.trials, on="trial")
+        return rows
 
     @property
     def link_changes(self) -> pd.DataFrame:
@@ -62,16 +102,31 @@ class Run:
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """`messages.csv` without the warm-up."""
-        messages = self.table("messages")
-        return messages[messages["warmup"] == 0]
+        """`messages.csv` without the warm-up, all columns."""
+        return self.measured(*TABLES["messages"])
+
+    def measured(self, *columns: str) -> pd.DataFrame:
+        """These columns of `messages.csv`, without the warm-up."""
+        rows = self.table("messages", [*columns, "warmup"])
+        rows = rows[rows["warmup"] == 0]
+        return rows if "warmup" in columns else rows.drop(columns="warmup")
+
+    def _with_variant(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the trials that `run.json` knows, with what is known of each."""
+        places = pd.Index(self.trials["trial"]).get_indexer(rows["trial"])
+        if (places < 0).any():
+            rows, places = rows[places >= 0], places[places >= 0]
+        of_trial = self.trials.drop(columns="trial").iloc[places].set_index(rows.index)
+        return rows.assign(**{str(key): of_trial[key] for key in of_trial})
 
 
 def open_run(path: str | Path | None = None) -> Run:
     """The run at `path`; without one, that of the environment variable CHATLAB_RUN, or the newest in `results/`
     (see :func:`loadtests.data.results`).
 
-    Raises FileNotFoundError: there is no run there.
+    Raises:
+        FileNotFoundError: there is no run there.
+        HarnessError: another version of chatlab made it.
     """
     chosen = path or os.environ.get("CHATLAB_RUN")
     if chosen is None:
@@ -82,4 +137,29 @@ def open_run(path: str | Path | None = None) -> Run:
         chosen = runs[-1].parent
     if not (Path(chosen) / "run.json").exists():
         raise FileNotFoundError(f"{chosen}: not a run directory: it has no run.json")
-    return Run(Path(chosen))
+    run = Run(Path(chosen))
+    _ = run.manifest  # refused here rather than at the first table
+    return run
+
+
+def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
+    """These columns of a large CSV file, in its order."""
+    with file.open() as opened:
+        present = opened.readline().rstrip("\n").split(",")
+    # Told all the types, DuckDB need not guess them from the first rows, where a column may be empty.
+    types = {name: _sql_type(name) for name in present if name}
+    told = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
+    chosen = ", ".join(name if name in present else f"{_INSTEAD[name]} AS {name}" for name in columns)
+    with duckdb.connect() as database:
+        database.execute("SET enable_progress_bar = false")
+        for name, values in _CATEGORIES.items():
+            listed = ", ".join(f"'{value}'" for value in values)
+            database.execute(f"CREATE TYPE {name}_name AS ENUM ({listed})")
+        query = f"SELECT {chosen} FROM read_csv(?, header = true, auto_detect = false, columns = {{{told}}})"
+        return database.execute(query, [str(file)]).df()
+
+
+def _sql_type(column: str) -> str:
+    if column in _CATEGORIES:
+        return f"{column}_name"
+    return "DOUBLE" if column.endswith(("_s", "_ms", "_bps")) else "INTEGER"

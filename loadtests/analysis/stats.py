@@ -1,43 +1,54 @@
 """Numbers out of a run's tables."""
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from loadtests.analysis.percentiles import percentiles
 from loadtests.analysis.read import Run
+from loadtests.samples import TABLES
+
+#: Columns of percentiles in the summary → share of messages below.
+SHARES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+#: Weights of the last differences in RFC 3550's jitter; older ones weigh less than a double can tell.
+_DECAY = (15 / 16) ** np.arange(1024) / 16
 
 
 def rfc3550_jitter_ms(one_way_delays_ms: npt.ArrayLike) -> float:
     """Interarrival jitter of packets in order of arrival: J += (|D| − J) / 16 (RFC 3550, section 6.4.1).
 
-    D is the difference of consecutive transit times. Fewer than two packets have no jitter: NaN.
+    D is the difference of consecutive transit times. Written out, the last J is the sum of all |D|, the one of k
+    packets ago weighted by (15/16)^k / 16. Fewer than two packets have no jitter: NaN.
     """
     differences = np.abs(np.diff(np.asarray(one_way_delays_ms, dtype=float)))
     if differences.size == 0:
         return float("nan")
-    jitter = 0.0
-    for difference in differences:
-        jitter += (difference - jitter) / 16
-    return jitter
+    recent = differences[: -_DECAY.size - 1 : -1]
+    return float(recent @ _DECAY[: recent.size])
 
 
 def summarise(run: Run) -> pd.DataFrame:
     """One row per variant, over all its repetitions, warm-up left out; columns as in `summary.csv`.
 
-    Lost messages have no response time: they are counted in `lost`, not hidden in a maximum.
+    A lost message waits forever: percentiles count it as infinite. Mean, minimum, maximum and deviation are of the
+    messages that were answered.
     """
-    messages, deliveries = run.messages, run.table("deliveries")
     keys = run.conditions
+    messages = run.measured("response_time_ms", "outcome")
+    files = run.table("files")
+    receivers = per_receiver(run)
 
     def by_variant(rows: pd.DataFrame) -> Any:
         return rows.groupby(keys, observed=True)
 
     times = by_variant(messages)["response_time_ms"]
-    files = run.table("files")
     arrived = files[files["outcome"] == "done"]
-    repeated = deliveries[deliveries.duplicated(["trial", "receiver", "sender", "id"])]
     summary = pd.DataFrame(
         {
             "count": by_variant(messages).size(),
@@ -45,13 +56,11 @@ def summarise(run: Run) -> pd.DataFrame:
             "minimum_ms": times.min(),
             "maximum_ms": times.max(),
             "stddev_ms": times.std(),
-            "p50_ms": times.quantile(0.50),
-            "p95_ms": times.quantile(0.95),
-            "p99_ms": times.quantile(0.99),
-            **delay_variation(deliveries, keys),
+            **response_percentiles(messages, keys),
+            **{name: by_variant(receivers)[name].mean() for name in ("jitter_ms", "ipdv_p95_ms", "pdv_p95_ms")},
+            "duplicated": by_variant(receivers)["duplicated"].sum(),
             "lost": by_variant(messages[messages["outcome"] == "lost"]).size(),
             "refused": by_variant(messages[messages["outcome"] == "refused"]).size(),
-            "duplicated": by_variant(repeated).size(),
             "copies_dropped": by_variant(run.table("clients"))["copies_dropped"].sum(),
             "retransmissions": by_variant(retransmissions(run))["retransmissions"].sum(),
             "files": by_variant(arrived).size(),
@@ -65,7 +74,21 @@ def summarise(run: Run) -> pd.DataFrame:
     if "variant" not in summary:
         names = [" ".join(map(str, labels)) for labels in summary[keys].itertuples(index=False)]
         summary.insert(0, "variant", names)
-    return summary
+    columns = [key for key in keys if key != "variant"]
+    return summary[["variant", *columns, *(name for name in TABLES["summary"] if name != "variant")]]
+
+
+def response_percentiles(
+    messages: pd.DataFrame, keys: list[str], shares: Mapping[str, float] = SHARES
+) -> dict[str, "pd.Series[float]"]:
+    """Column → the percentile for each variant; `messages` have `response_time_ms` and `outcome`.
+
+    A message that was refused did not wait, and is left out.
+    """
+    waited = messages[messages["outcome"] != "refused"].groupby(keys, observed=True)["response_time_ms"]
+    rows = [percentiles(times, shares.values()) for _, times in waited]
+    table = pd.DataFrame(rows, index=waited.size().index, columns=list(shares), dtype=float)
+    return {name: table[name] for name in shares}
 
 
 def presentable(summary: pd.DataFrame) -> pd.DataFrame:
@@ -120,24 +143,34 @@ def link_report(run: Run) -> pd.DataFrame:
     return figures["cell"].unstack("metric", fill_value="").reset_index().rename_axis(columns=None)
 
 
-def delay_variation(deliveries: pd.DataFrame, keys: list[str]) -> dict[str, "pd.Series[float]"]:
-    """How much one-way delay varies, for each variant: per receiver in order of arrival, then the mean over receivers.
+def per_receiver(run: Run) -> pd.DataFrame:
+    """One row per trial and receiver: how much one-way delay varied, in order of arrival, and messages it had twice.
 
     `jitter_ms` is the interarrival jitter of RFC 3550; IPDV and PDV are the two forms of RFC 5481: against the packet
-    before, and against the smallest delay.
+    before, and against the smallest delay. Warm-up included: an order of arrival has no gaps.
     """
-    receivers = deliveries.dropna(subset="one_way_delay_ms").groupby([*keys, "trial", "receiver"], observed=True)
-    delays = receivers["one_way_delay_ms"]
-    measures = pd.DataFrame(
-        {
-            "jitter_ms": delays.agg(rfc3550_jitter_ms),
-            "ipdv_p95_ms": delays.agg(_ipdv_p95_ms),
-            "pdv_p95_ms": delays.quantile(0.95) - delays.min(),
-        }
-    )
-    means = measures.groupby(keys, observed=True).mean()
-    return {str(name): means[name] for name in means}
+    rows = run.rows("deliveries", ["receiver", "sender", "id", "one_way_delay_ms"])
+    groups = rows.groupby(["trial", "receiver"])
+    numbers = groups.ngroup().to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    ends = np.flatnonzero(np.diff(numbers[order], append=-1)) + 1
+    messages = (rows["sender"].to_numpy(np.int64) << 32 | rows["id"].to_numpy(np.int64))[order]
+    delays_ms = rows["one_way_delay_ms"].to_numpy(float)[order]
+    measures = [
+        (*_variation(delays_ms[begin:end]), end - begin - np.unique(messages[begin:end]).size)
+        for begin, end in itertools.pairwise([0, *ends])
+    ]
+    columns = ["jitter_ms", "ipdv_p95_ms", "pdv_p95_ms", "duplicated"]
+    index = groups.size().index
+    table = pd.DataFrame(measures, index=index, columns=columns, dtype=float)
+    return table.reset_index().merge(run.trials, on="trial")
 
 
-def _ipdv_p95_ms(delays_ms: "pd.Series[float]") -> float:
-    return float(delays_ms.diff().abs().quantile(0.95))
+def _variation(delays_ms: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Jitter, 95th percentile of |IPDV|, and of PDV; NaN where there are too few delays."""
+    known_ms = delays_ms[~np.isnan(delays_ms)]
+    if not known_ms.size:
+        return (float("nan"),) * 3
+    steps_ms = np.abs(np.diff(known_ms))
+    ipdv_ms = float(np.quantile(steps_ms, 0.95)) if steps_ms.size else float("nan")
+    return rfc3550_jitter_ms(known_ms), ipdv_ms, float(np.quantile(known_ms, 0.95) - known_ms.min())

@@ -34,7 +34,7 @@ def _links(run: Run) -> list[str]:
 
 def _generator(run: Run) -> list[str]:
     """Each load process has a core's worth of Python; one that is too busy spoils its own users' numbers."""
-    load = _steady(run, "load").groupby(["variant", "process"])["cpu_percent"].mean()
+    load = _steady(run, "load").groupby(["variant", "process"], observed=True)["cpu_percent"].mean()
     return [
         f"{variant}: the load generator{_worker(process)} used {percent:.0f} % of a core, "
         f"more than {_GENERATOR_CPU_PERCENT:.0f} %"
@@ -45,7 +45,7 @@ def _generator(run: Run) -> list[str]:
 def _machine(run: Run) -> list[str]:
     """Foreign load matters once the machine has no core left for us."""
     whole_percent = 100.0 * run.manifest.cores
-    busy = _steady(run, "machine").groupby("variant")["cpu_percent"].mean()
+    busy = _steady(run, "machine").groupby("variant", observed=True)["cpu_percent"].mean()
     return [
         f"{variant}: {percent / whole_percent:.0%} of the machine was busy; end what else runs, or load less"
         for variant, percent in busy[busy > _MACHINE_BUSY_SHARE * whole_percent].items()
@@ -53,9 +53,10 @@ def _machine(run: Run) -> list[str]:
 
 
 def _schedule(run: Run) -> list[str]:
-    processes = run.messages["user"] // USERS_PER_WORKER
+    messages = run.measured("user", "send_lag_ms", "service_time_ms")
+    processes = messages["user"] // USERS_PER_WORKER
     is_many = processes.any()
-    groups = run.messages.groupby(["variant", processes])
+    groups = messages.groupby(["variant", processes], observed=True)
     medians = groups[["send_lag_ms", "service_time_ms"]].median().reset_index()
     return [
         f"{variant}: messages{f' of worker {process}' if is_many else ''} were sent {lag:.1f} ms late "

@@ -112,8 +112,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     trials: list[TrialRecord] = []
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """That of the run in `folder`.
+    def read(cls, folder: Path, oldest: int = SCHEMA_VERSION) -> Self:
+        """That of the run in `folder`, with tables of version `oldest` or later.
 
         Raises HarnessError: there is no run, or it is one of another version of chatlab.
         """
@@ -123,9 +123,11 @@ class Manifest(msgspec.Struct, kw_only=True):
             raise HarnessError(f"{folder}: not a run directory: it has no {_NAME}") from None
         plain = msgspec.json.decode(text)
         version = plain.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if not isinstance(version, int) or not oldest <= version <= SCHEMA_VERSION:
+            allowed = f"{oldest} to {SCHEMA_VERSION}" if oldest < SCHEMA_VERSION else f"and writes {SCHEMA_VERSION}"
             raise HarnessError(
-                f"{folder}: its tables have schema version {version}, this chatlab reads and writes {SCHEMA_VERSION}"
+                f"{folder}: its tables have schema version {version}, this chatlab reads {allowed}; "
+                "use the version that made them, or run the scenario again"
             )
         try:
             return msgspec.convert(plain, cls)

@@ -1,15 +1,21 @@
 """Numbers derived from a run's tables, checked against runs made by hand."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from loadtests.analysis.percentiles import is_known, least_count, percentiles
 from loadtests.analysis.plots import over_time
-from loadtests.analysis.read import Run, open_run
+from loadtests.analysis.read import OLDEST_SCHEMA, Run, open_run
 from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
+from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest, TrialRecord
-from loadtests.samples import TABLES
+from loadtests.samples import SCHEMA_VERSION, TABLES
 
 
 def write_run(folder: Path, rows: dict[str, list[dict[str, object]]], variants: list[dict[str, str]]) -> Run:
@@ -43,9 +49,9 @@ def test_summary_counts_what_happened_and_leaves_out_the_warmup(tmp_path: Path) 
     rows["clients"] = [{"trial": 1, "user": 1, "copies_dropped": 3, "path_failures": 0}]
     row = summarise(write_run(tmp_path, rows, [{"link": "lan"}])).iloc[0]
     assert row["count"] == 6
-    assert row[["average_ms", "minimum_ms", "maximum_ms", "p50_ms"]].tolist() == [25, 10, 40, 25]
+    assert row[["average_ms", "minimum_ms", "maximum_ms", "p50_ms"]].tolist() == [25, 10, 40, 30]
     assert row["stddev_ms"] == pytest.approx(pd.Series(times).std())
-    assert row["p99_ms"] == pytest.approx(39.7)
+    assert row["p99_ms"] == float("inf"), "one of five was lost: it waits forever"
     assert row[["lost", "refused", "duplicated", "copies_dropped"]].tolist() == [1, 1, 1, 3]
     assert row["retransmissions"] == 9, "the last count of each end, not the sum of all samples"
 
@@ -54,7 +60,8 @@ def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> Non
     run = write_run(tmp_path, {"messages": [message(1, None, outcome="lost")]}, [{"link": "lan"}])
     row = summarise(run).iloc[0]
     assert (row["count"], row["lost"]) == (1, 1)
-    assert pd.isna(row["p50_ms"])
+    assert row["p50_ms"] == float("inf")
+    assert pd.isna(row["average_ms"])
 
 
 def test_retransmissions_of_a_connection_that_broke_count_too(tmp_path: Path) -> None:
@@ -71,6 +78,32 @@ def test_jitter_follows_rfc3550() -> None:
     assert rfc3550_jitter_ms([5.0, 21.0]) == pytest.approx(1.0)
     assert rfc3550_jitter_ms([5.0, 21.0, 21.0]) == pytest.approx(15 / 16)
     assert pd.isna(rfc3550_jitter_ms([5.0]))
+
+
+def test_jitter_of_a_long_stream_is_that_of_the_recurrence() -> None:
+    delays = np.random.default_rng(1).exponential(10, 5000)
+    jitter = 0.0
+    for difference in np.abs(np.diff(delays)):
+        jitter += (difference - jitter) / 16
+    assert rfc3550_jitter_ms(delays) == pytest.approx(jitter, rel=1e-12)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.floats(0, 1))
+def test_percentiles_without_losses_are_those_of_numpy(times: list[float], share: float) -> None:
+    assert percentiles(times, [share]) == pytest.approx([np.quantile(times, share)])
+
+
+def test_a_percentile_is_infinite_from_the_first_lost_message_on() -> None:
+    times = [*range(98), np.nan, np.nan]
+    p50, p97, p98 = percentiles(times, [0.50, 0.97, 0.98])
+    assert (p50, p98) == (49.5, float("inf"))
+    assert p97 == pytest.approx(96.03)
+
+
+@pytest.mark.parametrize(("count", "known"), [(999, False), (1000, True)])
+def test_a_percentile_needs_ten_messages_beyond_it(count: int, known: bool) -> None:
+    assert is_known(count, 0.99) == known
+    assert least_count(0.99) == 1000
 
 
 def test_second_connection_is_judged_on_the_same_link(tmp_path: Path) -> None:
@@ -108,6 +141,23 @@ def test_changes_of_a_link_are_marked_where_it_changed(tmp_path: Path) -> None:
 def test_open_run_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no run\.json"):
         open_run(tmp_path)
+
+
+@pytest.mark.parametrize("version", [OLDEST_SCHEMA - 1, SCHEMA_VERSION + 1, None])
+def test_a_run_of_another_version_is_refused_with_a_sentence(tmp_path: Path, version: int | None) -> None:
+    write_run(tmp_path, {}, [{"link": "lan"}])
+    plain = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(plain | {"schema_version": version}))
+    with pytest.raises(HarnessError, match=f"schema version {version}, this chatlab reads {OLDEST_SCHEMA} to"):
+        open_run(tmp_path)
+
+
+def test_tables_of_an_older_version_get_the_columns_of_today(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {}, [{"link": "lan"}])
+    columns = [name for name in TABLES["messages"] if name not in ("stamp", "disturbed")] + ["exact"]
+    rows = [message(1, 5.0) | {"exact": exact} for exact in (1, 0)]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "messages.csv", index=False)
+    assert run.measured("stamp")["stamp"].tolist() == ["kernel", "read"]
 
 
 def test_open_run_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
