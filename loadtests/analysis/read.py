@@ -145,9 +145,9 @@ def open_run(path: str | Path | None = None) -> Run:
 def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
     """These columns of a large CSV file, in its order."""
     with file.open() as opened:
-        present = opened.readline().rstrip("\n").split(",")
+        present = [name for name in opened.readline().rstrip("\n").split(",") if name.isidentifier()]
     # Told all the types, DuckDB need not guess them from the first rows, where a column may be empty.
-    types = {name: _sql_type(name) for name in present if name}
+    types = {name: _sql_type(name) for name in present}
     told = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
     chosen = ", ".join(name if name in present else f"{_INSTEAD[name]} AS {name}" for name in columns)
     with duckdb.connect() as database:
@@ -155,7 +155,8 @@ def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
         for name, values in _CATEGORIES.items():
             listed = ", ".join(f"'{value}'" for value in values)
             database.execute(f"CREATE TYPE {name}_name AS ENUM ({listed})")
-        query = f"SELECT {chosen} FROM read_csv(?, header = true, auto_detect = false, columns = {{{told}}})"
+        # Names of columns cannot be parameters; identifiers do no harm.
+        query = f"SELECT {chosen} FROM read_csv(?, header = true, auto_detect = false, columns = {{{told}}})"  # noqa: S608
         return database.execute(query, [str(file)]).df()
 
 
