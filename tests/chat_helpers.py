@@ -14,7 +14,7 @@ from typing import Any
 from chat.client.client import ChatClient, Mode
 from chat.client.events import Event, FileDone
 from chat.net.loop import Loop
-from chat.net.transport import Address, Transport, resolve
+from chat.net.transport import Address, Transport, resolve, set_up
 
 #: Unit of all deadlines; raise it on a slow machine.
 SECOND = float(os.environ.get("CHAT_TEST_SECOND", "1"))
@@ -212,11 +212,12 @@ class Relay:
         unsent = (bytearray(), bytearray())
         for index in (0, 1):
             callbacks: dict[str, Any] = {
-                "on_data": lambda data, _, index=index: self._pass_on(data, ends, unsent, index),
+                "on_data": lambda data, index=index: self._pass_on(data, ends, unsent, index),
                 "on_writable": lambda index=index: self._push(ends[index], unsent[index]),
                 "on_lost": lambda _, index=index: self._end(ends, index),
             }
             if index == 0:
+                set_up(near)
                 ends.append(Transport(self._loop, near, **callbacks))
             else:
                 # Not waited for: behind a bad link it takes seconds, and everybody else is on this loop too.

@@ -33,7 +33,7 @@ PURE = ["chat/protocol", "chat/client/session.py", "chat/client/events.py", "cha
 PURE += [f"chat/client/files/{name}.py" for name in ("states", "delaywindow")]
 PURE += [
     f"chat/server/{name}.py"
-    for name in ("log", "hub", "outbox", "replay", "members", "rooms", "following", "directory", "filerelay")
+    for name in ("log", "hub", "backlog", "delivery", "replay", "members", "rooms", "directory", "filerelay")
 ]
 PURE += [f"loadtests/link/model/{name}.py" for name in ("profile", "effects", "pipeline")]
 PURE += [f"loadtests/run/wire/{name}.py" for name in ("arrivals", "join")]

@@ -34,8 +34,9 @@ from chat.client.events import (
 from chat.client.files.desk import FileDesk
 from chat.client.session import ClientSession
 from chat.net.loop import Loop, Timer
+from chat.net.stamps import Arrival
 from chat.net.tcpinfo import TcpInfo
-from chat.net.transport import Address, Arrival
+from chat.net.transport import Address
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple, Protocol
 from chat.client.events import PathName
 from chat.client.pulse import Pulse, patience_ns
 from chat.net.loop import Loop, Timer
+from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
-from chat.net.transport import Address, Arrival, Target, Transport, resolve
+from chat.net.transport import Address, Target, resolve
 from chat.protocol.errors import AddressError, PeerError
 from chat.protocol.messages import Attached, Down, Message, Ping, Welcome
 from chat.protocol.wire import DOWN, BadLine, LineReader, encode
@@ -158,7 +159,7 @@ class Connection:
         self.name: PathName = name
         self.state = State.DOWN
         self.given_id = 0
-        self.transport: Transport | None = None
+        self.transport: StampingTransport | None = None
         self._loop = loop
         self._address = address
         self._target: Target | AddressError = AddressError("Not looked up yet.")
@@ -266,10 +267,10 @@ class Connection:
             self.given_id = 0  # everything that is pending goes out on it
         return is_new
 
-    def _connect(self) -> Transport:
+    def _connect(self) -> StampingTransport:
         if not isinstance(self._target, Target):
             raise self._target
-        return Transport.connect(
+        return StampingTransport.connect(
             self._loop,
             self._target,
             on_data=self._on_data,
@@ -315,7 +316,9 @@ class Connection:
 
     # What comes in on it.
 
-    def _on_data(self, data: bytes, arrival: Arrival) -> None:
+    def _on_data(self, data: bytes) -> None:
+        assert self.transport is not None
+        arrival = self.transport.arrival
         self._pulse.heard(arrival.seen_ns)
         begin, line_end = self._bytes_read, 0
         self._bytes_read += len(data)

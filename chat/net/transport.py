@@ -10,12 +10,10 @@ import os
 import selectors
 import socket
 import struct
-import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from chat.net.loop import Loop, Timer
-from chat.net.tcpinfo import TcpInfo
 from chat.protocol.errors import AddressError
 
 Address = tuple[str, int]
@@ -28,37 +26,20 @@ KEEPALIVE_S = 15
 #: reader that does not read can occupy.
 UNSENT_BYTES = 131_072
 
-#: SO_TIMESTAMPNS and its control message on Linux; Python has no names for them.
-_SO_TIMESTAMPNS = 35
 _TCP_NOTSENT_LOWAT = 25
-#: Nine counters of a socket's memory (sock_diag(7)); the first is what it has received and nobody has read.
-_SO_MEMINFO, _MEMINFO = 55, struct.Struct("=9I")
-_TIMESPEC = struct.Struct("@ll")
-_READ_BYTES = 65_536
-#: Data read within this time of its stamp has not waited for a lost segment.
-_PROMPT_NS = 1_000_000
-#: Two readings of clocks further apart than this had somebody else run between them.
-_READ_CLOCKS_NS = 20_000
-#: Where reading a clock takes long by itself, reading it again does not help.
-_CLOCK_READINGS = 3
+#: Most bytes of one read.
+READ_BYTES = 65_536
+_OPTIONS = (
+    # Nagle's algorithm and delayed acknowledgements together hold small messages back for 40 ms.
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+)
 _LINUX_OPTIONS = (
-    (socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1),
     (socket.IPPROTO_TCP, 18, DEAD_PEER_MS),  # TCP_USER_TIMEOUT
     (socket.IPPROTO_TCP, 4, KEEPALIVE_S),  # TCP_KEEPIDLE
     (socket.IPPROTO_TCP, 5, KEEPALIVE_S),  # TCP_KEEPINTVL
     (socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES),
 )
-
-
-class Arrival(NamedTuple):
-    """When bytes came, CLOCK_MONOTONIC in ns."""
-
-    #: The kernel's receive time of the last segment among them; the read's own time if the kernel gave none.
-    received_ns: int
-    #: When this process read them.
-    seen_ns: int
-    #: Whether `received_ns` is the kernel's.
-    stamped: bool
 
 
 class Target(NamedTuple):
@@ -106,18 +87,44 @@ def use_congestion_control(sock: socket.socket, name: str | None) -> None:
         raise AddressError(f"TCP congestion control {name} cannot be used here: {reason_of(error)}.") from error
 
 
-class Transport:
-    """Calls back with data, with room to write after :meth:`want_writable`, and once when the connection is lost.
+def set_up(sock: socket.socket) -> None:
+    """Nonblocking, nothing held back, dead peers noticed. On Linux, accepted sockets inherit all but the first."""
+    sock.setblocking(False)
+    for level, option, value in _OPTIONS:
+        sock.setsockopt(level, option, value)
+    for level, option, value in _LINUX_OPTIONS:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)
 
-    No callback comes from within a method of this class, nor after :meth:`close`.
+
+class Transport:
+    """Calls back with data, when writable after :meth:`want_writable`, and once when the connection is lost.
+
+    No callback comes from within a method of this class, nor after :meth:`close`. The socket has been through
+    :func:`set_up`.
     """
+
+    __slots__ = (
+        "_connected",
+        "_events",
+        "_failure",
+        "_loop",
+        "_on_data",
+        "_on_lost",
+        "_on_writable",
+        "_reading",
+        "_sock",
+        "closed",
+        "ended_by_peer",
+        "wants_writable",
+    )
 
     def __init__(
         self,
         loop: Loop,
         sock: socket.socket,
         *,
-        on_data: Callable[[bytes, Arrival], None],
+        on_data: Callable[[bytes], None],
         on_writable: Callable[[], None],
         on_lost: Callable[[str], None],
         connected: bool = True,
@@ -131,20 +138,9 @@ class Transport:
         self._reading = True
         self.wants_writable = not connected
         self._failure: Timer | None = None
-        #: Segments that came out of order, as of the last look.
-        self._out_of_order = 0
-        #: Whether more data waited behind a lost segment after the last look.
-        self._waits_still = False
         self.closed = False
         #: Whether the peer ended the connection in order, rather than that it broke.
         self.ended_by_peer = False
-        sock.setblocking(False)
-        # Nagle's algorithm and delayed acknowledgements together hold small messages back for 40 ms.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for level, option, value in _LINUX_OPTIONS:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(level, option, value)
         self._events = self._wanted_events()
         loop.add(sock, self._events, self._ready)
 
@@ -154,11 +150,11 @@ class Transport:
         loop: Loop,
         target: Target,
         *,
-        on_data: Callable[[bytes, Arrival], None],
+        on_data: Callable[[bytes], None],
         on_writable: Callable[[], None],
         on_lost: Callable[[str], None],
         congestion: str | None = None,
-    ) -> "Transport":
+    ) -> Self:
         """Begin to connect; the first :attr:`on_writable` says that it has worked, `on_lost` that it has not.
 
         Args:
@@ -170,7 +166,7 @@ class Transport:
         sock = socket.socket(target.family, socket.SOCK_STREAM)
         try:
             use_congestion_control(sock, congestion)
-            sock.setblocking(False)
+            set_up(sock)
             with contextlib.suppress(BlockingIOError):
                 sock.connect(target.address)
             return cls(loop, sock, on_data=on_data, on_writable=on_writable, on_lost=on_lost, connected=False)
@@ -272,67 +268,22 @@ class Transport:
 
     def _read(self) -> None:
         try:
-            data, control, _, _ = self._sock.recvmsg(_READ_BYTES, 64)
+            data = self._receive()
         except BlockingIOError:
             return
         except OSError as error:
             self._lose(reason_of(error))
             return
         if data:
-            self._on_data(data, self._corrected(_arrival(control)))
+            self._on_data(data)
         else:
             self.ended_by_peer = True
             self._lose("closed by the other end")
 
-    def _corrected(self, arrival: Arrival) -> Arrival:
-        """The stamp is that of the last segment read. If one before it was lost, the data waited for its second coming.
-
-        Then the stamp tells when the last segment came, not when it could be read, and the read's own time is nearer.
-        Data waits behind a lost segment if some came out of order since the last look, or if memory was still in use
-        when everything that could be read had been.
-        """
-        if arrival.seen_ns - arrival.received_ns < _PROMPT_NS:
-            return arrival
-        info = TcpInfo.of(self._sock)
-        before, self._out_of_order = self._out_of_order, (info and info.rcv_ooopack) or 0
-        had_waited = self._waits_still or self._out_of_order != before
-        self._waits_still = had_waited and _received_bytes(self._sock) > 0
-        return Arrival(arrival.seen_ns, arrival.seen_ns, False) if had_waited else arrival
+    def _receive(self) -> bytes:
+        return self._sock.recv(READ_BYTES)
 
     def _lose(self, reason: str) -> None:
         # Closed afterwards, so that the owner can ask the socket for its last TCP_INFO.
         self._on_lost(reason)
         self.close()
-
-
-def _received_bytes(sock: socket.socket) -> int:
-    """Memory of what has come and is not read, in order or not; 0 where the system does not tell."""
-    try:
-        received, *_ = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
-    except (OSError, struct.error):
-        return 0
-    return int(received)
-
-
-def _arrival(control: list[tuple[int, int, bytes]]) -> Arrival:
-    """The kernel stamps with CLOCK_REALTIME; mapped at once, a later step of that clock does no harm."""
-    seen_ns = time.monotonic_ns()
-    for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack(data)
-            received_ns = seconds * 1_000_000_000 + nanoseconds - _wall_ahead_ns(seen_ns)
-            return Arrival(min(seen_ns, received_ns), seen_ns, True)
-    return Arrival(seen_ns, seen_ns, False)
-
-
-def _wall_ahead_ns(before_ns: int) -> int:
-    """How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, which was read just before as `before_ns`.
-
-    The scheduler may let others run between two readings of clocks: then they are read again.
-    """
-    for _again in range(_CLOCK_READINGS):
-        wall_ns, after_ns = time.time_ns(), time.monotonic_ns()
-        if after_ns - before_ns < _READ_CLOCKS_NS:
-            break
-        before_ns = after_ns
-    return wall_ns - before_ns

@@ -1,9 +1,10 @@
 """Bytes ↔ messages: newline-delimited UTF-8 JSON, whole or in pieces.
 
-Newlines frame because both ends can be played by `nc` and read by eye, and because the decoder takes a whole receive
-buffer in one call, which costs less per message than a length prefix handled in Python.
+Newlines frame because both ends can be played by `nc` and read by eye, and because the decoder takes many lines in one
+call, which costs less per message than a length prefix handled in Python.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,10 @@ from chat.protocol.messages import Down, Message, Up
 _encoder = msgspec.json.Encoder()
 UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
 DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
+
+#: About how much is decoded at once. What waits for its turn waits as bytes: as objects, short lines would occupy
+#: a hundred times as much.
+SLICE_BYTES = 4_096
 
 T = TypeVar("T")
 
@@ -46,46 +51,52 @@ class LineReader(Generic[T]):
 
     def feed(self, data: bytes) -> list[T | BadLine]:
         """Take the next bytes; return the messages and bad lines that they complete, in order."""
+        return [*self.read(data)]
+
+    def read(self, data: bytes) -> Iterator[T | BadLine]:
+        """The same, little by little as they are asked for; all of them before the next bytes are read."""
         if self._dead:
-            return []
+            return
         end = data.rfind(b"\n") + 1
         if not end:
             self._rest += data
-            return self._too_long() if len(self._rest) > self._max_line_bytes else []
-        whole = bytes(self._rest) + data[:end]
-        self._rest = bytearray(data[end:])
-        found = self._read(whole)
+        else:
+            whole = bytes(self._rest) + data[:end] if self._rest else data[:end]
+            self._rest[:] = data[end:]
+            begin = 0
+            while begin < len(whole) and not self._dead:
+                stop = whole.rfind(b"\n", begin, begin + SLICE_BYTES) + 1 or whole.index(b"\n", begin) + 1
+                yield from self._decode(whole[begin:stop])
+                begin = stop
         if not self._dead and len(self._rest) > self._max_line_bytes:
-            found += self._too_long()
-        return found
+            yield self._too_long()
 
-    def _read(self, whole: bytes) -> list[T | BadLine]:
-        """Decode complete lines: all in one call, or one by one when that call meets something unusual."""
-        if len(whole) <= self._max_line_bytes:
+    def _decode(self, lines: bytes) -> Iterable[T | BadLine]:
+        """Complete lines: all in one call, or one by one when that call meets something unusual."""
+        if len(lines) <= self._max_line_bytes:
             try:
-                messages: list[Any] = self._decoder.decode_lines(whole)
+                messages: list[Any] = self._decoder.decode_lines(lines)
             except (ValueError, RecursionError):
                 pass
             else:
                 # The decoder also takes two objects on a line, or one on two lines; we do not.
-                if len(messages) == whole.count(b"\n"):
+                if len(messages) == lines.count(b"\n"):
                     return messages
-        return self._read_one_by_one(whole)
+        return self._decode_one_by_one(lines)
 
-    def _read_one_by_one(self, whole: bytes) -> list[T | BadLine]:
-        found: list[T | BadLine] = []
-        for line in whole.split(b"\n")[:-1]:
+    def _decode_one_by_one(self, lines: bytes) -> Iterator[T | BadLine]:
+        for line in lines.split(b"\n")[:-1]:
             if len(line) > self._max_line_bytes:
-                return found + self._too_long()
-            if not line.strip():
-                continue  # a person pressing Enter in nc
-            try:
-                found.append(self._decoder.decode(line))
-            except (ValueError, RecursionError) as error:
-                found.append(self._judge(line, error))
-                if self._dead:
-                    break
-        return found
+                yield self._too_long()
+            elif line.strip():  # not a person pressing Enter in nc
+                try:
+                    message = self._decoder.decode(line)
+                except (ValueError, RecursionError) as error:
+                    yield self._judge(line, error)
+                else:
+                    yield message
+            if self._dead:
+                return
 
     def _judge(self, line: bytes, error: Exception) -> BadLine:
         try:
@@ -95,9 +106,9 @@ class LineReader(Generic[T]):
             return BadLine("not_utf8", "The line is not UTF-8.", fatal=True)
         return BadLine("malformed", f"The line is not a message: {error}.")
 
-    def _too_long(self) -> list[T | BadLine]:
+    def _too_long(self) -> BadLine:
         self._die()
-        return [BadLine("line_too_long", f"The line is longer than {self._max_line_bytes} bytes.", fatal=True)]
+        return BadLine("line_too_long", f"The line is longer than {self._max_line_bytes} bytes.", fatal=True)
 
     def _die(self) -> None:
         self._dead = True

@@ -5,8 +5,6 @@ Chunks and credits go straight from connection to connection; what is lost with 
 So the server keeps no file, and at most a window of each: a chunk is passed on only in order, once, within the window.
 """
 
-from collections.abc import Callable
-
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import Outcome
 from chat.protocol.messages import (
@@ -19,9 +17,9 @@ from chat.protocol.messages import (
     FileOffer,
     FileOffered,
     Limits,
-    Message,
 )
 from chat.protocol.wire import encode
+from chat.server.delivery import Delivery
 from chat.server.members import Connection, Session
 
 #: Chunks that the server holds at most, of all transfers together: what receivers that do not read can occupy.
@@ -53,25 +51,18 @@ class Courier:
 
     Args:
         limits: what is allowed.
-        log: appends to a party's inbox the message made of the inbox's name and the next number.
-        ready: is told of a connection whose outbox was given something.
+        delivery: takes lines for inboxes and for connections.
+        queued_bytes: chunks that may wait to be sent, of all transfers together.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        log: Callable[[Session, Callable[[str, int], Message]], None],
-        ready: Callable[[Connection], None],
-        queued_bytes: int = QUEUED_BYTES,
-    ) -> None:
+    def __init__(self, limits: Limits, delivery: Delivery, queued_bytes: int = QUEUED_BYTES) -> None:
         self._limits = limits
-        self._log = log
-        self._ready = ready
+        self._delivery = delivery
         self._last_number = 0
         self._transfers: dict[int, Transfer] = {}
         self._sending: dict[Session, dict[int, Transfer]] = {}
         self._receiving: dict[Session, dict[int, Transfer]] = {}
-        #: At least what the outboxes hold: counted up only, and counted anew when it comes to the limit.
+        #: At least what the connections hold: counted up only, and counted anew when it comes to the limit.
         self._queued = 0
         self._queued_bytes = queued_bytes
         self._ways: dict[Connection, None] = {}
@@ -96,8 +87,8 @@ class Courier:
         self._sending.setdefault(sender, {})[number] = transfer
         self._receiving.setdefault(receiver, {})[number] = transfer
         for party in (receiver, sender):
-            self._log(
-                party,
+            self._delivery.append(
+                party.inbox,
                 lambda log, seq: FileOffered(
                     log, seq, sender.nick, receiver.nick, number, offer.name, offer.size, offer.sha256, offer.id
                 ),
@@ -114,7 +105,9 @@ class Courier:
             raise Refusal("no_such_file", "Only the receiver can accept a file.")
         transfer.accepted = True
         for party in (transfer.sender, receiver):
-            self._log(party, lambda log, seq: FileAccepted(log, seq, receiver.nick, message.file, message.id))
+            self._delivery.append(
+                party.inbox, lambda log, seq: FileAccepted(log, seq, receiver.nick, message.file, message.id)
+            )
 
     def end(self, party: Session, message: FileEnd) -> None:
         """Either side says that it is over.
@@ -136,7 +129,7 @@ class Courier:
         end = chunk.offset + len(chunk.data)
         if end <= transfer.forwarded:
             # Sent again after a break, and known: perhaps the sender has not heard how far we are.
-            self._tell(way, FileCredit(chunk.file, transfer.confirmed))
+            self._delivery.tell(way, FileCredit(chunk.file, transfer.confirmed))
         elif end > transfer.size:
             self._end(transfer, sender, "failed", "The sender sent more than it had offered.")
         elif chunk.offset <= transfer.forwarded and transfer.down in transfer.receiver.connections:
@@ -162,7 +155,7 @@ class Courier:
             transfer.up if transfer.up in transfer.sender.connections else next(iter(transfer.sender.connections), None)
         )
         if up is not None:
-            self._tell(up, credit)
+            self._delivery.tell(up, credit)
 
     def forget(self, party: Session, reason: str) -> None:
         """The session is over, and with it its transfers."""
@@ -187,8 +180,8 @@ class Courier:
             del transfers[party][transfer.number]
             if not transfers[party]:
                 del transfers[party]
-            self._log(
-                party,
+            self._delivery.append(
+                party.inbox,
                 lambda log, seq: FileEnded(log, seq, by.nick, transfer.number, outcome, reason, number),
             )
 
@@ -196,17 +189,12 @@ class Courier:
         line, way = encode(chunk), transfer.down
         assert way is not None
         if self._queued + len(line) > self._queued_bytes:
-            self._ways = {way: None for way in self._ways if way.outbox.bulk_bytes}
-            self._queued = sum(way.outbox.bulk_bytes for way in self._ways)
+            self._ways = {way: None for way in self._ways if way.bulk_bytes}
+            self._queued = sum(way.bulk_bytes for way in self._ways)
         if self._queued + len(line) > self._queued_bytes:
             self._end(transfer, transfer.receiver, "failed", "The server holds too much that nobody takes.")
             return
         self._queued += len(line)
         self._ways[way] = None
         transfer.forwarded = chunk.offset + len(chunk.data)
-        way.outbox.tell_later(line)
-        self._ready(way)
-
-    def _tell(self, way: Connection, message: Message) -> None:
-        way.outbox.tell(encode(message))
-        self._ready(way)
+        self._delivery.tell_behind(way, line)

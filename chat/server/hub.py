@@ -1,11 +1,12 @@
 """Hub: who is here under which nickname, and where each message goes.
 
-It knows no sockets: the server gives it decoded messages and takes lines from each connection's outbox. A *session* is
-a nickname; it may have several connections. It ends with `bye` or with its last connection; but if it has a key and
+It knows no sockets: the server gives it decoded messages, and :mod:`chat.server.delivery` sends the lines. A *session*
+is a nickname; it may have several connections. It ends with `bye` or with its last connection; but if it has a key and
 that connection broke, it is kept for a while, and its client may come back to it.
 """
 
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX, Cursors
@@ -26,7 +27,6 @@ from chat.protocol.messages import (
     Limits,
     ListRooms,
     Member,
-    Message,
     Nick,
     Ping,
     Pong,
@@ -46,19 +46,16 @@ from chat.protocol.messages import (
 )
 from chat.protocol.names import check_text
 from chat.protocol.wire import encode
+from chat.server.delivery import Delivery, Keeper
 from chat.server.directory import Directory, in_use
 from chat.server.filerelay import Courier
-from chat.server.following import Following, Keeper
 from chat.server.log import Log
 from chat.server.members import Connection, Room, Session
 from chat.server.rooms import Rooms
 
 
 class Hub:
-    """All sessions and all rooms.
-
-    After any call, :meth:`take_ready` names the connections that have something to be sent or are to be closed.
-    """
+    """All sessions and all rooms. After any call, :attr:`delivery` may have something to be sent."""
 
     def __init__(
         self,
@@ -81,12 +78,13 @@ class Hub:
         self._directory = Directory(self.limits.nick_chars)
         self._by_token: dict[str, Session] = {}
         #: Sessions without a connection: until when they are kept (ns), and why they will have left.
-        self._away: dict[Session, tuple[int, str]] = {}
+        #: In the order in which they went, so that those to be ended next are the first.
+        self._away: OrderedDict[Session, tuple[int, str]] = OrderedDict()
         self._history = history
-        self._following = Following(keeper or Keeper())
+        self.delivery = Delivery(keeper or Keeper())
         for room in self.rooms:
-            self._following.open(room.log)
-        self._courier = Courier(self.limits, self._log_private, self._following.look_at)
+            self.delivery.open(room.log)
+        self._courier = Courier(self.limits, self.delivery)
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._by_token)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
@@ -96,19 +94,7 @@ class Hub:
         """The nicknames present, in order of arrival."""
         return [session.nick for session in self._by_token.values()]
 
-    def take_ready(self) -> Iterable[Connection]:
-        """The connections with something new since the last call."""
-        return self._following.take_ready()
-
     # What the server tells us.
-
-    def hold(self, connection: Connection) -> None:
-        """The connection takes nothing just now: :meth:`take_ready` passes it by when its logs grow."""
-        self._following.hold(connection)
-
-    def unhold(self, connection: Connection) -> None:
-        """The connection has taken everything."""
-        self._following.unhold(connection)
 
     def receive(self, connection: Connection, message: Up) -> None:
         """A message came in on this connection."""
@@ -121,14 +107,16 @@ class Hub:
             self._refuse(connection, message, refusal)
 
     def disconnect(self, connection: Connection, reason: str, *, keep_until_ns: int | None = None) -> None:
-        """The connection is gone, or will be as soon as its outbox is empty.
+        """The connection is gone, or will be as soon as it has been sent what it has been told so far.
 
         Args:
             keep_until_ns: how long its session, if it has a key, may stay without any connection; None: not at all.
+                Never less than that of another one before.
         """
         session = connection.session
         if session is None:
             connection.closing = True
+            self.delivery.finish(connection)
         elif len(session.connections) > 1:
             self._release(connection)
         elif session.key and keep_until_ns is not None:
@@ -136,13 +124,14 @@ class Hub:
             self._away[session] = (keep_until_ns, reason)
         else:
             self._end(session, reason)
-        self._following.look_at(connection)
 
     def expire(self, now_ns: int) -> None:
         """End the sessions that were kept until now and to which nobody came back."""
-        for session, (keep_until_ns, reason) in [*self._away.items()]:
-            if keep_until_ns <= now_ns:
-                self._end(session, reason)
+        while self._away:
+            session, (keep_until_ns, reason) = next(iter(self._away.items()))
+            if keep_until_ns > now_ns:
+                break
+            self._end(session, reason)
 
     def forget_empty_rooms(self) -> None:
         """Nobody came back to these since a restart."""
@@ -164,10 +153,6 @@ class Hub:
         self._away.clear()
         self._courier.clear()
 
-    def tell(self, connection: Connection, message: Message) -> None:
-        """Queue a message for one connection alone."""
-        self._following.tell(connection, message)
-
     # What messages do.
 
     def _receive_from_stranger(self, connection: Connection, message: Up) -> None:
@@ -180,9 +165,9 @@ class Hub:
                     raise Refusal("bad_token", "No session has this token; it may have ended.")
                 self._attach(connection, session, cursors, follow)
             case Ping(n):
-                self.tell(connection, Pong(n))
+                self.delivery.tell(connection, Pong(n))
             case Bye():
-                connection.outbox.finish(encode(Bye("You said bye.")))
+                self.delivery.tell(connection, Bye("You said bye."))
                 self.disconnect(connection, "")
             case _:
                 raise Refusal("not_registered", "Say hello first.")
@@ -200,17 +185,17 @@ class Hub:
             case FileCredit():
                 self._courier.credit(session, connection, message)
             case Ping(n):
-                self.tell(connection, Pong(n))
+                self.delivery.tell(connection, Pong(n))
             case Who(name):
                 room = self.rooms.find(name)
                 if room is None:
                     raise Refusal("no_such_room", f"There is no room {name}.")
-                self.tell(connection, Present(room.nicks, room.log.name))
+                self.delivery.tell(connection, Present(room.nicks, room.log.name))
             case Settle():
                 cursors = {log.name: log.last_seq for log in _logs_of(session)}
-                self.tell(connection, Settled(session.ids.highest, session.nick, cursors))
+                self.delivery.tell(connection, Settled(session.ids.highest, session.nick, cursors))
             case ListRooms():
-                self.tell(connection, RoomList({room.log.name: len(room.members) for room in self.rooms}))
+                self.delivery.tell(connection, RoomList({room.log.name: len(room.members) for room in self.rooms}))
             case Bye():
                 self._end(session, "said bye", encode(Bye("You said bye.")))
             case Attach(token, cursors, follow) if token == session.token:
@@ -226,7 +211,7 @@ class Hub:
         elif not key or session.key != key:
             raise in_use(nick, session)
         cursors = {log.name: log.last_seq for log in _logs_of(session)}
-        self.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
+        self.delivery.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
         self._follow(connection, session, cursors)
 
     def _begin(self, nick: str, key: str) -> Session:
@@ -234,18 +219,18 @@ class Hub:
         session = Session(nick, key, self._new_token(), inbox)
         self._directory.take(nick, session)
         self._by_token[session.token] = session
-        self._following.open(inbox)
+        self.delivery.open(inbox)
         self._enter_room(session, self.rooms.lobby)
         return session
 
     def _attach(self, connection: Connection, session: Session, cursors: Cursors, follow: bool) -> None:
         cursors = {log.name: self._start(log, first, cursors) for log, first in _logs_of(session).items()}
-        self.tell(connection, Attached(session.nick, cursors, session.last_change))
+        self.delivery.tell(connection, Attached(session.nick, cursors, session.last_change))
         if follow:
             self._follow(connection, session, cursors)
         else:
             self._enter(connection, session)
-            self._unfollow(connection, session)
+            self.delivery.stand_by(connection)
 
     def _start(self, log: Log, first: int, cursors: Cursors) -> int:
         """From where a connection follows a log: where the session came to it, unless it has seen more already.
@@ -264,11 +249,7 @@ class Hub:
         """Let the connection follow the session's logs from these cursors."""
         self._enter(connection, session)
         for log in _logs_of(session):
-            self._following.follow(connection, log, cursors[log.name])
-
-    def _unfollow(self, connection: Connection, session: Session) -> None:
-        connection.outbox.unfollow()
-        self._following.drop(connection, _logs_of(session))
+            self.delivery.follow(connection, log, cursors[log.name])
 
     def _grant(
         self, session: Session, message: Say | Tell | Nick | Join | Leave | FileOffer | FileAccept | FileEnd
@@ -277,22 +258,22 @@ class Hub:
             case Say(text, number, name):
                 check_text(text, self.limits.text_bytes)
                 room = self.rooms.of(session, name)
-                log = room.log
-                self._following.append(log, Said(log.name, log.last_seq + 1, session.nick, text, number))
+                self.delivery.append(room.log, lambda log, seq: Said(log, seq, session.nick, text, number))
             case Tell(nick, text, number):
                 check_text(text, self.limits.text_bytes)
                 recipient = self._directory.called(nick)
                 for inbox in {recipient.inbox: None, session.inbox: None}:
-                    told = Told(INBOX, inbox.last_seq + 1, session.nick, recipient.nick, text, number)
-                    self._following.append(inbox, told)
+                    self.delivery.append(
+                        inbox, lambda log, seq: Told(log, seq, session.nick, recipient.nick, text, number)
+                    )
             case Nick(nick, number):
                 self._rename(session, nick, number)
             case Join(name, number, cursor):
                 room = self._join(session, name, cursor)
                 self._tell_member(session, number)
                 for connection in session.following:
-                    if room.log not in connection.outbox.logs:
-                        self._following.follow(connection, room.log, session.rooms[room])
+                    if room.log not in connection.cursors:
+                        self.delivery.follow(connection, room.log, session.rooms[room])
             case Leave(name, number):
                 self._leave(session, self.rooms.of(session, name))
                 self._tell_member(session, number)
@@ -308,7 +289,7 @@ class Hub:
         self._directory.take(nick, session)
         # In each log, so that whoever follows it knows from which line on one is called that.
         for log in _logs_of(session):
-            self._following.append(log, Renamed(log.name, log.last_seq + 1, old, nick, number))
+            self.delivery.append(log, lambda name, seq: Renamed(name, seq, old, nick, number))
 
     # Rooms.
 
@@ -320,7 +301,7 @@ class Hub:
             raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
         room = self.rooms.open(name)
         if not room.members:
-            self._following.open(room.log)
+            self.delivery.open(room.log)
         before = room.log.last_seq
         is_new = before < room.log.first_seq
         self._enter_room(session, room)
@@ -331,7 +312,8 @@ class Hub:
     def _leave(self, session: Session, room: Room) -> None:
         if room is self.rooms.lobby:
             raise Refusal("lobby_is_for_all", "Everybody is in the lobby.")
-        self._following.leave(room.log, session.following)
+        for connection in session.following:
+            self.delivery.leave(connection, room.log)
         del session.rooms[room]
         self._exit_room(session, room, "left the room")
 
@@ -339,37 +321,33 @@ class Hub:
         session.last_change = max(session.last_change, number or 0)
         cursors = {room.log.name: first for room, first in session.rooms.items() if room is not self.rooms.lobby}
         for connection in session.following:
-            self.tell(connection, Member(cursors, session.last_change))
+            self.delivery.tell(connection, Member(cursors, session.last_change))
 
     def _enter_room(self, session: Session, room: Room) -> None:
-        log = room.log
         # Announced before the newcomer follows: its cursor begins after its own arrival.
-        self._following.append(log, Joined(log.name, log.last_seq + 1, session.nick))
+        self.delivery.append(room.log, lambda log, seq: Joined(log, seq, session.nick))
         room.members[session] = None
-        session.rooms[room] = log.last_seq
+        session.rooms[room] = room.log.last_seq
 
     def _exit_room(self, session: Session, room: Room, reason: str) -> None:
-        log = room.log
         del room.members[session]
         if room.members or room is self.rooms.lobby:
-            self._following.append(log, Left(log.name, log.last_seq + 1, session.nick, reason))
+            self.delivery.append(room.log, lambda log, seq: Left(log, seq, session.nick, reason))
         self._forget_if_empty(room)
 
     def _forget_if_empty(self, room: Room) -> None:
         if not room.members and room is not self.rooms.lobby:
             self.rooms.forget(room)
-            self._following.close(room.log)
+            self.delivery.close(room.log)
 
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
         session, number = connection.session, getattr(message, "id", None)
         if session is None:
-            self.tell(connection, Refused(refusal.code, refusal.reason, number))
+            self.delivery.tell(connection, Refused(refusal.code, refusal.reason, number))
         else:
-            inbox = session.inbox
-            self._following.append(inbox, Refused(refusal.code, refusal.reason, number, INBOX, inbox.last_seq + 1))
-
-    def _log_private(self, session: Session, message_at: Callable[[str, int], Message]) -> None:
-        self._following.append(session.inbox, message_at(INBOX, session.inbox.last_seq + 1))
+            self.delivery.append(
+                session.inbox, lambda log, seq: Refused(refusal.code, refusal.reason, number, log, seq)
+            )
 
     # How sessions and connections end.
 
@@ -379,7 +357,7 @@ class Hub:
             self._release(connection, last_line)
         self._directory.release(session)
         del self._by_token[session.token]
-        self._following.close(session.inbox)
+        self.delivery.close(session.inbox)
         self._away.pop(session, None)
         for room in session.rooms:
             self._exit_room(session, room, reason)
@@ -388,12 +366,10 @@ class Hub:
         """Take the connection out of its session; it closes after what it has been told so far."""
         session = connection.session
         assert session is not None
-        connection.outbox.finish(last_line)
+        self.delivery.finish(connection, last_line)
         connection.session = None
         connection.closing = True
         del session.connections[connection]
-        self._following.drop(connection, _logs_of(session))
-        self._following.look_at(connection)
 
 
 def _logs_of(session: Session) -> dict[Log, int]:

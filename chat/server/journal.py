@@ -22,7 +22,7 @@ from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
 from chat.protocol.messages import Joined, Left, Renamed, Said
 from chat.protocol.wire import DOWN
-from chat.server.following import Keeper
+from chat.server.delivery import Keeper
 from chat.server.log import Log
 from chat.server.rooms import Rooms
 

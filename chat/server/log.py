@@ -4,11 +4,20 @@ Whoever follows a log holds a *cursor*, the number of the last line it was given
 Followers with the same cursor are handed the very same bytes object.
 """
 
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import NamedTuple
 
-#: How many different batches are remembered between two appends. Followers that keep up share one or two; those far
+from chat.protocol.messages import Message
+from chat.protocol.wire import encode
+
+#: How many different batches are remembered between two lines. Followers that keep up share one or two; those far
 #: behind, each elsewhere, must not make us remember a batch for each of them.
 MAX_BATCHES = 16
+
+#: Makes a message of the log's name and the number that the line will have.
+MessageAt = Callable[[str, int], Message]
 
 
 class Batch(NamedTuple):
@@ -25,13 +34,31 @@ class Log:
     The first line has the number `after + 1`.
     """
 
+    __slots__ = (
+        "_batches",
+        "_bytes",
+        "_dropped",
+        "_ends",
+        "_lines",
+        "first_seq",
+        "last_seq",
+        "max_bytes",
+        "max_lines",
+        "name",
+    )
+
     def __init__(self, name: str, *, max_lines: int, max_bytes: int, after: int = 0) -> None:
         self.name = name
         self.first_seq = after + 1
+        #: Number of the newest line; `after` before the first.
+        self.last_seq = after
         self.max_lines = max_lines
         self.max_bytes = max_bytes
         self._bytes = 0
         self._lines: list[bytes] = []
+        #: For each line in the list, how many bytes there were up to its end since the log began: a batch of so many
+        #: bytes is found without a walk along its lines.
+        self._ends = array("q")
         #: Lines at the front of the list that are no longer in the log; cut off when they are half of it, so that
         #: dropping a line costs amortised O(1).
         self._dropped = 0
@@ -40,22 +67,26 @@ class Log:
     def __repr__(self) -> str:
         return f"<Log {self.name} {self.first_seq}…{self.last_seq} {self._bytes} B>"
 
-    @property
-    def last_seq(self) -> int:
-        """Number of the newest line; `after` before the first."""
-        return self.first_seq + len(self._lines) - self._dropped - 1
+    def write(self, message_at: MessageAt) -> bytes:
+        """Add the message made with this log's name and the next number; return its line."""
+        line = encode(message_at(self.name, self.last_seq + 1))
+        self.append(line)
+        return line
 
     def append(self, line: bytes) -> None:
-        """Add a line that was encoded with number `last_seq + 1`."""
+        """Add a line that was encoded earlier, with number `last_seq + 1`."""
         self._batches.clear()
+        self._ends.append(len(line) + (self._ends[-1] if self._lines else 0))
         self._lines.append(line)
         self._bytes += len(line)
+        self.last_seq += 1
         while self._bytes > self.max_bytes or self.last_seq - self.first_seq >= self.max_lines:
             self._bytes -= len(self._lines[self._dropped])
             self._dropped += 1
             self.first_seq += 1
         if self._dropped * 2 > len(self._lines):
             del self._lines[: self._dropped]
+            del self._ends[: self._dropped]
             self._dropped = 0
 
     def missed(self, cursor: int) -> int:
@@ -76,9 +107,9 @@ class Log:
         return batch
 
     def _join(self, cursor: int, max_bytes: int) -> Batch:
-        start = end = cursor - self.first_seq + 1 + self._dropped
-        size = 0
-        while end < len(self._lines) and (end == start or size + len(self._lines[end]) <= max_bytes):
-            size += len(self._lines[end])
-            end += 1
+        start = cursor - self.first_seq + 1 + self._dropped
+        if start == len(self._lines):
+            return Batch(b"", cursor)
+        begin = self._ends[start] - len(self._lines[start])
+        end = max(start + 1, bisect_right(self._ends, begin + max_bytes, start))
         return Batch(b"".join(self._lines[start:end]), cursor + end - start)

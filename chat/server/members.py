@@ -1,12 +1,29 @@
 """Session, Connection, Room: who is in the chat, over how many ways, and where."""
 
+from typing import Protocol
+
+from chat.server.backlog import Backlog
 from chat.server.log import Log
-from chat.server.outbox import Outbox
 from chat.server.replay import IdWindow
+
+#: Direct lines beyond this mean that the peer asks and does not read the answers.
+FULL_BYTES = 65_536
+
+
+class Sink(Protocol):
+    """Where a connection's bytes go: to a socket, as a rule. It keeps no queue."""
+
+    def send(self, data: bytes) -> int:
+        """How many of these bytes are on their way."""
+
+    def want_writable(self) -> None:
+        """Have :meth:`chat.server.delivery.Delivery.on_writable` called when more could be sent."""
 
 
 class Session:
     """A nickname with its private log and its connections."""
+
+    __slots__ = ("connections", "ids", "inbox", "key", "last_change", "names", "nick", "rooms", "token")
 
     def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
         self.nick = nick
@@ -27,7 +44,7 @@ class Session:
     @property
     def following(self) -> list["Connection"]:
         """The connections that bring its logs; others stand by."""
-        return [connection for connection in self.connections if connection.outbox.logs]
+        return [connection for connection in self.connections if connection.cursors]
 
     def __repr__(self) -> str:
         return f"<Session {self.nick} with {len(self.connections)} connection(s)>"
@@ -36,20 +53,39 @@ class Session:
 class Connection:
     """One way into a session, or still a stranger."""
 
-    __slots__ = ("closing", "outbox", "session")
+    __slots__ = ("backlog", "closing", "cursors", "session", "sink", "skipped")
 
-    def __init__(self) -> None:
-        self.outbox = Outbox()
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
         self.session: Session | None = None
-        #: Nothing more is read from it; once its outbox is empty it is to be closed.
+        #: Nothing more is read from it; once it has been sent everything it is to be closed.
         self.closing = False
+        #: The logs that it follows; none if it only stands by. The numbers are out of date unless there is a backlog.
+        #: This and what follows is the affair of :class:`chat.server.delivery.Delivery`.
+        self.cursors: dict[Log, int] = {}
+        #: None while it is at the head of all its logs and has nothing else to be sent.
+        self.backlog: Backlog | None = None
+        #: Lines that it was too slow for.
+        self.skipped = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the peer should be read no further until it has read its answers."""
+        return self.backlog is not None and self.backlog.direct_bytes > FULL_BYTES
+
+    @property
+    def bulk_bytes(self) -> int:
+        """How much of files waits for it."""
+        return self.backlog.bulk_bytes if self.backlog is not None else 0
 
     def __repr__(self) -> str:
-        return f"<Connection of {self.session.nick if self.session else 'a stranger'}, {self.outbox!r}>"
+        return f"<Connection of {self.session.nick if self.session else 'a stranger'}, {self.backlog or 'at the head'}>"
 
 
 class Room:
     """A log that is followed by all who are in it."""
+
+    __slots__ = ("log", "members")
 
     def __init__(self, log: Log) -> None:
         self.log = log

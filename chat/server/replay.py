@@ -7,16 +7,17 @@ ID_WINDOW = 4096
 
 
 class IdWindow:
-    """Accepts each message id once: the highest so far, and one bit for each of the ids below it.
+    """Accepts each message id once: any order within the window, constant memory.
 
-    The scheme of IPsec's anti-replay window (RFC 4303, 3.4.3): constant memory, any order within the window.
+    The scheme of IPsec's anti-replay window (RFC 4303, 3.4.3), as a ring (RFC 6479) of one byte for each id. Who
+    numbers its messages without leaving one out needs no ring: there, every id up to the highest is known.
     """
 
     __slots__ = ("_seen", "highest")
 
     def __init__(self) -> None:
         self.highest = 0
-        self._seen = 0
+        self._seen: bytearray | None = None
 
     def accept(self, number: int) -> bool:
         """Whether this is the first time.
@@ -24,15 +25,28 @@ class IdWindow:
         Raises:
             Refusal: the id lies too far back to tell.
         """
-        ahead = number - self.highest
-        if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & (1 << ID_WINDOW) - 1 if ahead < ID_WINDOW else 1
-            self.highest = number
-            return True
-        if -ahead >= ID_WINDOW:
+        if number <= self.highest - ID_WINDOW:
             raise Refusal("stale_id", f"Message ids must rise; {number} is more than {ID_WINDOW} behind.")
-        bit = 1 << -ahead
-        if self._seen & bit:
+        seen = self._seen
+        if seen is None:
+            if number <= self.highest:
+                return False
+            if number == self.highest + 1:
+                self.highest = number
+                return True
+            seen = self._seen = bytearray(b"\1") * ID_WINDOW
+        if number > self.highest:
+            self._leave_out(seen, self.highest + 1, number)
+            self.highest = number
+        elif seen[number % ID_WINDOW]:
             return False
-        self._seen |= bit
+        seen[number % ID_WINDOW] = 1
         return True
+
+    def _leave_out(self, seen: bytearray, first: int, end: int) -> None:
+        """These ids have not been seen; their places in the ring stood for ids that are too old by now."""
+        count = min(end - first, ID_WINDOW)
+        start = first % ID_WINDOW
+        until_end = min(count, ID_WINDOW - start)
+        seen[start : start + until_end] = bytes(until_end)
+        seen[: count - until_end] = bytes(count - until_end)

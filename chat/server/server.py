@@ -1,8 +1,7 @@
 """ChatServer: sockets ↔ Hub.
 
 Incoming: transport → wire → hub. Outgoing: at the end of each loop turn, one `send()` for each connection that has
-something new. A connection that does not drain is left alone until its socket has room; it is not read either once it
-has asked for more than it takes.
+something new.
 """
 
 import errno
@@ -10,18 +9,19 @@ import logging
 import secrets
 import selectors
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal
 
 from chat.net.loop import Loop, Timer
-from chat.net.transport import Address, Arrival, Transport, reason_of, resolve, use_congestion_control
+from chat.net.transport import Address, Transport, reason_of, resolve, set_up, use_congestion_control
 from chat.protocol.errors import AddressError
-from chat.protocol.messages import Bye, Error, Limits, Up
-from chat.protocol.wire import UP, BadLine, LineReader
+from chat.protocol.messages import Bye, Limits
 from chat.server.hub import Hub
 from chat.server.journal import Journal
 from chat.server.members import Connection
+from chat.server.peer import Peer
 from chat.server.rooms import Rooms
 
 log = logging.getLogger(__name__)
@@ -43,37 +43,6 @@ ACCEPTS_PER_TURN = 64
 
 
 Slow = Literal["skip", "close"]
-
-
-class _Peer:
-    """One accepted connection."""
-
-    def __init__(self, server: "ChatServer", sock: socket.socket, address: str, limits: Limits) -> None:
-        self.address = address
-        self.connection = Connection()
-        #: For the log; it outlives the session.
-        self.nick = "stranger"
-        #: What was read and not yet handled; not empty only while the peer does not take its answers.
-        self.incoming: Iterator[Up | BadLine] = iter(())
-        self.reader = LineReader(UP, limits.line_bytes)
-        self.transport = Transport(
-            server.loop,
-            sock,
-            on_data=partial(server.peer_data, self),
-            on_writable=partial(server.peer_writable, self),
-            on_lost=partial(server.peer_lost, self),
-        )
-        #: First for saying hello, later for going.
-        self.timer: Timer | None = None
-        self.leaving = False
-
-    def __repr__(self) -> str:
-        return f"<Peer {self.address}, {self.connection!r}>"
-
-    def set_timer(self, timer: Timer | None) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = timer
 
 
 class ChatServer:
@@ -124,7 +93,11 @@ class ChatServer:
         self._slow = slow
         #: Called with nickname and transport of each connection just before it is freed.
         self.on_end: Callable[[str, Transport], None] = lambda _nick, _transport: None
-        self._peers: dict[Connection, _Peer] = {}
+        self._peers: dict[Connection, Peer] = {}
+        #: Who is not registered yet, and until when (ns) that is all right. The time is the same for all, so that the
+        #: first is the next.
+        self._strangers: OrderedDict[Peer, int] = OrderedDict()
+        self._strangers_timer: Timer | None = None
         self._listener = _listen(host, port, congestion)
         self._accepting = False
         self._accept_timer: Timer | None = None
@@ -164,30 +137,24 @@ class ChatServer:
         self.hub.close(reason, back_in_s)
         for peer in self._peers.values():
             if not peer.connection.closing:
-                self.hub.tell(peer.connection, Bye(reason, back_in_s))
+                self.hub.delivery.tell(peer.connection, Bye(reason, back_in_s))
                 self.hub.disconnect(peer.connection, reason)
         self._flush()
         self._unhook_if_done()
 
-    # What the peers' transports tell us.
+    # What peers tell us.
 
-    def peer_data(self, peer: _Peer, data: bytes, _arrival: Arrival) -> None:
-        """Bytes came in."""
-        if not peer.connection.closing:
-            peer.incoming = iter(peer.reader.feed(data))
-            self._handle(peer)
+    def handled(self) -> None:
+        """Some lines have been handled: send what they led to, unless that can wait for the end of the turn."""
+        if self.hub.delivery.due:
+            self._flush()
 
-    def peer_writable(self, peer: _Peer) -> None:
-        """The kernel takes bytes again."""
-        self._send(peer)
-        if not peer.transport.wants_writable:
-            self.hub.unhold(peer.connection)
-        if not peer.connection.outbox.full:
-            peer.transport.read_on(True)
-            self._handle(peer)
+    def registered(self, peer: Peer) -> None:
+        """It belongs to a session now."""
+        self._strangers.pop(peer, None)
 
-    def peer_lost(self, peer: _Peer, reason: str) -> None:
-        """The connection broke, or the peer closed it."""
+    def lost(self, peer: Peer, reason: str) -> None:
+        """Its connection broke, or was closed by the other end."""
         if peer.connection.session is not None:
             log.info("%s at %s is gone: %s", peer.nick, peer.address, reason)
         if peer.transport.ended_by_peer:
@@ -229,88 +196,60 @@ class ChatServer:
 
     def _admit(self, sock: socket.socket, address: str) -> None:
         try:
-            peer = _Peer(self, sock, address, self.hub.limits)
+            sock.setblocking(False)
+            peer = Peer(self, sock, address)
         except OSError:
             sock.close()  # reset already
             return
         self._peers[peer.connection] = peer
-        peer.set_timer(self.loop.call_later(self._registration_s, partial(self._time_out, peer)))
+        self._strangers[peer] = self.loop.now_ns() + int(self._registration_s * 1e9)
+        if self._strangers_timer is None:
+            self._send_strangers_away()
 
-    def _time_out(self, peer: _Peer) -> None:
-        if peer.connection.session is None:
-            self._give_up(peer, Error("registration_timeout", f"No hello within {self._registration_s:g} s."))
-
-    # Handling what came in.
-
-    def _handle(self, peer: _Peer) -> None:
-        """Hand what was read to the hub, line by line, until the peer's answers pile up."""
-        connection = peer.connection
-        for message in peer.incoming:
-            if connection.closing:
-                return
-            if isinstance(message, BadLine):
-                self._complain(peer, message)
-            else:
-                if isinstance(message, Bye):
-                    log.info("%s says bye from %s", peer.nick, peer.address)
-                self.hub.receive(connection, message)
-                if connection.session is not None and peer.timer is not None:
-                    peer.set_timer(None)
-                    peer.nick = connection.session.nick
-                    log.info("%s is here from %s", peer.nick, peer.address)
-            if connection.outbox.full:
-                # Go on in :meth:`peer_writable`, once its answers are on their way.
-                peer.transport.read_on(False)
-                peer.transport.want_writable()
-                return
-
-    def _complain(self, peer: _Peer, line: BadLine) -> None:
-        error = Error(line.code, line.reason)
-        if line.fatal:
-            self._give_up(peer, error)
-        else:
-            self.hub.tell(peer.connection, error)
-
-    def _give_up(self, peer: _Peer, error: Error) -> None:
-        self.hub.tell(peer.connection, error)
-        self.hub.disconnect(peer.connection, error.reason)
+    def _send_strangers_away(self) -> None:
+        """Those whose time is over; call again when that of the next one is."""
+        now_ns = self.loop.now_ns()
+        self._strangers_timer = None
+        while self._strangers:
+            peer, until_ns = next(iter(self._strangers.items()))
+            if until_ns > now_ns:
+                self._strangers_timer = self.loop.call_at(until_ns, self._send_strangers_away)
+                break
+            del self._strangers[peer]
+            peer.give_up("registration_timeout", f"No hello within {self._registration_s:g} s.")
 
     # Sending.
 
     def _flush(self) -> None:
         """Send what is new to everybody who has room for it; what is to be kept, first."""
-        if self._journal is not None:
-            self._journal.commit()
-        for connection in self.hub.take_ready():
-            peer = self._peers.get(connection)
-            if peer is None:
-                continue
-            if connection.closing and not peer.leaving:
-                peer.leaving = True
-                peer.set_timer(self.loop.call_later(LINGER_S, partial(self._drop, peer)))
-            if not peer.transport.wants_writable:
-                self._send(peer)
+        delivery = self.hub.delivery
+        while delivery.dirty:
+            if self._journal is not None:
+                self._journal.commit()
+            for connection in delivery.flush():
+                self._attend(connection)
 
-    def _send(self, peer: _Peer) -> None:
-        outbox = peer.connection.outbox
-        data = outbox.take()
-        if outbox.skipped and self._slow == "close" and not peer.connection.closing:
-            self._give_up(peer, Error("too_slow", f"{outbox.skipped} line(s) were dropped before you took them."))
+    def _attend(self, connection: Connection) -> None:
+        """It is closing, or has missed lines."""
+        peer = self._peers[connection]
+        if not connection.closing:
+            if self._slow == "close":
+                peer.give_up("too_slow", f"{connection.skipped} line(s) were dropped before you took them.")
             return
-        outbox.sent(peer.transport.send(data))
-        if outbox.pending:
-            peer.transport.want_writable()
-            self.hub.hold(peer.connection)
-        elif peer.connection.closing:
-            # Everything is said. The peer closes: if we did it with its data unread, it would lose our last lines.
-            peer.transport.read_on(True)
-            peer.transport.finish()
+        if peer.leaving is None:
+            self._strangers.pop(peer, None)
+            peer.leaving = self.loop.call_later(LINGER_S, partial(self._drop, peer))
+        if connection.backlog is None:
+            peer.finish()
 
-    def _drop(self, peer: _Peer) -> None:
-        peer.set_timer(None)
-        self.on_end(peer.nick, peer.transport)
+    def _drop(self, peer: Peer) -> None:
+        if peer.leaving is not None:
+            peer.leaving.cancel()
+        self._strangers.pop(peer, None)
+        self.on_end(peer.nick or "stranger", peer.transport)
         peer.transport.close()
-        self._peers.pop(peer.connection, None)
+        del self._peers[peer.connection]
+        self.hub.delivery.drop(peer.connection)
         self._unhook_if_done()
 
     def _unhook_if_done(self) -> None:
@@ -326,8 +265,8 @@ def _listen(host: str, port: int, congestion: str | None) -> socket.socket:
     family, address = resolve(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        set_up(listener)
         use_congestion_control(listener, congestion)  # accepted connections inherit it
         listener.bind(address)
         listener.listen(BACKLOG)

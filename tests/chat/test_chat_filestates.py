@@ -6,14 +6,16 @@ from collections import deque
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sinks import EVERYTHING, Pipe
 
 from chat.client.files.states import CHUNK_BYTES, NAME_BYTES, Incoming, Outgoing, numbered, safe_name
 from chat.protocol import messages
 from chat.protocol.errors import Refusal
 from chat.protocol.messages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer, Limits, Message
-from chat.protocol.wire import DOWN
+from chat.protocol.wire import DOWN, encode
+from chat.server.delivery import Delivery, Keeper
 from chat.server.filerelay import Courier
-from chat.server.log import Log
+from chat.server.log import Log, MessageAt
 from chat.server.members import Connection, Session
 
 MS = 1_000_000
@@ -141,27 +143,37 @@ def test_numbered_names(name: str, number: int, expected: str) -> None:
 # The courier.
 
 
+class Ledger(Delivery):
+    """Writes down what the logs are given."""
+
+    def __init__(self) -> None:
+        super().__init__(Keeper())
+        self.logged: list[Message] = []
+
+    def append(self, log: Log, message_at: MessageAt) -> None:
+        self.logged.append(message_at(log.name, 1))
+
+
 class Office:
     """A courier with ana and ben, each with one connection, and what their inboxes were given."""
 
     def __init__(self, **options: int) -> None:
-        self.logged: list[tuple[Session, Message]] = []
-        self.ready: list[Connection] = []
-        self.courier = Courier(Limits(file_window_bytes=100, files=2), self._log, self.ready.append, **options)
+        self.delivery = Ledger()
+        self.logged = self.delivery.logged
+        self.courier = Courier(Limits(file_window_bytes=100, files=2), self.delivery, **options)
+        self.pipes: dict[Connection, Pipe] = {}
         self.ana, self.ben = (Session(nick, "", nick, Log("inbox", max_lines=9, max_bytes=999)) for nick in "ab")
         self.up, self.down = self.attach(self.ana), self.attach(self.ben)
 
-    def _log(self, session: Session, message_at: "object") -> None:
-        self.logged.append((session, message_at("inbox", 1)))  # type: ignore[operator]
-
     def attach(self, session: Session) -> Connection:
-        connection = Connection()
-        session.connections[connection] = None
-        return connection
+        pipe = Pipe(self.delivery)
+        self.pipes[pipe.connection] = pipe
+        session.connections[pipe.connection] = None
+        return pipe.connection
 
     def offer(self, size: int = 10) -> int:
         self.courier.offer(self.ana, self.ben, FileOffer("b", "name", size, SHA))
-        return self.logged[-1][1].file  # type: ignore[attr-defined, no-any-return]
+        return self.logged[-1].file  # type: ignore[attr-defined, no-any-return]
 
     def accepted(self, size: int = 10) -> int:
         number = self.offer(size)
@@ -174,11 +186,7 @@ class Office:
 
     def taken(self, connection: Connection) -> list[str]:
         """The lines that a connection has to send, which it then has sent."""
-        found = ""
-        while data := connection.outbox.take():
-            connection.outbox.sent(len(data))
-            found += data.decode()
-        return found.splitlines()
+        return self.pipes[connection].flush().decode().splitlines()
 
 
 @pytest.fixture
@@ -241,7 +249,7 @@ def test_credits_find_the_sender_wherever_it_is(office: Office) -> None:
 def test_a_sender_that_sends_too_much(office: Office, offset: int, length: int, reason: str) -> None:
     number = office.accepted(size=10 if "offered" in reason else 1_000)
     office.chunk(number, offset, length)
-    for _, message in office.logged[-2:]:
+    for message in office.logged[-2:]:
         assert isinstance(message, messages.FileEnded)
         assert reason in message.reason
     office.chunk(number, 0, 4)
@@ -257,7 +265,7 @@ def test_what_nobody_takes_is_bounded() -> None:
     office.chunk(first, 90, 90)  # there is room: what was counted has been taken
     second = office.accepted(1_000)
     office.chunk(second, 0, 90)
-    ended = office.logged[-1][1]
+    ended = office.logged[-1]
     assert isinstance(ended, messages.FileEnded)
     assert (ended.file, ended.reason) == (second, "The server holds too much that nobody takes.")
 
@@ -281,7 +289,7 @@ def test_who_may_say_what(office: Office) -> None:
     office.courier.accept(office.ben, FileAccept(number))
     office.courier.credit(office.ana, office.up, FileCredit(number, 0))
     office.courier.chunk(office.ben, office.down, FileChunk(number, 0, b"1"))
-    assert not office.ready
+    assert not office.delivery.dirty
     office.courier.end(office.ben, FileEnd(number, "done"))
     assert not office.courier._sending
     assert not office.courier._receiving
@@ -293,7 +301,7 @@ def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> Non
     with pytest.raises(Refusal, match="a has 2 transfers open"):
         office.offer()
     office.courier.forget(office.ben, "said bye")
-    ended = office.logged[-1][1]
+    ended = office.logged[-1]
     assert isinstance(ended, messages.FileEnded)
     assert (ended.outcome, ended.reason) == ("failed", "b has left: said bye")
     assert repr(office.courier) == "<Courier 0 transfer(s)>"
@@ -303,17 +311,28 @@ def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> Non
 
 
 def test_a_chunk_that_was_begun_is_ended_before_what_overtakes_the_others(office: Office) -> None:
-    """Outbox: pieces of files wait until there is nothing else, but a line is never torn."""
+    """Backlog: pieces of files wait until there is nothing else, but a line is never torn."""
     number = office.accepted()
+    office.taken(office.up)
     office.chunk(number, 0, 4)
     office.chunk(number, 4, 4)
-    first, second = office.down.outbox.take().splitlines(keepends=True)
-    office.down.outbox.sent(5)
-    office.down.outbox.tell(b"talk\n")
-    assert office.down.outbox.take() == first[5:] + b"talk\n" + second
-    office.down.outbox.sent(0)
-    office.down.outbox.finish(b"bye\n")
-    assert office.taken(office.down) == [*(first[5:] + b"talk\nbye").decode().splitlines()]
+    pipe = office.pipes[office.down]
+    pipe.room = 5
+    office.delivery.flush()
+    first, second = pipe.sends[-1].splitlines(keepends=True)
+    office.delivery.tell(office.down, messages.Pong())
+    begun = pipe.read()
+    pipe.room = EVERYTHING
+    assert begun + pipe.flush() == first + encode(messages.Pong()) + second
+    pipe.room = 5
+    office.chunk(number, 8, 1)
+    office.delivery.flush()
+    office.chunk(number, 9, 1)
+    office.delivery.finish(office.down, b"bye\n")
+    begun, pipe.room = pipe.read(), EVERYTHING
+    found = begun + pipe.flush()
+    assert found.count(b"\n") == 2, "what was begun and the last line; no more of the file"
+    assert found.endswith(b"}\nbye\n")
 
 
 # All of it together.

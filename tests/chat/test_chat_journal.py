@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import MODES, SECOND, Clients, RawClient, Relay, leave, server_process
+from sinks import Pipe
 
 from chat.client.client import Mode
 from chat.client.events import Echoed, Gap, Received, StartedAnew
 from chat.protocol.messages import Hello, Join, Leave, Say
 from chat.server.hub import Hub
 from chat.server.journal import TRIM_LINES, Journal, JournalError
-from chat.server.members import Connection
 from chat.server.rooms import Rooms
 
 pytestmark = pytest.mark.realtime("chat")
@@ -210,7 +210,7 @@ def small_rooms() -> Rooms:
 def test_the_file_is_bounded_like_the_logs(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "journal"))
     hub = Hub(lambda: "token", rooms=small_rooms(), keeper=journal)
-    ana = Connection()
+    ana = Pipe(hub.delivery).connection
     hub.receive(ana, Hello("ana"))
     for number in range(3 * TRIM_LINES):
         hub.receive(ana, Say(f"{number}"))
@@ -231,7 +231,7 @@ def test_rooms_come_back_and_forgotten_ones_do_not(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "journal"))
     history = journal.history
     hub = Hub(lambda: "token", rooms=small_rooms(), keeper=journal)
-    ana = Connection()
+    ana = Pipe(hub.delivery).connection
     for message in (
         Hello("ana"),
         Join("Tea"),
@@ -249,11 +249,11 @@ def test_rooms_come_back_and_forgotten_ones_do_not(tmp_path: Path) -> None:
     journal.restore(rooms)
     assert [room.log.name for room in rooms] == ["lobby", "Tea"]
     hub = Hub(lambda: "token", rooms=rooms, keeper=journal, history=history)
-    ben = Connection()
+    pipe = Pipe(hub.delivery)
+    ben = pipe.connection
     for message in (Hello("ben"), Join("tea", cursor=1), Join("tin", cursor=0)):
         hub.receive(ben, message)
-    hub.take_ready()
-    sent = ben.outbox.take().decode()
+    sent = pipe.flush().decode()
     assert '{"type":"member","cursors":{"Tea":1}}' in sent
     assert '"text":"hot"' in sent
     assert '"text":"cold"' not in sent

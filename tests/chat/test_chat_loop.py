@@ -12,8 +12,9 @@ import pytest
 from chat_helpers import SECOND
 
 from chat.net.loop import Loop
+from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
-from chat.net.transport import Arrival, Transport, reason_of
+from chat.net.transport import Transport, reason_of, set_up
 
 pytestmark = pytest.mark.realtime("chat")
 
@@ -105,9 +106,13 @@ class End:
         self.data: list[tuple[bytes, Arrival]] = []
         self.lost: list[str] = []
         self.rooms = 0
-        self.transport = Transport(
-            loop, sock, on_data=lambda *data: self.data.append(data), on_writable=self.room, on_lost=self.lost.append
+        set_up(sock)
+        self.transport = StampingTransport(
+            loop, sock, on_data=self.arrived, on_writable=self.room, on_lost=self.lost.append
         )
+
+    def arrived(self, data: bytes) -> None:
+        self.data.append((data, self.transport.arrival))
 
     def room(self) -> None:
         self.rooms += 1
@@ -139,6 +144,18 @@ def test_the_kernels_receive_time(loop: Loop, ends: tuple[End, End]) -> None:
         # The two clocks are read one after the other: allow for being interrupted between them.
         assert sent_ns - 1_000_000 < arrival.received_ns < arrived_ns + 10_000_000
     assert arrival.seen_ns >= arrived_ns + 20_000_000
+
+
+def test_without_stamps(loop: Loop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
+        far, _ = listener.accept()
+        set_up(far)
+        found: list[bytes] = []
+        transport = Transport(loop, far, on_data=found.append, on_writable=lambda: None, on_lost=lambda _: None)
+        near.sendall(b"x")
+        loop.run_once(1)
+        assert found == [b"x"]
+        transport.close()
 
 
 def test_a_full_kernel_takes_no_more_until_there_is_room(loop: Loop, ends: tuple[End, End]) -> None:

@@ -4,13 +4,13 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sinks import Pipe
 
 from chat.client.events import Echoed, PathName, Received
 from chat.client.session import ClientSession
 from chat.protocol.messages import Down, Up, Welcome
-from chat.protocol.wire import DOWN, UP, BadLine, LineReader
+from chat.protocol.wire import UP, BadLine, LineReader
 from chat.server.hub import Hub
-from chat.server.members import Connection
 
 PATHS: list[PathName] = ["primary", "secondary"]
 
@@ -20,10 +20,10 @@ class Wire:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.connection = Connection()
-        self.up = self.down = b""
+        self.pipe = Pipe(hub.delivery)
+        self.connection = self.pipe.connection
+        self.up = b""
         self.up_reader: LineReader[Up] = LineReader(UP, 65_536)
-        self.down_reader: LineReader[Down] = LineReader(DOWN, 65_536)
 
     def carry_up(self, size: int) -> None:
         data, self.up = self.up[:size], self.up[size:]
@@ -32,11 +32,8 @@ class Wire:
             self.hub.receive(self.connection, message)
 
     def carry_down(self, size: int) -> list[Down]:
-        data = self.connection.outbox.take()[:size]
-        self.connection.outbox.sent(len(data))
-        found = self.down_reader.feed(data)
-        assert not any(isinstance(message, BadLine) for message in found), found
-        return found  # type: ignore[return-value]
+        self.hub.delivery.flush()
+        return self.pipe.messages(size)
 
 
 class Member:

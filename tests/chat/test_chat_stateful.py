@@ -11,6 +11,7 @@ import itertools
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from sinks import EVERYTHING, Pipe
 
 from chat.client.events import Echoed, EchoMissed, Event, PathName, PeerJoined, PeerLeft, Received, Refused, Renamed
 from chat.client.events import Gap as Missed
@@ -19,10 +20,9 @@ from chat.protocol import messages
 from chat.protocol.fields import INBOX, LOBBY, Cursors
 from chat.protocol.messages import Attached, Down, Gap, Joined, Left, Member, Message, Said, Up, Welcome
 from chat.protocol.wire import DOWN, UP, BadLine, LineReader
-from chat.server.following import Keeper
+from chat.server.delivery import Keeper
 from chat.server.hub import Hub
 from chat.server.log import Log
-from chat.server.members import Connection
 from chat.server.rooms import Rooms
 
 #: So small that members who read slowly fall off the log.
@@ -30,12 +30,13 @@ ROOM_LINES = 12
 GRACE_NS = 100
 PATHS: list[PathName] = ["primary", "secondary"]
 ROOMS = [LOBBY, "tea", "tin"]
-EVERYTHING = 1 << 30
 
 people = st.integers(0, 2)
 paths = st.sampled_from(PATHS)
 rooms = st.sampled_from(ROOMS)
 small_rooms = st.sampled_from(ROOMS[1:])
+#: Of the buffer between the hub and a client.
+buffers = st.just(EVERYTHING) | st.integers(1, 300)
 sizes = st.integers(0, 300) | st.just(EVERYTHING)
 
 
@@ -78,18 +79,18 @@ def line(message: Message | Event) -> str:
 
 
 class Wire:
-    """One connection: bytes on their way up; what comes down is taken from the outbox when it is read."""
+    """One connection: bytes on their way up; what comes down waits in a buffer with so much room until it is read."""
 
-    def __init__(self, hub: RecordingHub, nick: str) -> None:
+    def __init__(self, hub: RecordingHub, nick: str, room: int) -> None:
         #: The first of its owner's names, with which all of them begin.
         self.nick = nick
-        self.connection = Connection()
+        self.pipe = Pipe(hub.delivery, room)
+        self.connection = self.pipe.connection
         self.up = b""
         #: For each log, the number of the last line that came, or was announced as missed, on this connection.
         self.position: Cursors = {}
         self._hub = hub
         self._up_reader: LineReader[Up] = LineReader(UP, 65_536)
-        self._down_reader: LineReader[Down] = LineReader(DOWN, 65_536)
 
     def carry_up(self, size: int) -> None:
         data, self.up = self.up[:size], self.up[size:]
@@ -98,13 +99,15 @@ class Wire:
             self._hub.receive(self.connection, message)
 
     def carry_down(self, size: int) -> list[Down]:
-        data = self.connection.outbox.take()[:size]
-        self.connection.outbox.sent(len(data))
+        """The turn ends if anything is read at all, and once more for what there was no room for before."""
         found = []
-        for message in self._down_reader.feed(data):
-            assert not isinstance(message, BadLine), message
+        while size > 0 and (self._hub.delivery.dirty or self.pipe.unread):
+            self._hub.delivery.flush()
+            found += self.pipe.messages(size)
+            if size < EVERYTHING:
+                break
+        for message in found:
             self._follow(message)
-            found.append(message)
         return found
 
     def _follow(self, message: Down) -> None:
@@ -143,7 +146,7 @@ class Person:
         self._seen = dict.fromkeys(ROOMS, 0)
         self._hub = hub
         self._given: dict[PathName, int] = {}
-        wire = self.wires["primary"] = Wire(hub, nick)
+        wire = self.wires["primary"] = Wire(hub, nick, EVERYTHING)
         wire.up = self.session.hello()
         self.carry("primary", EVERYTHING, EVERYTHING)
 
@@ -163,9 +166,9 @@ class Person:
             for other in self.session.stop_following(path):
                 self.wires[other].up += self.session.attach(True)
 
-    def open(self, path: PathName) -> None:
+    def open(self, path: PathName, buffer: int) -> None:
         if path not in self.wires:
-            self.wires[path] = Wire(self._hub, self.nick)
+            self.wires[path] = Wire(self._hub, self.nick, buffer)
             self.wires[path].up = self.session.attach(True)
 
     def carry(self, path: PathName, up: int, down: int) -> None:
@@ -271,9 +274,9 @@ class Chat(RuleBasedStateMachine):
         self.people[who].carry(path, EVERYTHING, 0)
         self.people[who].cut(path)
 
-    @rule(who=people, path=paths)
-    def open(self, who: int, path: PathName) -> None:
-        self.people[who].open(path)
+    @rule(who=people, path=paths, buffer=buffers)
+    def open(self, who: int, path: PathName, buffer: int) -> None:
+        self.people[who].open(path, buffer)
 
     @rule()
     def time_passes_within_the_grace(self) -> None:
@@ -284,7 +287,7 @@ class Chat(RuleBasedStateMachine):
         for _ in range(4):
             for person in self.people:
                 for path in PATHS:
-                    person.open(path)
+                    person.open(path, EVERYTHING)
                     person.carry(path, EVERYTHING, EVERYTHING)
         for person in self.people:
             nick = person.nick

@@ -1,0 +1,192 @@
+"""Delivery: lines go in, bytes come out. It alone knows who follows which log, and how far each has come.
+
+A connection that has been sent everything is at the **head** of its logs: it has no queue, and its cursor is that of
+all others there. At the end of a turn what is new in a log is joined once, and the same bytes are sent to everybody at
+its head, which costs no more than the `send()`.
+
+Who takes less than all of it, or is to be sent answers or pieces of files too, has a **backlog** with cursors of its
+own, until it has been sent everything again. While the kernel takes nothing from a connection it is not looked at,
+however its logs grow.
+"""
+
+from chat.protocol.messages import Message
+from chat.protocol.wire import encode
+from chat.server.backlog import BATCH_BYTES, Backlog
+from chat.server.log import Log, MessageAt
+from chat.server.members import Connection
+
+#: New lines beyond this are to be sent before more is read: what a turn may hold back, and what a send takes at once.
+DUE_BYTES = 65_536
+
+
+class Keeper:
+    """Is told what becomes of logs, and keeps nothing; a journal does better."""
+
+    def keep(self, log: Log, line: bytes) -> None:
+        """This line was just appended to the log."""
+
+    def forget(self, log: Log) -> None:
+        """The log is there no more."""
+
+
+class _Head:
+    """The end of a log as far as it was sent, and who has been sent it up to there."""
+
+    __slots__ = ("flushed", "members")
+
+    def __init__(self, flushed: int) -> None:
+        self.flushed = flushed
+        self.members: dict[Connection, None] = {}
+
+
+class Delivery:
+    """All logs that are followed and all connections that follow them.
+
+    Args:
+        keeper: is told of each line before :meth:`flush` sends it.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._heads: dict[Log, _Head] = {}
+        self._grown: dict[Log, None] = {}
+        self._new_bytes = 0
+        #: Connections with a backlog that the kernel may have room for.
+        self._ready: dict[Connection, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Delivery of {len(self._heads)} log(s)>"
+
+    @property
+    def dirty(self) -> bool:
+        """Whether :meth:`flush` has something to do."""
+        return bool(self._grown or self._ready)
+
+    @property
+    def due(self) -> bool:
+        """Whether :meth:`flush` should not wait for the end of the turn."""
+        return self._new_bytes > DUE_BYTES
+
+    # Lines go in.
+
+    def open(self, log: Log) -> None:
+        """The log may be followed from now on."""
+        self._heads[log] = _Head(log.last_seq)
+
+    def close(self, log: Log) -> None:
+        """Nobody follows the log any more."""
+        del self._heads[log]
+        self._grown.pop(log, None)
+        self._keeper.forget(log)
+
+    def append(self, log: Log, message_at: MessageAt) -> None:
+        """Add the message made with the log's name and the next number."""
+        line = log.write(message_at)
+        self._grown[log] = None
+        self._new_bytes += len(line)
+        self._keeper.keep(log, line)
+
+    def tell(self, connection: Connection, message: Message) -> None:
+        """Send a line to this connection alone, ahead of what its logs have."""
+        self._backlog(connection).enqueue(encode(message))
+
+    def tell_behind(self, connection: Connection, line: bytes) -> None:
+        """Send a line to this connection alone, when there is nothing else to be sent."""
+        self._backlog(connection).enqueue_behind(line)
+
+    # Who follows what.
+
+    def follow(self, connection: Connection, log: Log, cursor: int) -> None:
+        """Send the log's lines after the cursor over this connection."""
+        self._backlog(connection).follow(log, cursor)
+
+    def leave(self, connection: Connection, log: Log) -> None:
+        """Send no more of it, but for what the log holds now."""
+        self._backlog(connection).leave(log)
+
+    def stand_by(self, connection: Connection) -> None:
+        """Send it no more lines of any log, except the rest of one that was begun."""
+        self._backlog(connection)
+        connection.cursors.clear()
+
+    def finish(self, connection: Connection, line: bytes = b"") -> None:
+        """Follow nothing any more: what the logs hold now and then this line is the end."""
+        backlog = self._backlog(connection)
+        backlog.finish()
+        if line:
+            backlog.enqueue(line)
+        # Even if it is blocked: the owner is to know that it is going.
+        self._ready[connection] = None
+
+    def drop(self, connection: Connection) -> None:
+        """The connection is gone, with what it had still to be sent."""
+        self._backlog(connection)
+        connection.cursors.clear()
+        connection.backlog = None
+        self._ready.pop(connection, None)
+
+    # Bytes come out.
+
+    def on_writable(self, connection: Connection) -> None:
+        """The kernel may take more from this connection."""
+        if connection.backlog is not None:
+            self._ready[connection] = None
+
+    def flush(self) -> list[Connection]:
+        """Send what is new to everybody who has room for it.
+
+        Returns:
+            those who want attention: they missed lines, or are closing (and have been sent everything if they have no
+            backlog any more).
+        """
+        grown, self._grown, self._new_bytes = self._grown, {}, 0
+        for log in grown:
+            self._send_new_lines(log, self._heads[log])
+        ready, self._ready = self._ready, {}
+        return [connection for connection in ready if self._send_backlog(connection)]
+
+    def _backlog(self, connection: Connection) -> Backlog:
+        """The connection's backlog; if it is at the head, it gets one, and leaves the head."""
+        backlog = connection.backlog
+        if backlog is None:
+            for log in connection.cursors:
+                head = self._heads[log]
+                del head.members[connection]
+                connection.cursors[log] = head.flushed
+            backlog = connection.backlog = Backlog(connection.cursors)
+            self._ready[connection] = None
+        return backlog
+
+    def _send_new_lines(self, log: Log, head: _Head) -> None:
+        if log.missed(head.flushed):
+            # Some fell out of the log before they could be sent: each is told so.
+            for connection in [*head.members]:
+                self._backlog(connection)
+        while head.members and head.flushed < log.last_seq:
+            data, cursor = log.read(head.flushed, BATCH_BYTES)
+            size = len(data)
+            behind = [(each, count) for each in head.members if (count := each.sink.send(data)) != size]
+            for connection, count in behind:
+                self._backlog(connection).began(log, data, count)
+                self._block(connection)
+            head.flushed = cursor
+        head.flushed = log.last_seq
+
+    def _send_backlog(self, connection: Connection) -> bool:
+        backlog = connection.backlog
+        assert backlog is not None
+        backlog.send(connection.sink.send)
+        skipped, backlog.skipped = backlog.skipped, 0
+        connection.skipped += skipped
+        if backlog.pending:
+            self._block(connection)
+        else:
+            connection.backlog = None
+            for log in connection.cursors:
+                self._heads[log].members[connection] = None
+        return connection.closing or skipped > 0
+
+    def _block(self, connection: Connection) -> None:
+        """Nothing more is sent until :meth:`on_writable`."""
+        self._ready.pop(connection, None)
+        connection.sink.want_writable()

@@ -1,0 +1,126 @@
+"""Peer: one accepted connection. What comes in on it is handed to the hub line by line, a fair share in a turn."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Protocol
+
+from chat.net.loop import Loop, Timer
+from chat.net.transport import Transport
+from chat.protocol.messages import Bye, Error, Up
+from chat.protocol.wire import UP, BadLine, LineReader
+from chat.server.hub import Hub
+from chat.server.members import Connection
+
+log = logging.getLogger(__name__)
+
+#: Lines handled of one connection in one turn, so that who sends many does not silence the others.
+LINES_PER_TURN = 256
+
+
+class Host(Protocol):
+    """What a peer asks of its server."""
+
+    loop: Loop
+    hub: Hub
+
+    def handled(self) -> None:
+        """Some lines have been handled; others may have something to be sent."""
+
+    def registered(self, peer: "Peer") -> None:
+        """It belongs to a session now."""
+
+    def lost(self, peer: "Peer", reason: str) -> None:
+        """Its connection broke, or was closed by the other end."""
+
+
+class Peer:
+    """A socket, what was read from it and not yet handled, and its place in the hub.
+
+    Raises:
+        OSError: the connection was reset already.
+    """
+
+    __slots__ = ("_host", "_incoming", "_reader", "address", "connection", "leaving", "nick", "transport")
+
+    def __init__(self, host: Host, sock: socket.socket, address: str) -> None:
+        self._host = host
+        self.address = address
+        #: For the log; it outlives the session.
+        self.nick = ""
+        self.transport = Transport(host.loop, sock, on_data=self._read, on_writable=self._writable, on_lost=self._lost)
+        self.connection = Connection(self.transport)
+        self._reader = LineReader(UP, host.hub.limits.line_bytes)
+        #: What was read and not yet handled, while the peer is read no further.
+        self._incoming: Iterator[Up | BadLine] | None = None
+        #: When the connection is closed, whether or not it has taken everything.
+        self.leaving: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.address}, {self.connection!r}>"
+
+    def give_up(self, code: str, reason: str) -> None:
+        """Tell why, and close the connection when that has been sent."""
+        self._host.hub.delivery.tell(self.connection, Error(code, reason))
+        self._host.hub.disconnect(self.connection, reason)
+
+    def finish(self) -> None:
+        """Everything is said. The peer closes: if we did it with its data unread, it would lose our last lines."""
+        self.transport.read_on(True)
+        self.transport.finish()
+
+    def _read(self, data: bytes) -> None:
+        if not self.connection.closing:
+            self._handle(self._reader.read(data))
+
+    def _writable(self) -> None:
+        """The kernel takes bytes again; or so we wanted to be called in the next turn."""
+        self._host.hub.delivery.on_writable(self.connection)
+        if self._incoming is None:
+            return
+        if self.connection.full:
+            self.transport.want_writable()
+        else:
+            incoming, self._incoming = self._incoming, None
+            self.transport.read_on(True)
+            self._handle(incoming)
+
+    def _lost(self, reason: str) -> None:
+        self._host.lost(self, reason)
+
+    def _handle(self, incoming: Iterator[Up | BadLine]) -> None:
+        """Line by line, until the peer has had its share, or its answers pile up."""
+        connection, receive = self.connection, self._host.hub.receive
+        left = LINES_PER_TURN
+        for message in incoming:
+            if isinstance(message, BadLine):
+                self._complain(message)
+            else:
+                receive(connection, message)
+                if not self.nick:
+                    self._name(message)
+            left -= 1
+            if connection.closing:
+                if isinstance(message, Bye):
+                    log.info("%s says bye from %s", self.nick or "stranger", self.address)
+                break
+            if not left or connection.full:
+                # Go on in :meth:`_writable`: in the next turn, once its answers are on their way.
+                self._incoming = incoming
+                self.transport.read_on(False)
+                self.transport.want_writable()
+                break
+        self._host.handled()
+
+    def _name(self, message: Up) -> None:
+        session = self.connection.session
+        if session is not None:
+            self.nick = session.nick
+            log.info("%s is here from %s", self.nick, self.address)
+            self._host.registered(self)
+
+    def _complain(self, line: BadLine) -> None:
+        if line.fatal:
+            self.give_up(line.code, line.reason)
+        else:
+            self._host.hub.delivery.tell(self.connection, Error(line.code, line.reason))

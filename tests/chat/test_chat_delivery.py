@@ -1,0 +1,289 @@
+"""Delivery and Backlog: who is at the head, who is behind, and what a partial send leaves behind."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from sinks import EVERYTHING, Pipe
+
+from chat.protocol.messages import Gap, Joined, Ping, Pong
+from chat.protocol.wire import encode
+from chat.server.delivery import BATCH_BYTES, DUE_BYTES, Delivery, Keeper
+from chat.server.log import Log
+from chat.server.members import FULL_BYTES
+
+
+def line(number: int, log: str = "room") -> bytes:
+    return encode(Joined(log, number, "ana"))
+
+
+class Post:
+    """A delivery with one log, and one with another."""
+
+    def __init__(self, max_lines: int = 100, max_bytes: int = 100_000) -> None:
+        self.delivery = Delivery(Keeper())
+        self.room, self.other = (Log(name, max_lines=max_lines, max_bytes=max_bytes) for name in ("room", "other"))
+        for log in (self.room, self.other):
+            self.delivery.open(log)
+
+    def follower(self, *logs: Log, room: int = EVERYTHING) -> Pipe:
+        """A connection that is at the head of these logs."""
+        pipe = Pipe(self.delivery, EVERYTHING)
+        for log in logs or (self.room,):
+            self.delivery.follow(pipe.connection, log, log.last_seq)
+        self.delivery.flush()
+        assert pipe.connection.backlog is None
+        pipe.room = room
+        return pipe
+
+    def say(self, count: int = 1, log: Log | None = None) -> None:
+        for _ in range(count):
+            self.delivery.append(log or self.room, lambda name, seq: Joined(name, seq, "ana"))
+
+
+@pytest.fixture
+def post() -> Post:
+    return Post()
+
+
+def test_who_is_at_the_head_is_sent_the_very_same_bytes(post: Post) -> None:
+    pipes = [post.follower() for _ in range(3)]
+    assert not post.delivery.dirty
+    post.say(2)
+    assert post.delivery.dirty
+    assert post.delivery.flush() == []
+    assert [pipe.read() for pipe in pipes] == [line(1) + line(2)] * 3
+    assert all(pipe.sends[-1] is pipes[0].sends[-1] for pipe in pipes)
+    assert all(pipe.connection.backlog is None for pipe in pipes)
+    assert repr(post.delivery) == "<Delivery of 2 log(s)>"
+
+
+def test_who_takes_nothing_is_not_looked_at_until_it_is_writable(post: Post) -> None:
+    slow, quick = post.follower(room=0), post.follower()
+    for _ in range(3):
+        post.say()
+        post.delivery.flush()
+    assert quick.read() == line(1) + line(2) + line(3)
+    assert len(slow.sends) == 1
+    slow.room = EVERYTHING
+    post.delivery.on_writable(slow.connection)
+    assert slow.flush() == line(1) + line(2) + line(3)
+    assert slow.connection.backlog is None, "it is at the head again"
+    post.delivery.on_writable(slow.connection)
+    assert not post.delivery.dirty
+    post.say()
+    assert slow.flush() == line(4)
+
+
+def test_direct_lines_go_first_then_the_logs_then_files(post: Post) -> None:
+    pipe = post.follower(post.room, post.other)
+    post.say()
+    post.say(log=post.other)
+    post.delivery.tell_behind(pipe.connection, b"a file\n")
+    post.delivery.tell(pipe.connection, Pong())
+    assert pipe.connection.bulk_bytes == 7
+    assert repr(pipe.connection.backlog) == "<Backlog 16 B direct, 7 B of files>"
+    assert pipe.flush() == encode(Pong()) + line(1) + line(1, "other") + b"a file\n"
+    assert pipe.connection.bulk_bytes == 0
+
+
+def test_a_log_of_which_nothing_is_known_yet_is_replayed(post: Post) -> None:
+    post.say(5)
+    pipe = Pipe(post.delivery)
+    post.delivery.follow(pipe.connection, post.room, 2)
+    assert pipe.flush() == line(3) + line(4) + line(5)
+
+
+def test_any_partial_send_loses_and_repeats_nothing() -> None:
+    expected = {line(1) + line(2) + line(1, "other") + line(2, "other"), encode(Pong())}
+    for room in range(1, 120):
+        post = Post()
+        pipe = post.follower(post.room, post.other, room=room)
+        got = b""
+        post.say(2)
+        post.say(2, post.other)
+        post.delivery.flush()
+        post.delivery.tell(pipe.connection, Pong())
+        got = pipe.flush()
+        assert sorted(got.splitlines()) == sorted(b"".join(expected).splitlines()), room
+        assert [each for each in got.splitlines() if b"room" in each] == (line(1) + line(2)).splitlines()
+        post.say()
+        assert pipe.flush() == line(3), "at the head again"
+
+
+def test_a_line_that_was_begun_is_finished_even_if_its_log_lost_it() -> None:
+    post = Post(max_lines=3)
+    pipe = post.follower(room=4)
+    post.say()
+    post.delivery.flush()
+    post.say(5)
+    begun, pipe.room = pipe.read(), EVERYTHING
+    assert begun + pipe.flush() == line(1) + encode(Gap("room", 2)) + line(4) + line(5) + line(6)
+    assert pipe.connection.skipped == 2
+
+
+def test_what_falls_out_of_a_log_within_a_turn_is_announced() -> None:
+    post = Post(max_lines=3)
+    pipe = post.follower()
+    post.say(5)
+    assert post.delivery.flush() == [pipe.connection]
+    assert pipe.read() == encode(Gap("room", 2)) + line(3) + line(4) + line(5)
+    assert pipe.connection.skipped == 2
+    post.say()
+    assert post.delivery.flush() == []
+    assert pipe.read() == line(6)
+
+
+def test_a_gap_with_nothing_after_it() -> None:
+    post = Post(max_bytes=60)
+    pipe = post.follower()
+    post.delivery.append(post.room, lambda name, seq: Joined(name, seq, "x" * 100))
+    assert pipe.flush() == encode(Gap("room", 1))
+    post.say()
+    assert pipe.flush() == line(2)
+
+
+def test_a_log_that_is_left(post: Post) -> None:
+    pipe = post.follower(post.room, post.other)
+    post.say(log=post.other)
+    post.delivery.leave(pipe.connection, post.other)
+    post.delivery.leave(pipe.connection, post.room)
+    post.say(2)
+    post.say(log=post.other)
+    assert pipe.flush() == line(1, "other")
+
+
+def test_who_stands_by_is_sent_nothing_but_answers(post: Post) -> None:
+    pipe = post.follower()
+    post.say()
+    post.delivery.stand_by(pipe.connection)
+    post.delivery.tell(pipe.connection, Ping())
+    assert pipe.flush() == encode(Ping())
+    post.say()
+    assert pipe.flush() == b""
+
+
+def test_the_last_line_is_the_end(post: Post) -> None:
+    pipe = post.follower()
+    post.say()
+    post.delivery.tell_behind(pipe.connection, b"a file\n")
+    post.delivery.finish(pipe.connection, b"bye\n")
+    post.say()
+    pipe.connection.closing = True
+    assert post.delivery.flush() == [pipe.connection]
+    assert pipe.read() == line(1) + b"bye\n"
+    assert pipe.connection.backlog is None
+
+
+def test_who_is_closing_is_named_even_if_it_takes_nothing(post: Post) -> None:
+    pipe = post.follower(room=0)
+    post.say()
+    post.delivery.flush()
+    post.delivery.finish(pipe.connection)
+    pipe.connection.closing = True
+    assert post.delivery.flush() == [pipe.connection]
+    assert pipe.connection.backlog is not None
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_who_is_gone_is_forgotten(post: Post, behind: bool) -> None:
+    pipe = post.follower()
+    if behind:
+        post.delivery.tell(pipe.connection, Ping())
+    post.delivery.drop(pipe.connection)
+    post.say()
+    post.delivery.flush()
+    assert pipe.read() == b""
+
+
+def test_a_log_that_is_closed_has_nothing_to_be_sent(post: Post) -> None:
+    post.say()
+    post.delivery.close(post.room)
+    assert not post.delivery.dirty
+
+
+def test_more_than_a_batch_goes_out_batch_by_batch() -> None:
+    post = Post(max_lines=10_000, max_bytes=1 << 20)
+    pipe, slow = post.follower(), post.follower(room=BATCH_BYTES + 10)
+    post.say(1)
+    assert not post.delivery.due
+    post.say(2_000)
+    assert post.delivery.due
+    post.delivery.flush()
+    assert not post.delivery.due
+    assert len(pipe.sends) == 2
+    assert max(map(len, pipe.sends)) <= BATCH_BYTES <= DUE_BYTES
+    expected = b"".join(map(line, range(1, 2_002)))
+    assert pipe.read() == expected
+    begun, slow.room = slow.read(), EVERYTHING
+    assert begun + slow.flush() == expected
+
+
+def test_full_bounds_direct_lines_only() -> None:
+    post = Post(max_lines=10_000, max_bytes=1 << 20)
+    pipe = post.follower(room=0)
+    assert not pipe.connection.full
+    post.say(3_000)
+    post.delivery.flush()
+    assert not pipe.connection.full
+    while not pipe.connection.full:
+        post.delivery.tell(pipe.connection, Pong())
+    pipe.room = FULL_BYTES
+    post.delivery.on_writable(pipe.connection)
+    post.delivery.flush()
+    assert not pipe.connection.full
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["say", "say", "flush", "read", "tell", "bulk", "room"]), st.integers(0, 2), st.integers(0, 200)
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.integers(3, 50))
+def test_each_line_once_and_in_order(plan: list[tuple[str, int, int]], max_lines: int) -> None:
+    """Three followers, each of whom takes what it can when it can: what it gets is what was said, less what is gone."""
+    post = Post(max_lines=max_lines)
+    pipes = [post.follower(post.room, post.other) for _ in range(3)]
+    got, told, files = [b""] * 3, [0] * 3, [0] * 3
+    for action, who, size in plan:
+        match action:
+            case "say":
+                post.say(size % 7, (post.room, post.other)[who % 2])
+            case "flush":
+                post.delivery.flush()
+            case "read":
+                got[who] += pipes[who].read(size)
+            case "tell":
+                told[who] += 1
+                post.delivery.tell(pipes[who].connection, Pong(told[who]))
+            case "bulk":
+                files[who] += 1
+                post.delivery.tell_behind(pipes[who].connection, encode(Ping(files[who])))
+            case "room":
+                pipes[who].room = size
+    for who, pipe in enumerate(pipes):
+        got[who] += pipe.read()
+        pipe.room = EVERYTHING
+        post.delivery.on_writable(pipe.connection)
+    post.delivery.flush()
+    for who, pipe in enumerate(pipes):
+        got[who] += pipe.read()
+        assert pipe.connection.backlog is None
+        check(got[who].splitlines(keepends=True), post, told[who], files[who])
+
+
+def check(lines: list[bytes], post: Post, told: int, files: int) -> None:
+    position = {"room": 0, "other": 0}
+    for each in lines:
+        for log in position:
+            if f'"gap","log":"{log}"'.encode() in each:
+                position[log] += int(each.split(b":")[-1].rstrip(b"}\n"))
+            elif f'"log":"{log}"'.encode() in each:
+                position[log] += 1
+                assert each == line(position[log], log)
+    assert position == {log.name: log.last_seq for log in (post.room, post.other)}
+    assert [each for each in lines if b"pong" in each] == [encode(Pong(number + 1)) for number in range(told)]
+    assert [each for each in lines if b"ping" in each] == [encode(Ping(number + 1)) for number in range(files)]
