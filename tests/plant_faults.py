@@ -27,8 +27,8 @@ FAULTS = [
     Fault(
         "an off-by-one in replay",
         "chat/server/log.py",
-        "start = end = cursor - self.first_seq + 1 + self._dropped",
-        "start = end = max(0, cursor - self.first_seq) + self._dropped",
+        "start = cursor - self.first_seq + 1 + self._dropped",
+        "start = max(0, cursor - self.first_seq) + self._dropped",
     ),
     Fault(
         "a forgotten id window",
@@ -38,15 +38,33 @@ FAULTS = [
     ),
     Fault(
         "a cursor not moved on a partial send",
-        "chat/server/outbox.py",
+        "chat/server/backlog.py",
         r'self._cursors[log] += data.count(b"\n", 0, end)',
         "pass",
     ),
     Fault(
         "a trim that does not announce",
-        "chat/server/outbox.py",
-        "self.tell(encode(Gap(log.name, missed)))",
+        "chat/server/backlog.py",
+        "self.enqueue(encode(Gap(log.name, missed)))",
         "pass",
+    ),
+    Fault(
+        "a laggard promoted too early",
+        "chat/server/delivery.py",
+        "if backlog.pending:",
+        "if backlog.direct_bytes:",
+    ),
+    Fault(
+        "a member of the head sent twice",
+        "chat/server/delivery.py",
+        "del head.members[connection]",
+        "pass",
+    ),
+    Fault(
+        "a direct line overtaking a cut line",
+        "chat/server/backlog.py",
+        "self._direct.append(line)",
+        "self._direct.insert(0, line)",
     ),
     Fault(
         "a token that attaches to the wrong session",
@@ -62,8 +80,8 @@ FAULTS = [
     ),
     Fault(
         "what was said before one left a room is not sent",
-        "chat/server/outbox.py",
-        "if log in self._cursors and (part := self._new_part(log)) is not None:",
+        "chat/server/backlog.py",
+        "if (part := self._new_part(log)) is not None:",
         "if (part := None) is not None:",
     ),
     Fault(

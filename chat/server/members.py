@@ -23,7 +23,7 @@ class Sink(Protocol):
 class Session:
     """A nickname with its private log and its connections."""
 
-    __slots__ = ("connections", "ids", "inbox", "key", "last_change", "names", "nick", "rooms", "token")
+    __slots__ = ("connections", "ids", "inbox", "key", "last_change", "looks", "names", "nick", "rooms", "token")
 
     def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
         self.nick = nick

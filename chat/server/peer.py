@@ -59,10 +59,10 @@ class Peer:
     def __repr__(self) -> str:
         return f"<Peer {self.address}, {self.connection!r}>"
 
-    def give_up(self, code: str, reason: str) -> None:
+    def give_up(self, error: Error) -> None:
         """Tell why, and close the connection when that has been sent."""
-        self._host.hub.delivery.tell(self.connection, Error(code, reason))
-        self._host.hub.disconnect(self.connection, reason)
+        self._host.hub.delivery.tell(self.connection, error)
+        self._host.hub.disconnect(self.connection, error.reason)
 
     def finish(self) -> None:
         """Everything is said. The peer closes: if we did it with its data unread, it would lose our last lines."""
@@ -120,7 +120,8 @@ class Peer:
             self._host.registered(self)
 
     def _complain(self, line: BadLine) -> None:
+        error = Error(line.code, line.reason)
         if line.fatal:
-            self.give_up(line.code, line.reason)
+            self.give_up(error)
         else:
-            self._host.hub.delivery.tell(self.connection, Error(line.code, line.reason))
+            self._host.hub.delivery.tell(self.connection, error)

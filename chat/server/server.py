@@ -17,7 +17,7 @@ from typing import Literal
 from chat.net.loop import Loop, Timer
 from chat.net.transport import Address, Transport, reason_of, resolve, set_up, use_congestion_control
 from chat.protocol.errors import AddressError
-from chat.protocol.messages import Bye, Limits
+from chat.protocol.messages import Bye, Error, Limits
 from chat.server.hub import Hub
 from chat.server.journal import Journal
 from chat.server.members import Connection
@@ -216,7 +216,7 @@ class ChatServer:
                 self._strangers_timer = self.loop.call_at(until_ns, self._send_strangers_away)
                 break
             del self._strangers[peer]
-            peer.give_up("registration_timeout", f"No hello within {self._registration_s:g} s.")
+            peer.give_up(Error("registration_timeout", f"No hello within {self._registration_s:g} s."))
 
     # Sending.
 
@@ -234,7 +234,7 @@ class ChatServer:
         peer = self._peers[connection]
         if not connection.closing:
             if self._slow == "close":
-                peer.give_up("too_slow", f"{connection.skipped} line(s) were dropped before you took them.")
+                peer.give_up(Error("too_slow", f"{connection.skipped} line(s) were dropped before you took them."))
             return
         if peer.leaving is None:
             self._strangers.pop(peer, None)

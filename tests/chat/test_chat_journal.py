@@ -146,7 +146,7 @@ def test_rows_that_somebody_altered_are_found(tmp_path: Path, change: str, damag
     file = tmp_path / "journal"
     journal = Journal(str(file))
     hub = Hub(lambda: "token", keeper=journal)
-    ana = Connection()
+    ana = Pipe(hub.delivery).connection
     for message in (Hello("ana"), *(Say(f"{number}") for number in range(5))):
         hub.receive(ana, message)
     journal.close()
