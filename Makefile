@@ -9,7 +9,7 @@ demo: .venv/ready
 
 # Three at a time: most tests wait for links and processes, not for a core.
 test: .venv/ready
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -1,8 +1,36 @@
 """What the tests of whole runs share: calling `chatlab`, and what a run may say of a machine that is busy."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from loadtests.cli import main
+
+ROOT = Path(__file__).parents[1]
+LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")]
+
+SHORT = """
+link: {rtt: 60ms, jitter: 2ms, loss: 5%}
+users: {BroadcastUser: 5, PrivateUser: 2, ListeningUser: 1}
+messages: {rate: 5/s}
+stages: [{users: 8, duration: 4s}]
+warmup: 1s
+vary:
+  connections: [single, redundant]
+"""
+LONG = SHORT.replace("4s", "60s")
+FROZEN = """
+link: lan
+users: {BroadcastUser: 4}
+messages: {rate: 20/s, arrival: constant}
+stages: [{users: 4, duration: 6s}]
+warmup: 0s
+"""
 
 #: Doubts that come from whatever else the machine does while the tests run.
 _BUSY = ("of the machine was busy", "% of a core", "ms late at a service time", "was late: p99")
@@ -18,3 +46,44 @@ def assert_finished(code: int, printed: str, *, expected: int = 0) -> None:
     doubts = [line for line in printed.splitlines() if line.startswith("NOT TRUSTWORTHY")]
     assert code == (3 if doubts else expected), printed
     assert all(any(busy in doubt for busy in _BUSY) for doubt in doubts), printed
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What `chatlab` says of input that it refuses: in this process, as the harness takes a second to load."""
+    with pytest.raises(SystemExit) as end:
+        sys.exit(main([*map(str, arguments)]))
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def children_named(process: psutil.Process, *words: str) -> list[psutil.Process]:
+    return [child for child in process.children(recursive=True) if all(word in child.cmdline() for word in words)]
+
+
+class StartedRun:
+    """A run in a process of its own that has come as far as its load."""
+
+    def __init__(self, folder: Path, text: str = LONG) -> None:
+        scenario = folder / "long.yaml"
+        scenario.write_text(text)
+        self.results = folder / "results"
+        command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--no-report"]
+        command += ["--results", str(self.results)]
+        # A session of its own, as a terminal gives it: Ctrl-C reaches every process of the group.
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if "response time" in line:
+                return
+        raise AssertionError(f"the run ended early: {self.process.communicate()}")
+
+    def end(self) -> tuple[int, str]:
+        """Exit code, and the rest of what it printed."""
+        printed, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, printed + errors
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return json.loads((next(self.results.iterdir()) / "run.json").read_text())

@@ -78,7 +78,7 @@ def test_what_failed_undisturbed_fails(session: pytest.Pytester) -> None:
 def test_what_was_never_undisturbed_is_skipped_and_says_why(session: pytest.Pytester) -> None:
     result = run(session, ALWAYS_FAILS, "1\n2\n3\n4")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED * failed 4 times, each time disturbed: 4"])
+    result.stdout.fnmatch_lines(["SKIPPED * failed 4 times, each time disturbed: 4; at last: assert 4 == 0"])
     assert result.ret == pytest.ExitCode.OK
 
 
@@ -99,8 +99,10 @@ def test_b(tries): assert tries == 2
     run(session, body, "").assert_outcomes(errors=1, failed=1)
 
 
-def test_other_tests_fail_at_once(session: pytest.Pytester) -> None:
+def test_other_tests_and_mistakes_fail_at_once(session: pytest.Pytester) -> None:
     run(session, "def test_a(): assert False", "stalls").assert_outcomes(failed=1)
+    mistake = FAILS_TWICE.replace("assert tries", "assert trials")
+    run(session, mistake, "stalls").assert_outcomes(failed=1)
 
 
 def test_beside_other_workers_it_is_run_again_alone_first(session: pytest.Pytester) -> None:

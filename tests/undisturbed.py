@@ -25,6 +25,9 @@ from loadtests.stalls.meter import StallMeter
 
 TRIES = 4
 CI_TRIES_S = 20 * 60.0
+SLOW_AREAS = ("runs", "links")
+#: No machine makes these happen: they fail at once.
+MISTAKES = (NameError, ImportError, SyntaxError, AttributeError, TypeError)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,6 +91,15 @@ class Undisturbed:
         self._module: Path | None = None
         self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
 
+    # Workers take files in this order: what takes long begins early, and what is quick fills the gaps at the end.
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        slowest: dict[Path, int] = defaultdict(int)
+        for item in items:
+            area, limit = (item.get_closest_marker(name) for name in ("realtime", "timeout"))
+            rank = 2 if limit else 1 if area and area.args[0] in SLOW_AREAS else 0
+            slowest[item.path] = max(slowest[item.path], rank)
+        items.sort(key=lambda item: -slowest[item.path])
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["undisturbed"] = str(self._folder)
@@ -122,10 +134,12 @@ class Undisturbed:
                 self._alone_since = None
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         marker = item.get_closest_marker("realtime")
-        if marker is None:
+        if marker is None or (call.excinfo and issubclass(call.excinfo.type, MISTAKES)):
             return report
         (area,) = marker.args
         report.realtime_area = area  # type: ignore[attr-defined]
@@ -135,7 +149,9 @@ class Undisturbed:
             report.outcome = "rerun" if self._again else "skipped"  # type: ignore[assignment]
             if not self._again:
                 path, line, _ = item.location
-                report.longrepr = (path, (line or 0) + 1, f"failed {self._try} times, each time disturbed: {found}")
+                said = str(call.excinfo.value).partition("\n")[0] if call.excinfo else ""
+                reason = f"failed {self._try} times, each time disturbed: {found}; at last: {said}"
+                report.longrepr = (path, (line or 0) + 1, reason)
         return report
 
     # Before pytest's own: a module's fixture may be a run that was disturbed.

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from loadtests.analysis.read import open_run
-from loadtests.analysis.report import write_report
 from loadtests.analysis.stats import presentable, summarise
 from loadtests.analysis.verdict import judge, write_junit
 from loadtests.errors import HarnessError
@@ -20,7 +19,7 @@ def main(arguments: argparse.Namespace) -> int:
     return finish(arguments.run)
 
 
-def finish(run_directory: Path, junit: Path | None = None) -> int:
+def finish(run_directory: Path, junit: Path | None = None, *, with_report: bool = True) -> int:
     """Write summary and report, say the verdict; raises HarnessError: there is no such run, or it cannot be read."""
     try:
         run = open_run(run_directory)
@@ -30,7 +29,11 @@ def finish(run_directory: Path, junit: Path | None = None) -> int:
     summary.to_csv(run.path / "summary.csv", index=False)
     shown = presentable(summary).drop(columns=[key for key in run.conditions if key != "variant"])
     print(shown.to_string(index=False, float_format="%.1f"))
-    print(f"report:  {write_report(run.path)}")
+    if with_report:
+        # Imported here: Jupyter takes a second to load.
+        from loadtests.analysis.report import write_report
+
+        print(f"report:  {write_report(run.path)}")
     verdict = judge(run)
     if str(verdict):
         print(verdict)

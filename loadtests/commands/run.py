@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go (%(default)s)"
     )
     parser.add_argument("--junit", type=Path, metavar="FILE.xml", help="write the verdict as JUnit XML too")
+    parser.add_argument("--no-report", action="store_true", help="leave the report to `chatlab report RUN`")
     parser.add_argument("--capture", action="store_true", help="keep a packet capture of each trial (needs tshark)")
     parser.add_argument(
         "--stamps",
@@ -121,7 +122,7 @@ def main(arguments: argparse.Namespace) -> int:
         return code
     from loadtests.commands.report import finish
 
-    return finish(path, arguments.junit)
+    return finish(path, arguments.junit, with_report=not arguments.no_report)
 
 
 def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDirectory, list[Trial]]":

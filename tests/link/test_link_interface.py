@@ -280,27 +280,6 @@ def test_an_interface_without_its_server_is_refused() -> None:
     assert (done.returncode, done.stderr.partition(" and ")[0]) == (2, "chatlab: --interface NAME")
 
 
-ELSEWHERE = "link: lan\nserver: 127.0.0.1:1"
-
-
-@pytest.mark.parametrize(
-    ("scenario", "options", "sentence"),
-    [
-        (ELSEWHERE, [], "link: the server is elsewhere, so say which interface leads to it: --interface NAME"),
-        (ELSEWHERE, ["--interface", "lo"], "127.0.0.1:1: ECONNREFUSED: no server answers there"),
-        ("link: lan", ["--interface", "lo"], "--interface: only for a scenario with both a link and server: HOST:PORT"),
-    ],
-)
-def test_a_run_touches_an_interface_only_if_it_is_named(
-    scenario: str, options: list[str], sentence: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "elsewhere.yaml"
-    file.write_text(scenario)
-    command = [sys.executable, "-m", "loadtests", "run", str(file), "--results", str(tmp_path), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, f"chatlab: {sentence}\n")
-
-
 def handshakes(time_s: float, lost: int = 0) -> Handshakes:
     return Handshakes([time_s] * (60 - lost), 60)
 

@@ -245,7 +245,7 @@ def open_folder() -> Iterator[Path]:
 def test_an_ordinary_user_gets_a_trustworthy_run(open_folder: Path, tmp_path: Path) -> None:
     results, scenario = open_folder, open_folder / "short.yaml"
     scenario.write_text(SHORT_SCENARIO)
-    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(results)]
+    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--no-report", "--results", str(results)]
     if os.geteuid() == 0:
         folders = [str(tmp_path), sys.base_prefix, str(PROJECT)]
         command = ["unshare", "--mount", "sh", "-c", AS_NOBODY, *folders, *command]
@@ -282,7 +282,7 @@ def test_a_link_that_was_off_after_the_load_makes_a_run_untrustworthy(tmp_path: 
     """Somebody else uses the link from the end of the load on; the figures before it were right."""
     scenario = tmp_path / "short.yaml"
     scenario.write_text(NARROW_SCENARIO)
-    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--no-report", "--results", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chatlab:
         assert chatlab.stdout is not None
         assert any("measuring the link again" in line for line in chatlab.stdout)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_helpers import chatlab
+from run_helpers import chatlab, refused
 
 from loadtests.commands.words import count, duration, size
 
@@ -138,3 +138,54 @@ def test_words() -> None:
     assert [count(1, "trial"), count(2, "trial"), count(2, "copy", "copies")] == ["1 trial", "2 trials", "2 copies"]
     assert [duration(45), duration(600), duration(12_000)] == ["45 s", "10 min", "3 h 20 min"]
     assert [size(900), size(4_900_000), size(72e9)] == ["0.9 kB", "4.9 MB", "72 GB"]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("lnk: lan", [], "s.yaml:1: lnk: unknown key; did you mean 'link'? allowed: "),
+        ("users: {BroadcastUser: ten}", [], "s.yaml:1: users.BroadcastUser: expected a whole number, got 'ten'"),
+        ("link: {rtt: 10mbit}", [], "s.yaml:1: link.rtt: expected a time with a unit"),
+        ("link: moon", [], "s.yaml:1: link: unknown link 'moon'; known: 2g, "),
+        ("link: lan", ["messages.rate=5"], "--set messages.rate=5: messages.rate: expected a rate of events"),
+        ("link: lan", ["rate"], "--set rate: expected KEY=VALUE"),
+        (None, [], "s.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, settings: list[str], message: str
+) -> None:
+    scenario = tmp_path / "s.yaml"
+    if text is not None:
+        scenario.write_text(text)
+    options = ["--results", tmp_path / "results", *(f"--set={each}" for each in settings)]
+    said = refused(capsys, "run", scenario, *options)
+    assert said.count("\n") == 1, said
+    assert message in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_check_of_the_demo() -> None:
+    done = chatlab("check", "demo")
+    assert done.returncode == 0
+    assert "6 trials" in done.stdout
+    assert "satellite redundant" in done.stdout
+
+
+ELSEWHERE = "link: lan\nserver: 127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options", "sentence"),
+    [
+        (ELSEWHERE, [], "link: the server is elsewhere, so name the interface that leads to it: --interface NAME"),
+        (ELSEWHERE, ["--interface", "lo"], "127.0.0.1:1: ECONNREFUSED: no server answers there"),
+        ("link: lan", ["--interface", "lo"], "--interface: only for a scenario with both a link and server: HOST:PORT"),
+    ],
+)
+def test_a_run_touches_an_interface_only_if_it_is_named(
+    scenario: str, options: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "elsewhere.yaml"
+    file.write_text(scenario)
+    assert refused(capsys, "run", file, "--results", tmp_path, *options) == f"chatlab: {sentence}\n"

@@ -27,7 +27,7 @@ thresholds: ["files_failed == 0", "files >= 3"]
 def test_users_send_each_other_files(tmp_path: Path) -> None:
     scenario = tmp_path / "files.yaml"
     scenario.write_text(SCENARIO)
-    done = chatlab("run", scenario, "--results", tmp_path / "results")
+    done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
     assert_finished(done.returncode, done.stdout + done.stderr)
     assert "passed: files_failed == 0" in done.stdout
     (run,) = (tmp_path / "results").iterdir()
