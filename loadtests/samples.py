@@ -122,7 +122,7 @@ TABLES: dict[str, dict[str, str]] = {
         "send_lag_ms": "`sent_s − intended_s`: how late the load generator was",
         "seen_lag_ms": "from `echoed_s` to when the process read it",
         "stamp": "whose time `echoed_s` is: `wire` (of the packet that completed the line), `kernel` (of the read that "
-        "it ended), or `read` (of a read that took more: no later than that)",
+        "it ended), or `read` (of a read that took more, or so for the other copy: it came no later than that)",
         "path": "connection on which the first copy of the echo arrived",
         "second_copy_lag_ms": "how much later it arrived on the other one; empty if it was not read there",
         "first_delivery_ms": "from `sent_s` to the first other user who had it (sampled messages; one machine)",

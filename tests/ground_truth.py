@@ -18,7 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,8 +30,6 @@ MEDIAN_LIMIT_US, P99_LIMIT_US, KERNEL_LIMIT_US, RETRANSMISSIONS_LIMIT = 50, 500,
 _KINDS = ("retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order")
 _RETRANSMITTED = " or ".join(f"tcp.analysis.{kind}" for kind in _KINDS)
 _ADDRESSES = {"client": ("10.77.1.1", "10.77.2.1"), "server": ("10.77.1.2", "10.77.2.2")}
-
-Key = TypeVar("Key", bound=tuple[int, ...])
 
 
 class Segment(NamedTuple):
@@ -51,11 +49,15 @@ def tshark(file: Path, *options: str) -> list[list[str]]:
     return [line.split("\t") for line in printed.splitlines()]
 
 
-def segments(file: Path) -> Iterator[Segment]:
+def segments(file: Path) -> list[Segment]:
+    """In the order of time, in which a capture of several interfaces is not."""
     names = ("frame.time_epoch", "tcp.stream", "ip.src", "tcp.seq", "tcp.payload")
     options = [word for name in names for word in ("-e", name)]
-    for time_s, stream, source, sequence, payload in tshark(file, "-Y", "tcp.len > 0", "-T", "fields", *options):
-        yield Segment(float(time_s), int(stream), source, int(sequence), bytes.fromhex(payload))
+    found = [
+        Segment(float(time_s), int(stream), source, int(sequence), bytes.fromhex(payload))
+        for time_s, stream, source, sequence, payload in tshark(file, "-Y", "tcp.len > 0", "-T", "fields", *options)
+    ]
+    return sorted(found, key=lambda segment: segment.time_s)
 
 
 def lines(file: Path) -> Iterator[tuple[int, str, float, dict[str, Any]]]:
@@ -98,15 +100,10 @@ def captured_times(file: Path) -> Captured:
             case {"type": "attach", "token": token}:
                 nicks[stream] = by_token[token]
             case {"type": "say" | "tell", "id": number}:
-                note_first(captured.sent_s, (user(nicks[stream]), number), time_s)
+                captured.sent_s.setdefault((user(nicks[stream]), number), time_s)
             case {"type": "said" | "told", "from": sender, "id": number}:
-                note_first(captured.came_s, (user(nicks[stream]), user(sender), number), time_s)
+                captured.came_s.setdefault((user(nicks[stream]), user(sender), number), time_s)
     return captured
-
-
-def note_first(times_s: dict[Key, float], key: Key, time_s: float) -> None:
-    """A capture of several interfaces is not in the order of time."""
-    times_s[key] = min(times_s.get(key, time_s), time_s)
 
 
 def user(nick: str) -> int:

@@ -156,11 +156,15 @@ def _arrivals(read_first: pd.DataFrame, again: pd.DataFrame, key: list[str]) -> 
     what_arrived = [*key, "path", "exact", "received_ns"]
     copies = pd.concat([read_first, again])[what_arrived].sort_values("received_ns")
     copies = copies.drop_duplicates([*key, "path"])
-    others = copies[copies.duplicated(key)][[*key, "received_ns"]].rename(columns={"received_ns": "again_ns"})
+    others = copies[copies.duplicated(key)].drop(columns="path")
+    others = others.rename(columns={"received_ns": "again_ns", "exact": "again_exact"})
     rows = read_first[read_first.columns.difference(what_arrived[len(key) :])]
     rows = rows.merge(copies.drop_duplicates(key), on=key, how="left").merge(others, on=key, how="left")
     rows["path"] = _names(rows["path"], PATHS)
-    rows["stamp"] = _names(rows["exact"], STAMPS)
+    # An upper bound for the other copy is one for the first: that may have been the other.
+    rows["stamp"] = _names(
+        rows["exact"].where(rows["again_exact"] != STAMPS.index("read"), STAMPS.index("read")), STAMPS
+    )
     return rows
 
 
