@@ -1,94 +1,201 @@
-"""Is one variant different from another? The unit is the trial, never the message.
+"""Is one variant different from another, and does it matter? The unit is the trial, never the message.
 
 Messages of one trial share a link's luck and wait for one another, so thousands of them say little more than one
-trial does (Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Each trial gives one median, one
-p95, one p99; the difference is the Hodges–Lehmann estimate (median of all pairwise differences), its interval a
-bootstrap over trials, and its p-value that of the Mann–Whitney test.
+trial does (Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Each trial gives one figure of
+each metric. Repetitions are blocks that share seed and schedule: within a run they are pairs, from six on; otherwise
+the samples are independent. A verdict holds the interval of the ratio against a margin that the user gives.
 """
 
-import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
+from loadtests.analysis.percentiles import is_known, least_count, percentiles
 from loadtests.analysis.read import Run
+from loadtests.analysis.shift import LEVEL, Shift, holm, paired, unpaired
+from loadtests.errors import HarnessError
 
-SHARES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
-#: With fewer trials on a side the Mann–Whitney test can never come below 5 %.
-LEAST_TRIALS = 4
-_SIGNIFICANCE = 0.05
-_RESAMPLES = 10_000
+Verdict = Literal["better", "worse", "equivalent", "undecided", "too few"]
+
+SHARES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99, "p99.9_ms": 0.999}
+#: Of messages that were sent; compared by difference alone, since most are 0.
+LOSSES = ("lost_share", "refused_share")
+METRICS = (*SHARES, "goodput_per_s", *LOSSES)
+#: With fewer the exact tests can never come below 5 %.
+LEAST_TRIALS, LEAST_PAIRS = 4, 6
+#: Shares this near to each other are as good as equal.
+_SHARE_MARGIN = 0.001
+#: To find an effect with 80 % power its interval must be this much narrower than to touch zero: (1.96 + 0.84) / 1.96.
+_POWER = 1.43
+_MOST_TRIALS = 1000
+
+Values = npt.NDArray[np.float64]
 
 
-def compare_runs(a: Run, b: Run) -> pd.DataFrame:
-    """B against A for each variant that both have; raises ValueError: they have none in common."""
+@dataclass(frozen=True)
+class Comparison:
+    """B against A in one metric."""
+
+    name: str
+    metric: str
+    #: Trials of either side, and whether they are pairs.
+    trials: tuple[int, int]
+    is_paired: bool
+    #: Medians over trials.
+    a: float
+    b: float
+    #: B − A, in the unit of the metric, with its 95 % interval.
+    difference: Shift
+    #: B / A with its 95 % interval; NaN for shares.
+    ratio: Shift
+    #: Adjusted for all comparisons made at once (Holm).
+    p_value: float
+    verdict: Verdict
+    #: Why it is too few, or how many trials would probably decide; empty otherwise.
+    note: str = ""
+
+
+def compare_runs(a: Run, b: Run, margin: float = 0.05) -> list[Comparison]:
+    """B against A for each variant that both have; raises HarnessError: they have none in common."""
     of_a, of_b = per_trial(a), per_trial(b)
-    common = [name for name in of_a["variant"].unique() if name in set(of_b["variant"])]
+    common = [name for name in a.trials["variant"].cat.categories if name in set(of_b["variant"])]
     if not common:
-        raise ValueError(f"{a.path} and {b.path} have no variant in common")
-    return _table([(name, of_a[of_a["variant"] == name], of_b[of_b["variant"] == name]) for name in common])
+        raise HarnessError(f"{a.path} and {b.path} have no variant in common")
+    sides = [(str(name), of_a[of_a["variant"] == name], of_b[of_b["variant"] == name]) for name in common]
+    return judged(sides, margin, may_pair=False)
 
 
-def compare_within(run: Run, key: str) -> pd.DataFrame:
-    """Each value of a varied key against its first, all else equal; raises ValueError: the run did not vary it."""
+def compare_within(run: Run, key: str, margin: float = 0.05) -> list[Comparison]:
+    """Each value of a varied key against its first, all else equal; raises HarnessError: the run did not vary it."""
     if key not in run.conditions or key == "variant":
-        raise ValueError(f"{run.path}: the run did not vary {key!r}; it varied: {', '.join(run.conditions)}")
+        raise HarnessError(f"{run.path}: the run did not vary {key!r}; it varied: {', '.join(run.conditions)}")
     trials = per_trial(run)
     others = [other for other in run.conditions if other != key]
     groups = trials.groupby(others, observed=True) if others else [((), trials)]
     first, *rest = trials[key].cat.categories
-    return _table(
-        [
-            (
-                " ".join([*map(str, said), f"{value} against {first}"]),
-                rows[rows[key] == first],
-                rows[rows[key] == value],
-            )
-            for said, rows in groups
-            for value in rest
-        ]
-    )
-
-
-def hodges_lehmann(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """The median of all differences b − a (Hodges & Lehmann, 1963)."""
-    return float(np.median(np.subtract.outer(b, a)))
+    sides = [
+        (" ".join([*map(str, said), f"{value} against {first}"]), rows[rows[key] == first], rows[rows[key] == value])
+        for said, rows in groups
+        for value in rest
+    ]
+    return judged([side for side in sides if len(side[1]) and len(side[2])], margin, may_pair=True)
 
 
 def per_trial(run: Run) -> pd.DataFrame:
-    """One row per trial: the measures of `SHARES`, and which trial it was."""
-    times = run.messages.groupby("trial")["response_time_ms"]
-    measures = pd.DataFrame({name: times.quantile(share) for name, share in SHARES.items()})
-    return measures.reset_index().merge(run.trials, on="trial")
+    """One row per trial: the metrics, and which trial it was; a percentile that too few messages tell is NaN."""
+    messages = run.measured("response_time_ms", "outcome", "intended_s")
+    rows = []
+    for trial, of_trial in messages.groupby("trial"):
+        outcomes = of_trial["outcome"].value_counts()
+        waited = of_trial.loc[of_trial["outcome"] != "refused", "response_time_ms"]
+        found = percentiles(waited, SHARES.values())
+        seconds = of_trial["intended_s"].max() - of_trial["intended_s"].min()
+        rows.append(
+            {"trial": trial, "waited": len(waited)}
+            | {
+                name: value if is_known(len(waited), share) else np.nan
+                for (name, share), value in zip(SHARES.items(), found, strict=True)
+            }
+            | {
+                "goodput_per_s": outcomes.get("echoed", 0) / seconds if seconds > 0 else np.nan,
+                "lost_share": outcomes.get("lost", 0) / len(of_trial),
+                "refused_share": outcomes.get("refused", 0) / len(of_trial),
+            }
+        )
+    table = pd.DataFrame(rows, columns=["trial", "waited", *METRICS])
+    return table.merge(run.trials, on="trial").sort_values(["repetition", "trial"])
 
 
-def _table(pairs: list[tuple[str, pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"variant": name, "metric": metric} | difference(a[metric].to_numpy(float), b[metric].to_numpy(float))
-            for (name, a, b), metric in itertools.product(pairs, SHARES)
-        ]
+def judged(sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], margin: float, *, may_pair: bool) -> list[Comparison]:
+    """The comparisons of each (name, trials of A, trials of B) in every metric, adjusted for their number.
+
+    A variant that loses or is refused more than the other is never better: what it did not answer was not fast.
+    """
+    found = [_measure(name, metric, a, b, may_pair) for name, a, b in sides for metric in METRICS]
+    adjusted = holm(np.array([one.p_value for one in found]))
+    loses_more = {one.name for one in found if one.metric in LOSSES and one.difference.estimate > 0}
+    return [
+        _with_verdict(one, p_value, margin, one.name in loses_more)
+        for one, p_value in zip(found, adjusted, strict=True)
+    ]
+
+
+def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair: bool) -> Comparison:
+    """One comparison without its verdict."""
+    nothing = Shift(math.nan, math.nan, math.nan, math.nan)
+    both = a.merge(b, on="repetition", suffixes=("_a", "_b")) if may_pair else a.iloc[:0]
+    is_paired = len(both) >= LEAST_PAIRS
+    of_a, of_b = (
+        (both[f"{metric}_a"].to_numpy(float), both[f"{metric}_b"].to_numpy(float))
+        if is_paired
+        else (a[metric].to_numpy(float), b[metric].to_numpy(float))
+    )
+    trials = (len(of_a), len(of_b))
+    a_median, b_median = float(np.median(of_a)), float(np.median(of_b))
+    note = ""
+    if metric in SHARES and np.isnan([*of_a, *of_b]).any():
+        least = int(min(a["waited"].min(), b["waited"].min()))
+        note = f"{least} messages in a trial; it takes {least_count(SHARES[metric])}"
+    elif not is_paired and min(trials) < LEAST_TRIALS:
+        note = f"{min(trials)} trials; it takes {LEAST_TRIALS}"
+    if note:
+        return Comparison(
+            name, metric, trials, is_paired, a_median, b_median, nothing, nothing, math.nan, "too few", note
+        )
+    test = paired if is_paired else unpaired
+    difference, ratio = test(of_a, of_b), nothing
+    if metric not in LOSSES and min(of_a.min(), of_b.min()) > 0:
+        in_logs = test(np.log(of_a), np.log(of_b))
+        estimate, low, high = (math.exp(value) for value in (in_logs.estimate, in_logs.low, in_logs.high))
+        ratio = Shift(estimate, low, high, in_logs.p_value)
+    p_value = difference.p_value if math.isnan(ratio.p_value) else ratio.p_value
+    if np.ptp([*np.nan_to_num(of_a), *np.nan_to_num(of_b)]) == 0:
+        p_value = math.nan  # all are alike (nothing was lost anywhere): nothing is tested, nothing to adjust for
+    return Comparison(
+        name, metric, trials, is_paired, a_median, b_median, difference, ratio, p_value, "undecided", note
     )
 
 
-def difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> dict[str, object]:
-    """The row of one comparison: `a` and `b` hold a figure of each trial of either side."""
-    rng = np.random.default_rng(1)  # the same rows give the same interval
-    enough = min(len(a), len(b)) >= LEAST_TRIALS
-    a_again, b_again = rng.choice(a, (_RESAMPLES, 1, len(a))), rng.choice(b, (_RESAMPLES, len(b), 1))
-    resampled = np.median((b_again - a_again).reshape(_RESAMPLES, -1), axis=1)
-    low, high = np.quantile(resampled, [0.025, 0.975]) if enough else (np.nan, np.nan)
-    p_value = float(stats.mannwhitneyu(a, b).pvalue) if enough else np.nan
-    verdict = "too few trials" if not enough else "different" if p_value < _SIGNIFICANCE else "no difference"
-    return {
-        "trials": f"{len(a)}/{len(b)}",
-        "a": np.median(a),
-        "b": np.median(b),
-        "difference": hodges_lehmann(a, b),
-        "low": low,
-        "high": high,
-        "p_value": p_value,
-        "verdict": verdict,
-    }
+def _with_verdict(one: Comparison, p_value: float, margin: float, loses_more: bool) -> Comparison:
+    facts = vars(one) | {"p_value": p_value}
+    if one.verdict == "too few":
+        return Comparison(**facts)
+    shift, limit = _scaled(one, margin)
+    is_within = -limit <= shift.low and shift.high <= limit
+    verdict: Verdict = "undecided"
+    note = ""
+    if is_within:
+        verdict = "equivalent"
+    elif p_value < LEVEL and shift.estimate:
+        rises = shift.estimate > 0
+        verdict = "better" if rises == (one.metric == "goodput_per_s") else "worse"
+    else:
+        note = _trials_to_decide(shift, limit, min(one.trials))
+    if verdict == "better" and loses_more and one.metric not in LOSSES:
+        verdict, note = "undecided", "it answers fewer messages"
+    return Comparison(**facts | {"verdict": verdict, "note": note})
+
+
+def _scaled(one: Comparison, margin: float) -> tuple[Shift, float]:
+    """The shift on the scale on which it is judged (log of the ratio, or difference of shares), and the margin."""
+    if math.isnan(one.ratio.estimate):
+        return one.difference, _SHARE_MARGIN if one.metric in LOSSES else margin * max(abs(one.a), 1e-9)
+    values = (one.ratio.estimate, one.ratio.low, one.ratio.high)
+    estimate, low, high = (math.log(value) if value > 0 else -math.inf for value in values)
+    return Shift(estimate, low, high, one.ratio.p_value), math.log1p(margin)
+
+
+def _trials_to_decide(shift: Shift, limit: float, trials: int) -> str:
+    """About how many trials of each side would decide: the interval narrows with the root of their number."""
+    half = (shift.high - shift.low) / 2
+    effect = abs(shift.estimate)
+    # Either the effect stands out from zero, or the interval fits within the margin.
+    room = max(effect, limit - effect)
+    if not (math.isfinite(half) and half > 0 and math.isfinite(room)) or room <= 0:
+        return "more trials may not decide"
+    needed = max(trials + 1, math.ceil(trials * (_POWER * half / room) ** 2))
+    return f"about {needed} trials would decide" if needed <= _MOST_TRIALS else f"more than {_MOST_TRIALS} trials"

@@ -1,30 +1,84 @@
-"""`chatlab compare RUN [RUN]`: is there a difference?"""
+"""`chatlab compare RUN [RUN]`: is there a difference, and does it matter?"""
 
 import argparse
 from pathlib import Path
 
-from loadtests.analysis.compare import compare_runs, compare_within
-from loadtests.analysis.read import open_run
+from loadtests.analysis import comparison_text
+from loadtests.analysis.compare import Comparison, compare_runs, compare_within
+from loadtests.analysis.guard import Guard
+from loadtests.analysis.read import Run, open_run
+from loadtests.analysis.trust import doubts
 from loadtests.errors import ExitCode, HarnessError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab compare`."""
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run directory, or two")
+    parser.description = (
+        "Compare two runs variant by variant, or the values of a varied key within one run. The unit is the trial: it "
+        "takes four of each, or six pairs."
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run directory, or two: before, after")
     parser.add_argument("--by", metavar="KEY", help="of one run: the varied key whose values are compared")
+    parser.add_argument(
+        "--margin", type=_share, default=0.05, metavar="N%", help="changes below this do not matter (5%%)"
+    )
+    parser.add_argument(
+        "--fail-if",
+        dest="guards",
+        action="append",
+        default=[],
+        metavar="'p99 > +10%%'",
+        help="exit with 1 if a change is beyond this and not by chance; may be repeated",
+    )
+    parser.add_argument("--force", action="store_true", help="compare runs that must not be believed, too")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print a table for a pull request")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises HarnessError: it cannot be made of these runs."""
+    guards = [Guard.parse(text) for text in arguments.guards]
     try:
         runs = [open_run(path) for path in arguments.runs]
-        if len(runs) == 1 and arguments.by:
-            table = compare_within(runs[0], arguments.by)
-        elif len(runs) == 2 and not arguments.by:
-            table = compare_runs(*runs)
-        else:
-            raise HarnessError("compare: give two runs, or one run and --by KEY")
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
         raise HarnessError(str(error)) from None
-    print(table.to_string(index=False, float_format="%.3g"))
-    return ExitCode.PASSED
+    if not arguments.force:
+        _refuse_doubtful(runs)
+    comparisons = _compared(runs, arguments.by, arguments.margin)
+    if arguments.json:
+        print(comparison_text.as_json(comparisons))
+    elif arguments.markdown:
+        print(comparison_text.as_markdown(comparisons, arguments.margin))
+    else:
+        print(comparison_text.as_text(comparisons, arguments.margin))
+    broken = [sentence for guard in guards for sentence in guard.broken_by(comparisons)]
+    for sentence in broken:
+        print(sentence)
+    return ExitCode.FAILED if broken else ExitCode.PASSED
+
+
+def _compared(runs: list[Run], key: str | None, margin: float) -> list[Comparison]:
+    if len(runs) == 1 and key:
+        return compare_within(runs[0], key, margin)
+    if len(runs) == 2 and not key:
+        return compare_runs(runs[0], runs[1], margin)
+    raise HarnessError("compare: give two runs, or one run and --by KEY")
+
+
+def _refuse_doubtful(runs: list[Run]) -> None:
+    for run in runs:
+        if found := doubts(run):
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise HarnessError(f"{run.path} is not to be trusted: {found[0]}{more}; --force compares it all the same")
+
+
+def _share(text: str) -> float:
+    number = text.removesuffix("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = -1.0
+    if number == text or not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"expected a percentage between 0% and 100%, such as 5%; got {text!r}")
+    return share

@@ -18,11 +18,17 @@ from loadtests.run.manifest import Manifest, TrialRecord
 from loadtests.samples import SCHEMA_VERSION, TABLES
 
 
-def write_run(folder: Path, rows: dict[str, list[dict[str, object]]], variants: list[dict[str, str]]) -> Run:
+def write_run(
+    folder: Path,
+    rows: dict[str, list[dict[str, object]]],
+    variants: list[dict[str, str]],
+    repetitions: list[int] | None = None,
+) -> Run:
     labels: dict[str, list[str]] = {key: list(dict.fromkeys(v[key] for v in variants)) for key in variants[0]}
+    counted = repetitions or [1] * len(variants)
     trials = [
-        TrialRecord(number=number, name=" ".join(variant.values()), variant=variant, state="finished")
-        for number, variant in enumerate(variants, 1)
+        TrialRecord(number=n, name=" ".join(variant.values()), variant=variant, repetition=repetition, state="finished")
+        for n, (variant, repetition) in enumerate(zip(variants, counted, strict=True), 1)
     ]
     folder.mkdir(exist_ok=True)
     Manifest(scenario={"vary": labels}, labels=labels, trials=trials).write(folder)
