@@ -1,5 +1,6 @@
 """`python -m chat serve|connect …`, the same as `chat-server …` and `chat-client …`."""
 
+import argparse
 import contextlib
 import gc
 import logging
@@ -7,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from chat import arguments
 from chat.net.loop import Loop
@@ -20,6 +22,9 @@ from chat.server.server import GRACE_S, ChatServer
 
 #: How long a server that is stopped is thought to be away: as long as a service manager takes to start it again.
 BACK_IN_S = 1.0
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 def serve() -> None:
@@ -56,8 +61,14 @@ def serve() -> None:
         help="what clients are told when the server is stopped (SIGTERM, Ctrl-C): after about how long to come back, "
         "or `never`, which ends their sessions (default: %(default)g)",
     )
+    parser.add_argument(
+        "--tls-cert", metavar="FILE", help="speak TLS only, with this certificate (PEM, with its chain)"
+    )
+    parser.add_argument("--tls-key", metavar="FILE", help="its private key, if that is not in the same file")
     parser.add_argument("--check", action="store_true", help="only say whether the journal adds up, and exit")
     options = parser.parse_args()
+    if options.tls_key and not options.tls_cert:
+        parser.error("--tls-key needs the certificate that it belongs to: --tls-cert FILE")
     if options.check:
         if not options.journal:
             parser.error("--check looks at a journal: say which, with --journal FILE")
@@ -76,6 +87,7 @@ def serve() -> None:
             grace_s=options.grace,
             slow=options.slow,
             journal=journal,
+            tls=_tls(options),
         )
     except ChatError as error:
         sys.exit(_complain("chat-server", error))  # which closes a journal, too
@@ -92,6 +104,15 @@ def serve() -> None:
                 journal.close()
         except JournalError as error:
             sys.exit(_complain("chat-server", error))
+
+
+def _tls(options: argparse.Namespace) -> "SSLContext | None":
+    """The server's certificate, if there is one."""
+    if options.tls_cert is None:
+        return None
+    from chat.net.tls import server_context
+
+    return server_context(options.tls_cert, options.tls_key)
 
 
 def _check(path: str) -> int:

@@ -15,7 +15,7 @@ is said until then waits.
 import random
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from chat.client.connection import Connection, ConnectionStatus
 from chat.client.events import (
@@ -40,6 +40,9 @@ from chat.net.transport import Address
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["Address", "ChatClient", "Mode"]
 
@@ -70,6 +73,7 @@ class ChatClient:
         randomness: varies the pauses before new attempts to connect.
         retry_s: how long to try to come back when all connections are gone, before that is the end; `math.inf`: until
             :meth:`leave`. A server that says when it will be back is waited for that much longer.
+        tls: makes the connections private; see :func:`chat.net.tls.client_context`.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class ChatClient:
         congestion: str | None = None,
         randomness: random.Random | None = None,
         retry_s: float = RETRY_S,
+        tls: "SSLContext | None" = None,
     ) -> None:
         self.mode: Mode = mode
         self.closed = False
@@ -111,7 +116,7 @@ class ChatClient:
         if mode != "single":
             addresses.append(("secondary", secondary or primary))
         self._connections = [
-            Connection(loop, name, address, self, congestion=congestion, randomness=randomness)
+            Connection(loop, name, address, self, congestion=congestion, randomness=randomness, tls=tls)
             for name, address in addresses
         ]
         #: The connections that the program knows to be down: further failures are no news.

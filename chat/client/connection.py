@@ -7,7 +7,7 @@ said on it, and when it is asked to follow, its owner decides; whether a step is
 import random
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from chat.client.events import PathName
 from chat.client.pulse import Pulse, patience_ns
@@ -16,8 +16,13 @@ from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
 from chat.net.transport import Address, Target, resolve
 from chat.protocol.errors import AddressError, PeerError
-from chat.protocol.messages import Attached, Down, Message, Ping, Welcome
+from chat.protocol.messages import Attached, Down, Error, Message, Ping, Welcome
 from chat.protocol.wire import DOWN, BadLine, LineReader, encode
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from chat.net.tls import Tls
 
 #: Longest line a server may send: a list of tens of thousands of nicknames is one.
 MAX_LINE_BYTES = 4 << 20
@@ -155,6 +160,7 @@ class Connection:
         *,
         congestion: str | None,
         randomness: random.Random,
+        tls: "SSLContext | None" = None,
     ) -> None:
         self.name: PathName = name
         self.state = State.DOWN
@@ -166,6 +172,7 @@ class Connection:
         self._where = f"{address[0]} port {address[1]}"
         self._owner = owner
         self._congestion = congestion
+        self._tls = tls
         self._random = randomness
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
         #: Of this connection's stream.
@@ -277,6 +284,7 @@ class Connection:
             on_writable=self._on_writable,
             on_lost=self._on_lost,
             congestion=self._congestion,
+            tls=None if self._tls is None else _private(self._tls, self._address[0]),
         )
 
     # What goes out on it.
@@ -333,6 +341,8 @@ class Connection:
                 match message:
                     case BadLine(_, reason):
                         raise PeerError(reason)
+                    case Error(_, reason) if not self.is_up:
+                        self.drop(reason)  # it will not let us in
                     case Welcome():
                         self._accepted(Step.WELCOMED)
                         self._owner.on_welcome(self, message)
@@ -397,3 +407,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _private(context: "SSLContext", host: str) -> "Tls":
+    from chat.net.tls import Tls  # whoever chats without need not load it
+
+    return Tls(context, host)

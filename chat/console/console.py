@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chat.client.client import RETRY_S, ChatClient, Mode
 from chat.client.events import (
@@ -32,6 +32,9 @@ from chat.protocol.errors import ChatError
 from chat.protocol.fields import LOBBY
 from chat.protocol.names import fold
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 #: The style of what one wrote oneself.
 DIM = "fg:ansibrightblack"
 #: Most nicknames, and rooms, that are remembered for completion.
@@ -55,6 +58,7 @@ class Console:
         recorder: is given every message.
         downloads: where received files go.
         retry_s: how long to try to come back when all connections are gone.
+        tls: makes the connections private.
     """
 
     def __init__(
@@ -69,8 +73,11 @@ class Console:
         recorder: Recorder | None = None,
         downloads: Path = DOWNLOADS,
         retry_s: float = RETRY_S,
+        tls: "SSLContext | None" = None,
     ) -> None:
-        self.client = ChatClient(loop, nick, primary, secondary, mode=mode, on_event=self._event, retry_s=retry_s)
+        self.client = ChatClient(
+            loop, nick, primary, secondary, mode=mode, on_event=self._event, retry_s=retry_s, tls=tls
+        )
         self.shelf = Shelf(self.client, downloads)
         #: Whether the driver shows the bars of files that are on their way, so that they need no lines.
         self.has_bars = False

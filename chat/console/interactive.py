@@ -19,6 +19,7 @@ from chat.console.pipe import Pipe
 from chat.console.terminal import Terminal
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
+from chat.protocol.errors import TlsError
 
 
 def main() -> int:
@@ -37,6 +38,14 @@ def main() -> int:
                 open(options.history, "a").close()  # now rather than at the first line
             except OSError as error:
                 return _complain(f"Cannot write {options.history}: {reason_of(error)}.")
+        tls = None
+        if options.tls or options.ca:
+            from chat.net.tls import client_context
+
+            try:
+                tls = client_context(options.ca)
+            except TlsError as error:
+                return _complain(str(error))
         loop = Loop()
         stack.callback(loop.close)
         driver = _driver(loop, options)
@@ -52,6 +61,7 @@ def main() -> int:
             downloads=options.downloads,
             # A person decides how long to wait; a script cannot.
             retry_s=math.inf if isinstance(driver, Terminal) else RETRY_S,
+            tls=tls,
         )
         stack.callback(console.client.close)
         driver.run(console)
@@ -84,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=DOWNLOADS,
         help="where received files go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="make the connections private, and check the server's certificate"
+    )
+    parser.add_argument(
+        "--ca", metavar="FILE", help="trust these authorities only (PEM) rather than the system's; implies --tls"
     )
     parser.add_argument("--record", metavar="FILE.csv", help="write a row for each message")
     return parser

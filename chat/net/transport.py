@@ -1,6 +1,7 @@
 """Transport: one nonblocking TCP connection on a Loop.
 
 It keeps no queue: :meth:`Transport.send` says how much the kernel took, and the owner decides what to do with the rest.
+(With TLS, the rest of a record that the kernel took a part of must be kept; nothing more is taken until it has gone.)
 This is the only place that sees the errors of a socket; its owner sees a connection that was lost, and why.
 """
 
@@ -11,10 +12,13 @@ import selectors
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from chat.net.loop import Loop, Timer
-from chat.protocol.errors import AddressError
+from chat.protocol.errors import AddressError, TlsError
+
+if TYPE_CHECKING:
+    from chat.net.tls import Tls
 
 Address = tuple[str, int]
 
@@ -29,6 +33,8 @@ UNSENT_BYTES = 131_072
 _TCP_NOTSENT_LOWAT = 25
 #: Most bytes of one read.
 READ_BYTES = 65_536
+#: Plain bytes of one TLS record (RFC 8446, 5.1).
+RECORD_BYTES = 16_384
 _OPTIONS = (
     # Nagle's algorithm and delayed acknowledgements together hold small messages back for 40 ms.
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -101,19 +107,22 @@ class Transport:
     """Calls back with data, when writable after :meth:`want_writable`, and once when the connection is lost.
 
     No callback comes from within a method of this class, nor after :meth:`close`. The socket has been through
-    :func:`set_up`.
+    :func:`set_up`. With TLS, `on_writable` is not called before the handshake is done.
     """
 
     __slots__ = (
         "_connected",
         "_events",
         "_failure",
+        "_finishing",
         "_loop",
         "_on_data",
         "_on_lost",
         "_on_writable",
         "_reading",
+        "_records",
         "_sock",
+        "_tls",
         "closed",
         "ended_by_peer",
         "wants_writable",
@@ -128,6 +137,7 @@ class Transport:
         on_writable: Callable[[], None],
         on_lost: Callable[[str], None],
         connected: bool = True,
+        tls: "Tls | None" = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -138,6 +148,11 @@ class Transport:
         self._reading = True
         self.wants_writable = not connected
         self._failure: Timer | None = None
+        self._tls = tls
+        #: Of a record, or of the handshake: what the kernel has not taken yet.
+        self._records = b""
+        #: Whether the stream is to be ended once the records are gone.
+        self._finishing = False
         self.closed = False
         #: Whether the peer ended the connection in order, rather than that it broke.
         self.ended_by_peer = False
@@ -154,11 +169,13 @@ class Transport:
         on_writable: Callable[[], None],
         on_lost: Callable[[str], None],
         congestion: str | None = None,
+        tls: "Tls | None" = None,
     ) -> Self:
         """Begin to connect; the first :attr:`on_writable` says that it has worked, `on_lost` that it has not.
 
         Args:
             congestion: name of the TCP congestion control to use.
+            tls: makes the connection private.
 
         Raises:
             AddressError: the system refuses at once.
@@ -169,7 +186,7 @@ class Transport:
             set_up(sock)
             with contextlib.suppress(BlockingIOError):
                 sock.connect(target.address)
-            return cls(loop, sock, on_data=on_data, on_writable=on_writable, on_lost=on_lost, connected=False)
+            return cls(loop, sock, on_data=on_data, on_writable=on_writable, on_lost=on_lost, connected=False, tls=tls)
         except OSError as error:
             sock.close()
             where = "{} port {}".format(*target.address)
@@ -180,6 +197,11 @@ class Transport:
         return f"<Transport {state}, fd {self._sock.fileno()}>"
 
     @property
+    def ready(self) -> bool:
+        """Whether bytes can be sent: it is connected, and private if it is to be."""
+        return self._connected and (self._tls is None or self._tls.ready)
+
+    @property
     def sock(self) -> socket.socket:
         """The socket, to ask it questions."""
         return self._sock
@@ -188,6 +210,9 @@ class Transport:
         """Hand bytes to the kernel and return how many it took; none if it is full or there is no connection."""
         if self.closed or self._failure is not None or not self._connected:
             return 0
+        return self._hand_over(data) if self._tls is None else self._send_private(self._tls, data)
+
+    def _hand_over(self, data: bytes | bytearray) -> int:
         try:
             return self._sock.send(data)
         except BlockingIOError:
@@ -212,19 +237,25 @@ class Transport:
 
     def finish(self) -> None:
         """Say that nothing more will be sent. What the peer still sends is read, so that it gets our last bytes."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
+        self._finishing = True
+        if self._tls is None or self._push(self._tls.end()):
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
         """Close with a reset: the peer shall take this for a connection that broke, not for one that has ended."""
         if not self.closed:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._tls = None  # whose last record would say that this is an orderly end
         self.close()
 
     def close(self) -> None:
         """Free everything now; safe to repeat."""
         if self.closed:
             return
+        says_so = self._connected and self._failure is None and not self._finishing and not self._records
+        if self._tls is not None and says_so:
+            self._push(self._tls.end())
         self.closed = True
         if self._failure is not None:
             self._failure.cancel()
@@ -233,7 +264,9 @@ class Transport:
         self._sock.close()
 
     def _wanted_events(self) -> int:
-        return selectors.EVENT_READ * self._reading | selectors.EVENT_WRITE * self.wants_writable
+        # During a handshake the owner waits for its end, not for the kernel.
+        writes = bool(self._records) or (self.wants_writable and (self.ready or not self._connected))
+        return selectors.EVENT_READ * self._reading | selectors.EVENT_WRITE * writes
 
     def _watch(self) -> None:
         events = self._wanted_events()
@@ -249,7 +282,7 @@ class Transport:
 
     def _ready(self, events: int) -> None:
         # Another callback of this turn may have closed us, or changed what we wait for.
-        if events & selectors.EVENT_WRITE and self.wants_writable and not self.closed:
+        if events & selectors.EVENT_WRITE and (self.wants_writable or self._records) and not self.closed:
             self._writable()
         # After a failed send, reading would look like an orderly end: the kernel reports its error only once.
         readable = self._reading and self._connected and self._failure is None and not self.closed
@@ -263,8 +296,17 @@ class Transport:
                 self._lose(os.strerror(error).lower())
                 return
             self._connected = True
-        self.want_writable(False)
-        self._on_writable()
+            if self._tls is not None:
+                self._push(self._tls.records())
+                self._watch()
+                return
+        if self._records and not self._push(b""):
+            return
+        if self._finishing:
+            self.finish()
+        if self.wants_writable:
+            self.want_writable(False)
+            self._on_writable()
 
     def _read(self) -> None:
         try:
@@ -274,9 +316,47 @@ class Transport:
         except OSError as error:
             self._lose(reason_of(error))
             return
-        if data:
+        if self._tls is not None:
+            self._read_private(self._tls, data)
+        elif data:
             self._on_data(data)
         else:
+            self.ended_by_peer = True
+            self._lose("closed by the other end")
+
+    # With TLS.
+
+    def _send_private(self, tls: "Tls", data: bytes | bytearray) -> int:
+        taken = 0
+        while tls.ready and taken < len(data) and self._push(b""):
+            record = data[taken : taken + RECORD_BYTES]
+            self._push(tls.encrypt(record))
+            taken += len(record)
+        return taken
+
+    def _push(self, records: bytes) -> bool:
+        """Hand records to the kernel, and keep what it does not take; whether it took all there was."""
+        self._records += records
+        if self._records:
+            self._records = self._records[self._hand_over(self._records) :]
+            self._watch()
+        return not self._records
+
+    def _read_private(self, tls: "Tls", data: bytes) -> None:
+        if not data:
+            self._lose("cut off: the other end did not say that this was the end")
+            return
+        try:
+            plain = tls.decrypt(data)
+        except TlsError as error:
+            self._push(tls.last_words())
+            self._lose(str(error))
+            return
+        self._push(tls.records())
+        self._watch()  # the handshake may be done
+        if plain:
+            self._on_data(plain)
+        if tls.ended and not self.closed:
             self.ended_by_peer = True
             self._lose("closed by the other end")
 

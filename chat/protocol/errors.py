@@ -7,6 +7,7 @@
     - :exc:`TooMuchUnderWay`: our own program speaks faster than it is heard
     - :exc:`FileError`: a file cannot be read, stored, or is not what it was said to be
     - :exc:`AddressError`: a host or port cannot be listened on, resolved, or reached
+    - :exc:`TlsError`: a certificate cannot be used, or the other end's cannot be trusted
 
 Faults inside the bytes of a connection are not raised: :mod:`chat.protocol.wire` returns them among the messages,
 because the lines before and after a bad one count.
@@ -44,3 +45,7 @@ class FileError(ChatError):
 
 class AddressError(ChatError):
     """The machine's or the user's fault: this address cannot be used; the sentence says which and why."""
+
+
+class TlsError(ChatError):
+    """The user's or the peer's fault: no private connection can be made; the text says why."""

@@ -3,7 +3,7 @@
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chat.net.loop import Loop, Timer
 from chat.net.transport import Transport
@@ -12,8 +12,13 @@ from chat.protocol.wire import UP, BadLine, LineReader
 from chat.server.hub import Hub
 from chat.server.members import Connection
 
+if TYPE_CHECKING:
+    from chat.net.tls import Tls
+
 log = logging.getLogger(__name__)
 
+#: The byte that every TLS connection begins with.
+TLS_HANDSHAKE = b"\x16"
 #: Lines handled of one connection in one turn, so that who sends many does not silence the others.
 LINES_PER_TURN = 256
 
@@ -41,16 +46,20 @@ class Peer:
         OSError: the connection was reset already.
     """
 
-    __slots__ = ("_host", "_incoming", "_reader", "address", "connection", "leaving", "nick", "transport")
+    __slots__ = ("_begun", "_host", "_incoming", "_reader", "address", "connection", "leaving", "nick", "transport")
 
-    def __init__(self, host: Host, sock: socket.socket, address: str) -> None:
+    def __init__(self, host: Host, sock: socket.socket, address: str, tls: "Tls | None" = None) -> None:
         self._host = host
         self.address = address
         #: For the log; it outlives the session.
         self.nick = ""
-        self.transport = Transport(host.loop, sock, on_data=self._read, on_writable=self._writable, on_lost=self._lost)
+        self.transport = Transport(
+            host.loop, sock, on_data=self._read, on_writable=self._writable, on_lost=self._lost, tls=tls
+        )
         self.connection = Connection(self.transport)
         self._reader = LineReader(UP, host.hub.limits.line_bytes)
+        #: Whether it has said anything that is a message. A web page can have a browser send anything but that first.
+        self._begun = False
         #: What was read and not yet handled, while the peer is read no further.
         self._incoming: Iterator[Up | BadLine] | None = None
         #: When the connection is closed, whether or not it has taken everything.
@@ -70,7 +79,13 @@ class Peer:
         self.transport.finish()
 
     def _read(self, data: bytes) -> None:
-        if not self.connection.closing:
+        if self.connection.closing:
+            return
+        if not self._begun and (error := _strange_beginning(data)) is not None:
+            log.info("%s is sent away: %s", self.address, error.reason)
+            self.give_up(error)
+            self._host.handled()
+        else:
             self._handle(self._reader.read(data))
 
     def _writable(self) -> None:
@@ -96,6 +111,7 @@ class Peer:
             if isinstance(message, BadLine):
                 self._complain(message)
             else:
+                self._begun = True
                 receive(connection, message)
                 if not self.nick:
                     self._name(message)
@@ -121,7 +137,17 @@ class Peer:
 
     def _complain(self, line: BadLine) -> None:
         error = Error(line.code, line.reason)
-        if line.fatal:
+        if line.fatal or not self._begun:
             self.give_up(error)
         else:
             self._host.hub.delivery.tell(self.connection, error)
+
+
+def _strange_beginning(data: bytes) -> Error | None:
+    """What to say to who begins with something that is no message, whether or not its line is complete."""
+    first = data.lstrip()[:1]
+    if first == TLS_HANDSHAKE:
+        return Error("no_tls", "This port does not speak TLS: connect without --tls.")
+    if first not in (b"{", b""):
+        return Error("malformed", "The first line must be a JSON object, such as hello; this is not how one begins.")
+    return None

@@ -12,17 +12,23 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from chat.net.loop import Loop, Timer
 from chat.net.transport import Address, Transport, reason_of, resolve, set_up, use_congestion_control
 from chat.protocol.errors import AddressError
 from chat.protocol.messages import Bye, Error, Limits
+from chat.protocol.wire import encode
 from chat.server.hub import Hub
 from chat.server.journal import Journal
 from chat.server.members import Connection
 from chat.server.peer import Peer
 from chat.server.rooms import Rooms
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from chat.net.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class ChatServer:
             how many it missed and goes on (`skip`), or it is closed.
         congestion: name of the TCP congestion control to use; the system's default without.
         journal: keeps the rooms' logs from one server to the next; the owner closes it.
+        tls: makes connections private; see :func:`chat.net.tls.server_context`.
 
     Raises:
         AddressError: the address cannot be listened on.
@@ -77,6 +84,7 @@ class ChatServer:
         slow: Slow = "skip",
         congestion: str | None = None,
         journal: Journal | None = None,
+        tls: "SSLContext | None" = None,
     ) -> None:
         self.loop = loop
         limits = limits or Limits()
@@ -88,6 +96,7 @@ class ChatServer:
             loop.call_later(RESTORED_S, lambda: self.hub.forget_empty_rooms())
         self.hub = Hub(_new_secret, limits=limits, rooms=rooms, keeper=journal, history=history)
         self._journal = journal
+        self._tls = tls
         self._registration_s = registration_s
         self._grace_s = grace_s
         self._slow = slow
@@ -157,6 +166,8 @@ class ChatServer:
         """Its connection broke, or was closed by the other end."""
         if peer.connection.session is not None:
             log.info("%s at %s is gone: %s", peer.nick, peer.address, reason)
+        elif not peer.transport.ready:
+            log.info("no private connection with %s: %s", peer.address, reason)
         if peer.transport.ended_by_peer:
             self.hub.disconnect(peer.connection, reason)
         else:
@@ -197,7 +208,7 @@ class ChatServer:
     def _admit(self, sock: socket.socket, address: str) -> None:
         try:
             sock.setblocking(False)
-            peer = Peer(self, sock, address)
+            peer = Peer(self, sock, address, None if self._tls is None else _private(self._tls))
         except OSError:
             sock.close()  # reset already
             return
@@ -255,6 +266,12 @@ class ChatServer:
     def _unhook_if_done(self) -> None:
         if self.idle and self._listener.fileno() < 0:
             self.loop.not_at_turn_end(self._flush)
+
+
+def _private(context: "SSLContext") -> "Tls":
+    from chat.net.tls import Tls  # whoever serves without need not load it
+
+    return Tls(context, to_plain=encode(Error("tls_only", "This server speaks TLS only: connect with --tls.")))
 
 
 def _new_secret() -> str:

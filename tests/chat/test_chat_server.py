@@ -288,3 +288,13 @@ def test_close_without_clients_leaves_nothing_on_the_loop() -> None:
     ChatServer(loop, "127.0.0.1", 0).close("over")
     assert repr(loop) == "<Loop 0 socket(s), 0 timer(s)>"
     loop.close()
+
+
+def test_a_web_page_says_nothing(server: ServerProcess) -> None:
+    """chat/README.md, "Connections and lines". A browser sends what a page likes, but a request line first."""
+    body = '{"type":"hello","nick":"web"}\n{"type":"say","text":"from a page"}\n'
+    with RawClient(server.address, "ana") as ana, RawClient(server.address) as page:
+        page.sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert page.until("error")["code"] == "malformed"
+        assert page.receive() is None
+        assert ana.ask("present", type="who")["nicks"] == ["ana"]

@@ -1,0 +1,137 @@
+"""TLS between a transport and its owner: plain bytes on one side, records on the other. It touches no socket.
+
+Contexts are made once for all connections: :func:`server_context`, :func:`client_context`.
+"""
+
+import contextlib
+import ssl
+
+from chat.protocol.errors import TlsError
+
+#: What every TLS connection begins with: a record of the handshake.
+HANDSHAKE = 0x16
+
+
+def server_context(certificate: str, key: str | None) -> ssl.SSLContext:
+    """For a server with this certificate chain and private key, both PEM files, or both in one.
+
+    Raises:
+        TlsError: a file is missing, is something else, or they do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        files = certificate if key is None else f"{certificate} and {key}"
+        raise TlsError(f"Cannot use the certificate in {files}: {_words(error)}.") from error
+    return context
+
+
+def client_context(authorities: str | None) -> ssl.SSLContext:
+    """For a client that trusts the system's authorities, or only those in this PEM file.
+
+    Raises:
+        TlsError: the file is missing or holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except (OSError, ValueError) as error:
+        raise TlsError(f"Cannot use the certificates in {authorities}: {_words(error)}.") from error
+
+
+class Tls:
+    """One connection's.
+
+    Args:
+        context: the keys, and whom to trust.
+        host: whose certificate a client wants to see; None at the server.
+        to_plain: what a server answers to who does not speak TLS.
+    """
+
+    __slots__ = ("_heard", "_in", "_object", "_out", "_to_plain", "ended", "ready")
+
+    def __init__(self, context: ssl.SSLContext, host: str | None = None, to_plain: bytes = b"") -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._in, self._out, server_side=host is None, server_hostname=host)
+        self._to_plain = to_plain
+        self._heard = False
+        #: Whether the handshake is done, so that plain bytes can go out.
+        self.ready = False
+        #: Whether the other end has said that nothing more will come.
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<Tls {'ended' if self.ended else 'ready' if self.ready else 'handshake'}>"
+
+    def records(self) -> bytes:
+        """What is to be sent now: of the handshake, or in answer to what was received."""
+        if not self.ready and not self.ended:
+            self._go_on()
+        return self._out.read()
+
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        """The record of at most 16,384 plain bytes. Only when :attr:`ready`."""
+        self._object.write(data)
+        return self._out.read()
+
+    def decrypt(self, data: bytes) -> bytes:
+        """The plain bytes of what was received; none while the handshake goes on, or a record is not complete.
+
+        Raises:
+            TlsError: the other end is not to be trusted, or does not speak TLS. :meth:`last_words` are for it.
+        """
+        if not self._heard and data[0] != HANDSHAKE:
+            raise self._no_tls()
+        self._heard = True
+        self._in.write(data)
+        if not self.ready:
+            self._go_on()
+        plain = []
+        try:
+            while self.ready and not self.ended:
+                plain.append(self._object.read(65_536))
+                self.ended = not plain[-1]
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as error:
+            raise TlsError(_words(error)) from error
+        return b"".join(plain)
+
+    def end(self) -> bytes:
+        """The record that says that nothing more will come."""
+        if self.ready:
+            with contextlib.suppress(ssl.SSLError):  # it wants to read the other end's, which may never come
+                self._object.unwrap()
+        return self._out.read()
+
+    def last_words(self) -> bytes:
+        """After a TlsError: what tells the other end why."""
+        return self._out.read()
+
+    def _go_on(self) -> None:
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError as error:
+            raise TlsError(_words(error)) from error
+        self.ready = True
+
+    def _no_tls(self) -> TlsError:
+        self._out.read()
+        self._out.write(self._to_plain)
+        return TlsError("the other end does not speak TLS")
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message.rstrip('.').lower()}"
+    reason = str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
+    words = reason.replace("_", " ").lower()
+    if "alert" in words:
+        return f"the other end ended the handshake: {words.partition('alert ')[2]}"
+    return words
