@@ -3,15 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-import pytest
-from chat_helpers import Clients
-from hostile_helpers import OFFER, WELCOME, liar
 from run_helpers import assert_finished, chatlab
-
-from chat.client.events import FileFailed
-from loadtests.load.fileload import FileStore, FileTraffic
-
-pytestmark = pytest.mark.realtime("runs")
 
 SCENARIO = """
 link: lan
@@ -48,27 +40,3 @@ def test_a_wrong_interval_is_one_sentence(tmp_path: Path) -> None:
     done = chatlab("check", scenario)
     assert done.returncode == 2
     assert "every must be above 0s" in done.stderr
-
-
-def test_a_nickname_from_a_server_is_no_folder(clients: Clients, tmp_path: Path) -> None:
-    """What a user has received is removed; a server that says what the user is called must not choose what that is."""
-    store = FileStore(5)
-    victim = store.folder.parent / f"{tmp_path.name}-victim-1"
-    victim.mkdir()
-    lines = [
-        {**WELCOME, "nick": f"../{tmp_path.name}-victim"},
-        {**OFFER, "seq": 1},
-        {"type": "file_ended", "log": "inbox", "seq": 2, "from": "eve", "file": 1, "outcome": "failed"},
-    ]
-    try:
-        with liar(lambda _: lines) as address:
-            client = clients.add("ana", address)
-            traffic = FileTraffic(client, store, lambda *_: None)
-            clients.until(lambda: clients.of(client, FileFailed))
-            for event in clients.events[client]:
-                traffic.note(event)
-            assert victim.exists()
-            client.close()
-    finally:
-        store.close()
-        victim.rmdir()
