@@ -22,7 +22,9 @@ from chat.net.transport import Address
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError
 from loadtests.load import shape, workers
-from loadtests.load.engine import DRAIN_S, JOIN_S, Engine
+from loadtests.load.engine import Engine
+from loadtests.load.participant import DRAIN_S, JOIN_S
+from loadtests.load.process import LOAD
 from loadtests.load.recorder import Recorder
 from loadtests.load.users import BroadcastUser, FileUser, ListeningUser, PrivateUser
 from loadtests.samples import PAUSE
@@ -47,8 +49,9 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(options.record) if options.record else None
     if isinstance(runner, WorkerRunner):
-        environment.recorder = Recorder(folder and folder / "own", runner.worker_index)
-        environment.courier = workers.run_worker(environment)
+        recorder = Recorder(folder and folder / "own", runner.worker_index)
+        workers.run_worker(environment, LOAD, recorder)
+        LOAD.set_up(recorder)
         return
     try:
         document = read_document(options.scenario) if options.scenario else Document.parse("{}", "no scenario")
@@ -75,25 +78,24 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         del options.scenario, options.record  # of this machine alone
         workers.run_master(environment, folder)
     else:
-        environment.recorder = Recorder(folder)
+        LOAD.set_up(Recorder(folder))
 
 
 @events.test_start.add_listener
 def start_recording(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner):
         return
-    while not hasattr(environment, "recorder"):  # Locust may start a worker's test before it has set it up
-        gevent.sleep(0.01)
-    environment.recorder.is_on |= environment.parsed_options.load["is_recorded"]
-    environment.recorder.start()
-    if not hasattr(environment, "engine"):
-        environment.engine = _engine(environment)
-        driver = gevent.spawn(environment.engine.loop.serve)
+    recorder = LOAD.wait_for_recorder()
+    recorder.is_on |= environment.parsed_options.load["is_recorded"]
+    recorder.start()
+    if LOAD.engine is None:
+        engine = LOAD.engine = _engine(environment, recorder)
+        driver = gevent.spawn(engine.loop.serve)
         driver.link_exception(lambda greenlet: _fail(environment, greenlet.exception))
-        gc.callbacks.append(PauseWatch(environment.recorder))
+        gc.callbacks.append(PauseWatch(recorder))
 
 
-def _engine(environment: Environment) -> Engine:
+def _engine(environment: Environment, recorder: Recorder) -> Engine:
     """What drives the users of this process."""
     options, runner = environment.parsed_options, environment.runner
 
@@ -112,16 +114,15 @@ def _engine(environment: Environment) -> Engine:
         return _address(environment.host), _address(options.secondary) if options.secondary else None
 
     document = Document("the scenario", options.load["scenario"], {(): "the scenario"}, "scenario")
-    is_worker = isinstance(runner, WorkerRunner)
     return Engine(
         decode(document)[0],
         addresses,
-        environment.recorder,
+        recorder,
         report,
         nick_prefix=options.load["nick_prefix"],
-        worker=runner.worker_index if is_worker else 0,
+        worker=runner.worker_index if isinstance(runner, WorkerRunner) else 0,
         workers=options.load["workers"],
-        flush=environment.courier.ship if is_worker else None,
+        flush=LOAD.courier.ship if LOAD.courier else None,
     )
 
 
@@ -148,11 +149,11 @@ class PauseWatch:
 
 
 @events.quitting.add_listener
-def write_the_rest(environment: Environment, **_: Any) -> None:
-    if hasattr(environment, "recorder"):
-        environment.recorder.flush()
-    if hasattr(environment, "engine"):
-        environment.engine.files.close()
+def write_the_rest(**_: Any) -> None:
+    if LOAD.recorder is not None:
+        LOAD.recorder.flush()
+    if LOAD.engine is not None:
+        LOAD.engine.files.close()
 
 
 def _address(text: str) -> Address:

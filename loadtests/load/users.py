@@ -6,7 +6,9 @@ from typing import Any
 from locust import User, constant, task
 from locust.exception import StopUser
 
-from loadtests.load.engine import Engine, Participant
+from loadtests.load.engine import Engine
+from loadtests.load.participant import Participant
+from loadtests.load.process import LOAD
 from loadtests.scenario.schedule import Ramp, intended_times
 
 
@@ -21,13 +23,14 @@ class ChatUser(User):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self.engine: Engine = environment.engine
+        self.engine: Engine = LOAD.users_engine()
         self.participant: Participant
         self.intended_ns = 0
 
     def on_start(self) -> None:
         try:
-            self.participant = self.engine.join()
+            self.participant = Participant(self.engine, self.engine.next_number())
+            self.participant.join()
         except OSError as error:
             self.engine.report("join", 0.0, 0, error)
             raise StopUser from error

@@ -14,6 +14,7 @@ import gevent
 
 from loadtests.errors import ExitCode
 from loadtests.load.batches import LOST, Collector, Courier
+from loadtests.load.process import LoadProcess
 from loadtests.load.recorder import Recorder, clock
 
 _RECORDS, _FINISH = "chatlab_records", "chatlab_finish"
@@ -22,13 +23,13 @@ _WATCH_S = 1.0
 _POLL_S = 0.05
 
 
-def run_worker(environment: Any) -> Courier:
-    """Make this process a good worker; returns what ships its records."""
+def run_worker(environment: Any, load: LoadProcess, recorder: Recorder) -> None:
+    """Make this process a worker that sends all that it records to its master, and ends only after that."""
     runner = environment.runner
-    courier = Courier(environment.recorder, lambda batch: runner.send_message(_RECORDS, batch))
+    courier = load.courier = Courier(recorder, lambda batch: runner.send_message(_RECORDS, batch))
 
     def say_all(**_: Any) -> None:
-        if hasattr(environment, "engine"):
+        if load.engine is not None:
             courier.ship(final=True)
 
     def finish(**_: Any) -> None:
@@ -39,11 +40,10 @@ def run_worker(environment: Any) -> Courier:
     environment.events.test_stop.add_listener(say_all)
     # Listeners of `quitting` are called last one first: users are gone before Locust's own says goodbye to the master.
     environment.events.quitting.add_listener(finish)
-    return courier
 
 
 def run_master(environment: Any, folder: Path | None) -> None:
-    """Make this process a good master, which keeps all records in `folder` (None: nowhere)."""
+    """Make this process a master, which waits for the last record and keeps all in `folder` (None: nowhere)."""
     runner = environment.runner
     collector = Collector(folder, clock())
     losses: list[str] | None = None

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from loadtests.load.batches import SILENCE_S, Collector, Courier
-from loadtests.load.engine import room_of
+from loadtests.load.participant import room_of
 from loadtests.load.recorder import Recorder, SentCount, clock
 from loadtests.run.collect import processes, read_records, tables_of
 from loadtests.samples import DELIVERED, ECHOED, SENT, USERS_PER_WORKER

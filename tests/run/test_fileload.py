@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from run_helpers import assert_finished, chatlab
+
+pytestmark = pytest.mark.realtime("runs")
 
 SCENARIO = """
 link: lan

@@ -1,0 +1,256 @@
+"""One user of the load: a chat client, its room, and what is recorded of it."""
+
+import random
+
+from gevent.event import Event
+
+from chat.client.client import ChatClient
+from chat.client.events import (
+    Closed,
+    Echoed,
+    EchoedAgain,
+    EchoMissed,
+    Entered,
+    NotSent,
+    PathDown,
+    PathName,
+    PathUp,
+    Received,
+    ReceivedAgain,
+    Refused,
+    Registered,
+)
+from chat.client.events import Event as ChatEvent
+from chat.net.tcpinfo import TcpInfo
+from chat.protocol.fields import LOBBY
+from loadtests.load.engine import Engine, Member
+from loadtests.load.fileload import FileTraffic
+from loadtests.samples import (
+    CONNECTED,
+    DELIVERED,
+    DELIVERED_AGAIN,
+    ECHOED,
+    ECHOED_AGAIN,
+    FILE,
+    KINDS,
+    LEFT,
+    OUTCOMES,
+    PATHS,
+    REFUSED,
+    TCP,
+    USERS_PER_WORKER,
+)
+
+#: How long a leaving user waits for messages that are still on their way.
+DRAIN_S = 10.0
+#: How long a new user waits for its registration.
+JOIN_S = 15.0
+
+_KIND = {name: code for code, name in enumerate(KINDS)}
+_PATH = {name: code for code, name in enumerate(PATHS)}
+_TCP_FIELDS = tuple(TCP.fields)[3:]
+
+
+class Participant:
+    """One user of the load: its client, its room, and what is recorded of it."""
+
+    def __init__(self, engine: Engine, number: int) -> None:
+        self.engine = engine
+        self.number = number
+        #: Of the user's choices, and of its schedule: apart, so that what is chosen never shifts what is due.
+        self.rng = random.Random(f"{engine.scenario.seed}/{number}/choices")
+        self.schedule_rng = random.Random(f"{engine.scenario.seed}/{number}/schedule")
+        self._room = room_of(number, engine.scenario.rooms, engine.workers)
+        primary, secondary = engine.addresses()
+        self.client = ChatClient(
+            engine.loop,
+            engine.nick(number),
+            primary,
+            secondary,
+            mode=engine.scenario.connections,
+            on_event=self._on_event,
+            congestion=engine.scenario.congestion,
+        )
+        self._files = FileTraffic(self.client, engine.files, self._file_over)
+        self.client.on_end = self._record_tcp
+        #: Id → addressee of each private message that is on its way.
+        self._told: dict[int, Member] = {}
+        #: Private messages on their way to us; whoever sent them must not be refused because we left.
+        self._expected = 0
+        #: One for each thing that somebody may wait for; all are set when the client has ended.
+        self._registered = Event()
+        self._entered = Event()
+        self._answered = Event()
+        self._drained = Event()
+        self._closed = Event()
+        #: Whether somebody waits for `_answered` or `_drained`.
+        self._is_awaited = False
+        self._is_leaving = False
+        self._failure: str | None = None
+        self._deliveries = 0
+        self._path_failures = 0
+
+    def join(self) -> None:
+        """Connect, register and go into the room; raises ConnectionError."""
+        self.client.connect()
+        self._registered.wait(JOIN_S)
+        if self.client.registered and self._room != LOBBY:
+            self.client.join(self._room)
+            self._entered.wait(JOIN_S)
+        if self._room not in self.client.rooms:
+            self.client.close()
+            raise ConnectionError(self._failure or f"not let in within {JOIN_S:g} s")
+        self.engine.members[self.number] = self
+
+    def say(self, text: str, intended_ns: int) -> None:
+        """Send this to everyone in the room."""
+        sent_ns = self.engine.loop.now_ns()
+        message_id = self.client.say(text, room=self._room, intended_ns=intended_ns)
+        self._record_sent("say", message_id, text, intended_ns, sent_ns)
+
+    def tell(self, nick: str, text: str, intended_ns: int) -> None:
+        """Send this to one other."""
+        sent_ns = self.engine.loop.now_ns()
+        message_id = self.client.tell(nick, text, intended_ns=intended_ns)
+        addressee = self.engine.member(nick)
+        if addressee is not None:
+            addressee.expect(1)
+            self._told[message_id] = addressee
+        self._record_sent("tell", message_id, text, intended_ns, sent_ns)
+
+    def send_file(self, nick: str, intended_ns: int) -> None:
+        """Send the scenario's file to one other."""
+        self._files.send(nick, intended_ns)
+
+    def _file_over(self, nick: str, begun_ns: int, outcome: str, resent_bytes: int) -> None:
+        now_ns, size = self.engine.loop.now_ns(), int(self.engine.scenario.files.size)
+        receiver = self.engine.number(nick) or 0
+        self.engine.recorder.add(
+            FILE, self.number, receiver, size, begun_ns, now_ns, resent_bytes, OUTCOMES.index(outcome)
+        )
+        error = None if outcome == "done" else ConnectionError(f"the file was not received: {outcome}")
+        self.engine.report("file", (now_ns - begun_ns) / 1e6, size, error)
+
+    def expect(self, change: int) -> None:
+        """So many more private messages are on their way to us, or fewer: we do not leave before they have come."""
+        self._expected += change
+        self._wake_waiting()
+
+    def await_answers(self) -> None:
+        """Return when every message so far is answered, or after `DRAIN_S` (for closed workloads)."""
+        self._await(self._answered, DRAIN_S)
+
+    def leave(self) -> None:
+        """Wait for what is still on its way, then leave gracefully and free everything."""
+        self._is_leaving = True
+        self.engine.members.pop(self.number, None)
+        self._await(self._drained, DRAIN_S)
+        if not self.client.closed:
+            self.client.leave()
+            self._closed.wait(JOIN_S)
+        self.client.close()
+        self.engine.recorder.add(LEFT, self.number, self._deliveries, self.client.duplicates, self._path_failures)
+
+    def _await(self, event: Event, timeout_s: float) -> None:
+        event.clear()
+        self._is_awaited = True
+        self._wake_waiting()
+        event.wait(timeout_s)
+        self._is_awaited = False
+
+    def _wake_waiting(self) -> None:
+        if not self.client.pending or self.client.closed:
+            self._answered.set()
+        if self._is_quiet or self.client.closed:
+            self._drained.set()
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether nothing that we sent, or that is sent to us alone, is on its way."""
+        return not (self.client.pending or self._expected or self.client.files.busy)
+
+    def sample_tcp(self) -> None:
+        """Record what the kernel knows about our connections."""
+        for path, info in self.client.tcp_info().items():
+            self._record_tcp(path, info)
+
+    def _record_tcp(self, path: PathName, info: TcpInfo) -> None:
+        values = (getattr(info, field) or 0 for field in _TCP_FIELDS)
+        self.engine.recorder.add(TCP, self.number, _PATH[path], self.engine.loop.now_ns(), *values)
+
+    def _record_sent(self, kind: str, message_id: int, text: str, intended_ns: int, sent_ns: int) -> None:
+        self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
+
+    def _on_event(self, event: ChatEvent) -> None:
+        self._files.note(event)
+        match event:
+            case Echoed():
+                self._is_answered(event.id)
+                self.engine.recorder.add(ECHOED, self.number, event.id, event.intended_ns, *_line(event))
+                response_ms = (event.received_ns - event.intended_ns) / 1e6
+                self.engine.report(event.kind, response_ms, event.text_bytes, None)
+            case EchoedAgain():
+                self.engine.recorder.add(ECHOED_AGAIN, self.number, event.id, *_line(event))
+            case Received():
+                self._record_delivery(event)
+            case ReceivedAgain():
+                self._record_second_delivery(event)
+            case EchoMissed(message_id) | NotSent(message_id):
+                self._is_answered(message_id)
+            case Refused(id=int(message_id)):
+                if self.number not in self.engine.members and not self._is_leaving:
+                    self._failure = event.reason
+                    self._entered.set()
+                self._is_answered(message_id)
+                self.engine.recorder.add(REFUSED, self.number, message_id)
+                self.engine.report("refused", 0.0, 0, ConnectionError(f"{event.code}: {event.reason}"))
+            case Refused():
+                self._failure = event.reason
+            case Registered():
+                self._registered.set()
+            case Entered():
+                self._entered.set()
+            case PathUp():
+                self._record_connection(event.path)
+            case PathDown():
+                self._path_failures += 1
+            case Closed():
+                self._failure = self._failure or event.reason or "closed"
+                for waited_for in (self._registered, self._entered, self._answered, self._drained, self._closed):
+                    waited_for.set()
+        if self._is_awaited:
+            self._wake_waiting()
+
+    def _is_answered(self, message_id: int) -> None:
+        addressee = self._told.pop(message_id, None)
+        if addressee is not None:
+            addressee.expect(-1)
+
+    def _record_delivery(self, event: Received) -> None:
+        self._deliveries += 1
+        sender = self.engine.number(event.sender)
+        if sender is not None and event.id is not None and self.engine.is_sampled(sender, event.id):
+            kind = _KIND[event.kind]
+            self.engine.recorder.add(DELIVERED, self.number, sender, event.id, kind, *_line(event))
+
+    def _record_second_delivery(self, event: ReceivedAgain) -> None:
+        sender = self.engine.number(event.sender)
+        if sender is not None and self.engine.is_sampled(sender, event.id):
+            self.engine.recorder.add(DELIVERED_AGAIN, self.number, sender, event.id, *_line(event))
+
+    def _record_connection(self, path: PathName) -> None:
+        now_ns = self.engine.loop.now_ns()
+        for status in self.client.connections():
+            if status.name == path:
+                self.engine.recorder.add(CONNECTED, self.number, _PATH[path], status.local_port, now_ns)
+
+
+def _line(event: Echoed | EchoedAgain | Received | ReceivedAgain) -> tuple[int, bool, int, int, int]:
+    """The values of a record about a line that came."""
+    return _PATH[event.path], event.exact, event.received_ns, event.seen_ns, event.end_byte
+
+
+def room_of(number: int, rooms: int, workers: int) -> str:
+    """The room of a user: the lobby if there is but one, otherwise each in turn, over all workers."""
+    worker, place = divmod(number, USERS_PER_WORKER)
+    return LOBBY if rooms == 1 else f"room-{(place * workers + worker) % rooms + 1}"
