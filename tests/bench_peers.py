@@ -123,7 +123,8 @@ def run(options: argparse.Namespace, servers: dict[Server, str], folder: Path) -
     rows: list[dict[str, Any]] = pd.read_csv(file).to_dict("records") if options.add and file.exists() else []
     for cell in cells(options):
         rate = 100.0 if cell.load == "light" else half_of_slowest(rows, cell) if cell.load == "paced" else 0.0
-        for repeat in range(options.repeat if cell.load != "many" else 1):
+        done = len({row["repeat"] for row in rows if (row["load"], row["members"], row["senders"]) == cell})
+        for repeat in range(done, done + (options.repeat if cell.load != "many" else 1)):
             for server in rotated(list(servers), repeat):
                 row = measure(server, cell, rate, folder)
                 rows.append(
