@@ -96,6 +96,8 @@ _UP = {State.RESERVE, State.TAKING_OVER, State.ACTIVE, State.REATTACHING}
 _FOLLOWS = {State.ATTACHING, State.TAKING_OVER, State.ACTIVE, State.REATTACHING}
 #: Every message that we send goes out here.
 _CARRIES = {State.ACTIVE, State.REATTACHING}
+#: Looked up by type, which costs each of thousands of lines a second less than matching.
+_ABOUT_CONNECTIONS = {BadLine, Error, Welcome, Attached}
 
 
 class ConnectionStatus(NamedTuple):
@@ -338,21 +340,28 @@ class Connection:
                 line_end = data.find(b"\n", line_end) + 1
                 if self.transport is None:
                     return  # closed by what an earlier message led to
-                match message:
-                    case BadLine(_, reason):
-                        raise PeerError(reason)
-                    case Error(_, reason) if not self.is_up:
-                        self.drop(reason)  # it will not let us in
-                    case Welcome():
-                        self._accepted(Step.WELCOMED)
-                        self._owner.on_welcome(self, message)
-                    case Attached():
-                        is_new = self._accepted(Step.ATTACHED)
-                        self._owner.on_attached(self, message, is_new)
-                    case _:
-                        self._owner.on_message(self, message, arrival, index == exact_index, begin + line_end)
+                if type(message) in _ABOUT_CONNECTIONS and self._is_about_us(message):
+                    continue
+                self._owner.on_message(self, message, arrival, index == exact_index, begin + line_end)  # type: ignore[arg-type]
         except PeerError as error:
             self.drop(f"The server cannot be understood: {error}")
+
+    def _is_about_us(self, message: Down | BadLine) -> bool:
+        """Take what is about this connection and not about the session; whether it is that."""
+        match message:
+            case BadLine(_, reason):
+                raise PeerError(reason)
+            case Error(_, reason) if not self.is_up:
+                self.drop(reason)  # it will not let us in
+            case Welcome():
+                self._accepted(Step.WELCOMED)
+                self._owner.on_welcome(self, message)
+            case Attached():
+                is_new = self._accepted(Step.ATTACHED)
+                self._owner.on_attached(self, message, is_new)
+            case _:
+                return False
+        return True
 
     def _on_lost(self, reason: str) -> None:
         is_connected = self.state is not State.CONNECTING
