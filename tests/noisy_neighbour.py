@@ -141,7 +141,7 @@ def beside(command: list[str], seconds: float | None) -> int:
     if not command:
         time.sleep(seconds or 0)
         return 0
-    with subprocess.Popen(command) as running:
+    with subprocess.Popen(command, preexec_fn=die_with_parent) as running:
         try:
             return running.wait(seconds)
         except subprocess.TimeoutExpired:

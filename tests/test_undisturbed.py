@@ -105,6 +105,23 @@ def test_other_tests_and_mistakes_fail_at_once(session: pytest.Pytester) -> None
     run(session, mistake, "stalls").assert_outcomes(failed=1)
 
 
+def test_what_a_failure_left_open_fails_nobody_else(session: pytest.Pytester) -> None:
+    body = """
+import gc, socket
+
+@pytest.mark.realtime("chat")
+def test_a(tries):
+    left_open = socket.socket()
+    assert tries == 2
+    left_open.close()
+
+def test_b():
+    gc.collect()
+"""
+    strict = [f"-Werror::{kind}" for kind in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning")]
+    run(session, body, "stalls", *strict).assert_outcomes(passed=2)
+
+
 def test_beside_other_workers_it_is_run_again_alone_first(session: pytest.Pytester) -> None:
     busy = "@pytest.mark.parametrize('number', range(9))\ndef test_b(number): pass\n"
     result = run(session, FAILS_TWICE + busy, "stalls", "-p", "xdist", "-n", "2")
@@ -137,7 +154,7 @@ def moment(at_s: float, withheld_s: float = 0.0, **used_s: float) -> Moment:
     """One with the kernel's threads, a process of ours (3) with a child (4), and a stranger (5) in it."""
     parents = {"kthreadd": (2, 0), "kworker": (6, 2), "pytest": (3, 1), "child": (4, 3), "chrome": (5, 1)}
     processes = {pid: Process(parent, name, used_s.get(name, 0.0)) for name, (pid, parent) in parents.items()}
-    return Moment(round(at_s * 1e9), withheld_s, processes)
+    return Moment(round(at_s * 1e9), withheld_s, sum(used_s.values()), processes)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +164,8 @@ def moment(at_s: float, withheld_s: float = 0.0, **used_s: float) -> Moment:
         (moment(10.0), 40, "stalls of up to 40 ms took 0% of the time"),
         (moment(10.0, withheld_s=9.0), 0, "the host withheld "),
         (moment(10.0, pytest=5.0, child=9.0, kworker=3.0, chrome=0.5), 0, None),
-        (moment(10.0, chrome=8.5), 0, "other processes used 85% of a core, most of it chrome"),
+        (moment(10.0, pytest=5.0, chrome=8.5), 0, "other processes used 85% of a core, most of it chrome"),
+        (moment(10.0, ended=8.5), 0, "other processes used 85% of a core"),
     ],
 )
 def test_only_what_is_not_ours_disturbs(after: Moment, stall_ms: float, said: str | None) -> None:

@@ -8,11 +8,14 @@ there are as many tries as 20 minutes hold, and the session fails if in a whole 
 
 import contextlib
 import fcntl
+import gc
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -159,6 +162,7 @@ class Undisturbed:
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         if self._again:
             item.session._setupstate.teardown_exact(None)
+            forget_failure()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if hasattr(report, "realtime_area"):
@@ -210,6 +214,16 @@ class Undisturbed:
         stalls = self._meter.stalls() if self._meter.is_realtime else []
         own = os.getppid() if self._is_worker else os.getpid()
         return disturbance(self._alone_since, present_moment(), stalls, own)
+
+
+def forget_failure() -> None:
+    """What a test that failed left open is closed here, lest its warnings fail another test."""
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _disturbances(reports: list[pytest.TestReport]) -> list[str]:
