@@ -255,6 +255,8 @@ class _FileEvent(_Event, frozen=True):
     name: str
     size_bytes: int
     sha256: str
+    #: The server's number for it, the same on both sides; 0 until it has one.
+    file: int
 
 
 class FileOffered(_FileEvent, frozen=True):

@@ -27,11 +27,20 @@ class Command(NamedTuple):
         return f"{self.name} {self.arguments}".rstrip()
 
     def parse(self, rest: str) -> list[str] | None:
-        """The arguments in the rest of a line; None if there are too few or too many."""
+        """The arguments in the rest of a line; None if there are too few or too many. A path may be in quotes."""
         names = self.arguments.split()
         given = rest.split(maxsplit=max(0, len(names) - 1))
+        if names[-1:] == ["PATH"] and len(given) == len(names):
+            given[-1] = unquoted(given[-1])
         needed = sum(not name.startswith("[") for name in names)
         return given if needed <= len(given) <= len(names) else None
+
+
+def unquoted(text: str) -> str:
+    """The text without the quotes around it, if there are any."""
+    text = text.strip()
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
 
 
 def _help(console: Console) -> None:
@@ -44,21 +53,32 @@ def _help(console: Console) -> None:
 COMMANDS = (
     Command("/help", "", "this list", _help),
     Command("/msg", "NICK TEXT", "say something to one person", Console.tell),
-    Command("/join", "ROOM", "go into a room, or turn to one where you are", Console.join),
-    Command("/leave", "[ROOM]", "go out of a room", Console.leave_room),
-    Command("/rooms", "", "which rooms there are", lambda console: console.client.list_rooms()),
-    Command("/who", "[ROOM]", "who is in the room", Console.who),
-    Command("/nick", "NAME", "be called differently", lambda console, nick: console.client.rename(nick)),
+    Command("/me", "TEXT", "say what you do: /me waves", Console.act),
+    Command("/join", "ROOM", "join a room, or switch to it", Console.join),
+    Command("/leave", "[ROOM]", "leave a room", Console.leave_room),
+    Command("/rooms", "", "list the rooms", lambda console: console.client.list_rooms()),
+    Command("/who", "[ROOM]", "list who is in the room", Console.who),
+    Command("/nick", "NAME", "change your nickname", lambda console, nick: console.client.rename(nick)),
+    Command("/away", "[TEXT]", "tell who writes to you why you are away; without TEXT you are back", Console.go_away),
+    Command("/ignore", "[NICK]", "hide what somebody says, or show it again", Console.ignore),
     Command("/send", "NICK PATH", "offer somebody a file", lambda console, *words: console.shelf.send(*words)),
-    Command("/accept", "[N]", "receive a file that was offered", lambda console, *n: console.shelf.accept(*n)),
-    Command("/reject", "[N]", "do not want a file that was offered", lambda console, *n: console.shelf.reject(*n)),
-    Command("/cancel", "[N]", "call off sending or receiving a file", lambda console, *n: console.shelf.cancel(*n)),
-    Command("/stats", "", "response times and connections", Console.stats),
-    Command("/connections", "", "how each connection is", Console.connections),
+    Command("/accept", "[N]", "receive a file that is offered", lambda console, *n: console.shelf.accept(*n)),
+    Command("/reject", "[N]", "refuse a file that is offered", lambda console, *n: console.shelf.reject(*n)),
+    Command("/cancel", "[N]", "stop sending or receiving a file", lambda console, *n: console.shelf.cancel(*n)),
+    Command("/stats", "", "show response times and connections", Console.stats),
+    Command("/connections", "", "show how each connection is", Console.connections),
     Command("/reconnect", "", "break all connections and open new ones", lambda console: console.client.reconnect()),
-    Command("/exit", "", "leave; so do Ctrl-D and Ctrl-C", Console.leave),
+    Command("/clear", "", "clear the screen", lambda console: console.clear()),
+    Command("/quit", "", "leave the chat", Console.leave),
+    Command("/exit", "", "leave the chat; so do Ctrl-D and, on an empty line, Ctrl-C", Console.leave),
 )
 _BY_NAME = {command.name: command for command in COMMANDS}
+
+
+def named(typed: str) -> list[Command]:
+    """The commands that a name may mean, in whichever case: the one with this name, or all that begin so."""
+    typed = typed.lower()
+    return [_BY_NAME[typed]] if typed in _BY_NAME else [one for one in COMMANDS if one.name.startswith(typed)]
 
 
 def enter(console: Console, line: str) -> None:
@@ -74,15 +94,20 @@ def enter(console: Console, line: str) -> None:
 
 
 def _command(console: Console, name: str, rest: str = "") -> None:
-    command = _BY_NAME.get(name)
-    if command is None:
+    meant = named(name)
+    if not meant:
         console.show(f"! There is no command {visible(name)}; /help lists them all.")
-    elif (arguments := command.parse(rest)) is not None:
+        return
+    if len(meant) > 1:
+        console.show(f"! {visible(name)} may be {', '.join(one.name for one in meant)}.")
+        return
+    (command,) = meant
+    if (arguments := command.parse(rest)) is not None:
         command.run(console, *arguments)
     elif command.arguments:
         console.show(f"! Usage: {command.usage}")
     else:
-        console.show(f"! {name} takes no argument.")
+        console.show(f"! {command.name} takes no argument.")
 
 
 def kind_at(line: str) -> str:
@@ -95,6 +120,7 @@ def kind_at(line: str) -> str:
         return "NICK"
     if not given:
         return "COMMAND"
-    arguments = _BY_NAME[name].arguments.split() if name in _BY_NAME else []
+    meant = named(name)
+    arguments = meant[0].arguments.split() if len(meant) == 1 else []
     kind = arguments[min(len(given), len(arguments)) - 1].strip("[]") if arguments else ""
     return "NICK" if kind == "TEXT" else kind

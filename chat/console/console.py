@@ -1,6 +1,7 @@
 """Console: the state of the interactive client, and what it shows; knows neither terminal nor pipe nor commands."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,8 +30,9 @@ from chat.console.tally import Tally
 from chat.net.loop import Loop
 from chat.net.transport import Address
 from chat.protocol.errors import ChatError
-from chat.protocol.fields import LOBBY
+from chat.protocol.fields import INBOX, LOBBY
 from chat.protocol.names import fold
+from chat.words import count
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -46,8 +48,8 @@ DOWNLOADS = Path("downloads")
 class Show(Protocol):
     """Lets the person read a line, which holds nothing that could act on a terminal."""
 
-    def __call__(self, line: str, style: str = "", speaker: str = "") -> None:
-        """`speaker` is the nickname of somebody else who says this."""
+    def __call__(self, line: str, style: str = "", speaker: str = "", *, is_for_us: bool = False) -> None:
+        """`speaker` is the nickname of somebody else who says this; `is_for_us`: to us alone, or with our nickname."""
 
 
 class Console:
@@ -79,8 +81,8 @@ class Console:
             loop, nick, primary, secondary, mode=mode, on_event=self._event, retry_s=retry_s, tls=tls
         )
         self.shelf = Shelf(self.client, downloads)
-        #: Whether the driver shows the bars of files that are on their way, so that they need no lines.
-        self.has_bars = False
+        #: Whether a person watches a terminal: bars of files need no lines then, and what changes there is told.
+        self.is_watched = False
         #: Called when the client is registered, and when it has ended.
         self.on_change: Callable[[], None] = lambda: None
         #: Why the chat ended, if we did not leave ourselves.
@@ -89,12 +91,22 @@ class Console:
         self.leaving = False
         #: The room that the person speaks in.
         self.room = LOBBY
+        #: What was said in other rooms since the person turned away from them: how many messages.
+        self.unread: dict[str, int] = {}
+        #: Folded nicknames of whom the person does not want to hear.
+        self.ignored: dict[str, str] = {}
+        #: Why the person is away; None if not. Who writes to somebody away is told, once.
+        self.away: str | None = None
+        self._told_away: set[str] = set()
+        #: Called to wipe the screen.
+        self.clear: Callable[[], None] = lambda: None
         #: Who was seen, and where, as far as we were told.
         self.nicks: dict[str, None] = {}
         self.rooms: dict[str, None] = {LOBBY: None}
         self.show = show
         self._recorder = recorder
-        self._tally = Tally()
+        #: Response times, and how the connections are.
+        self.tally = Tally()
         #: Lists of rooms that are on their way and that the person has not asked for.
         self._unasked = 0
         #: The id of the last `join`, and where the person was before.
@@ -123,17 +135,44 @@ class Console:
         if self.client.away:
             self.show(f"… waiting: {visible(text)}", DIM)
 
+    def act(self, text: str) -> None:
+        """Do something, in the third person: `/me waves`."""
+        self.say(f"/me {text}")
+
     def join(self, room: str) -> None:
-        """Go into a room, or turn to one where one is already; what is said next is said there."""
+        """Join a room, or switch to one where one is already; what is said next is said there."""
         self._joining = (self.client.join(room), self.room)
-        self.room = next((known for known in self.client.rooms if fold(known) == fold(room)), room)
+        known = next((known for known in self.client.rooms if fold(known) == fold(room)), None)
+        self._turn_to(known or room)
+        if known is not None and self.is_watched:
+            self.show(f"* you speak in {visible(known)} now")
+
+    def _turn_to(self, room: str) -> None:
+        self.room = room
+        self.unread.pop(room, None)
 
     def leave_room(self, room: str | None = None) -> None:
-        """Go out of a room, by default the one that one speaks in."""
+        """Leave a room, by default the one that one speaks in."""
         room = room or self.room
         self.client.leave_room(room)
         if fold(room) == fold(self.room):
-            self.room = LOBBY
+            self._turn_to(LOBBY)
+
+    def ignore(self, nick: str | None = None) -> None:
+        """Do not show any more what somebody says, or show it again; without a nickname, say whose that is."""
+        if nick is None:
+            self.show(f"* you ignore {', '.join(map(visible, self.ignored.values())) or 'nobody'}")
+        elif self.ignored.pop(fold(nick), None) is not None:
+            self.show(f"* you no longer ignore {visible(nick)}")
+        else:
+            self.ignored[fold(nick)] = nick
+            self.show(f"* you ignore {visible(nick)}; the same again ends it")
+
+    def go_away(self, why: str | None = None) -> None:
+        """Be away, or back again without a reason."""
+        self.away = why
+        self._told_away.clear()
+        self.show("* you are back" if why is None else f"* you are away: {visible(why)}; /away ends it")
 
     def who(self, room: str | None = None) -> None:
         """Ask who is in a room, by default the one that one speaks in."""
@@ -156,14 +195,15 @@ class Console:
 
     def stats(self) -> None:
         """Show response times and connections."""
-        for line in self._tally.report(self.client.tcp_info()):
+        for line in self.tally.report(self.client.tcp_info()):
             self.show(f"* {line}")
-        self.show(f"* {self.client.takeovers} takeover(s), {self.client.resumptions} resumption(s)")
+        takeovers, resumptions = self.client.takeovers, self.client.resumptions
+        self.show(f"* {count(takeovers, 'takeover')}, {count(resumptions, 'resumption')}")
 
     def connections(self) -> None:
         """Show how each connection is."""
         for path in self.client.connections():
-            details = "" if path.info is None else f", {self._tally.connection(path.name, path.info)}"
+            details = "" if path.info is None else f", {self.tally.connection(path.name, path.info)}"
             self.show(f"* {path.name} to {visible(path.where)}: {path.state}{details}")
 
     # What happens.
@@ -174,20 +214,35 @@ class Console:
         if isinstance(event, Echoed | Received) and self._recorder is not None:
             self._recorder.add(nick, event)
         if isinstance(event, Echoed):
-            self._tally.add(event.path, event.response_time_ns / 1e6)
+            self.tally.add(event.path, event.response_time_ns / 1e6)
         if isinstance(event, Closed) and not self._left:
-            self.failure = f"{event.reason} {len(event.lost)} message(s) may be lost." if event.lost else event.reason
+            lost = f" {count(len(event.lost), 'message')} may be lost." if event.lost else ""
+            self.failure = event.reason + lost
         self._notice(event)
         if isinstance(event, RoomList) and self._unasked:
             self._unasked -= 1
             return
         progress = self.shelf.note(event)
-        line = describe(event, nick, self.room) or (None if self.has_bars else progress)
-        if line is not None and self._welcomed:
-            speaker = event.sender if isinstance(event, Received) else ""
-            self.show(line, DIM if isinstance(event, Echoed) else "", speaker)
+        line = describe(event, nick, self.room) or (None if self.is_watched else progress)
+        if line is None or not self._welcomed:
+            pass
+        elif not isinstance(event, Received):
+            self.show(line, DIM if isinstance(event, Echoed) else "")
+        elif fold(event.sender) not in self.ignored:
+            is_for_us = event.to is not None or bool(re.search(rf"\b{re.escape(fold(nick))}\b", fold(event.text)))
+            self.show(line, "", event.sender, is_for_us=is_for_us)
+            self._mind(event)
         if isinstance(event, Registered | Closed):
             self.on_change()
+
+    def _mind(self, event: Received) -> None:
+        """Count what is said where nobody looks, and tell who writes to us that we are away."""
+        if event.log not in (self.room, INBOX):
+            self.unread[event.log] = self.unread.get(event.log, 0) + 1
+        if event.to is not None and self.away is not None and fold(event.sender) not in self._told_away:
+            self._told_away.add(fold(event.sender))
+            with contextlib.suppress(ChatError):
+                self.client.tell(event.sender, f"(away: {self.away})")
 
     def _notice(self, event: Event) -> None:
         """Keep in mind who is here, and where we are."""
@@ -212,7 +267,9 @@ class Console:
                 self.rooms[room] = None
                 if fold(room) == fold(self.room):
                     self.room = room  # as it is written there
-            case Departed(room) if room == self.room:
-                self.room = LOBBY
+            case Departed(room):
+                self.unread.pop(room, None)
+                if room == self.room:
+                    self._turn_to(LOBBY)
             case Refused(id=number) if number == self._joining[0]:
-                self.room = self._joining[1]
+                self._turn_to(self._joining[1])

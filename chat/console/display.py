@@ -29,6 +29,7 @@ from chat.client.events import (
     StartedAnew,
 )
 from chat.protocol.fields import INBOX, LOBBY
+from chat.words import count
 
 #: Those of the sixteen that can be read on black and on white; red is left for what went wrong.
 COLOURS = tuple(f"fg:ansi{name}" for name in ("cyan", "magenta", "blue", "green", "brightblue", "brightmagenta"))
@@ -63,10 +64,10 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             return f"* you are {visible(nick)}; /help lists the commands"
         case Echoed():
             speaker = _speaker("you" if event.to else nick, event.to)
-            return f"{_label(event.log, here)}{speaker}: {visible(event.text)}  ({_ms(event)})"
+            return f"{_label(event.log, here)}{_said(speaker, event)}  ({_ms(event)})"
         case Received():
             to = "you" if event.to else None
-            return f"{_label(event.log, here)}{_speaker(event.sender, to)}: {visible(event.text)}"
+            return f"{_label(event.log, here)}{_said(_speaker(event.sender, to), event)}"
         case PeerJoined(peer, room):
             return f"* {visible(peer)} joined{_room(room)}"
         case PeerLeft(peer, reason, room):
@@ -82,7 +83,7 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             where = "here" if room == LOBBY else f"in {visible(room)}"
             return f"* {len(nicks)} {where}: {', '.join(map(visible, nicks))}"
         case RoomList(rooms):
-            return f"* {len(rooms)} room(s): {', '.join(f'{visible(room)} ({count})' for room, count in rooms.items())}"
+            return f"* {count(len(rooms), 'room')}: {', '.join(f'{visible(room)} ({n})' for room, n in rooms.items())}"
         case FileOffered() | FileDone() | FileFailed():
             return _file_line(event)
         case Refused(_, "bad_token", _):
@@ -90,7 +91,7 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
         case Refused(_, _, reason):
             return f"! {visible(reason)}"
         case Gap(_, missed):
-            return f"! {missed} line(s) were dropped before they reached you"
+            return f"! {count(missed, 'line was', 'lines were')} dropped on the way to you"
         case EchoMissed():
             return "* a message of yours was accepted, but not shown: it was among what was dropped"
         case PathUp("secondary"):
@@ -112,7 +113,7 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
 
 
 def _file_line(event: FileOffered | FileDone | FileFailed) -> str:
-    name, peer, number = visible(event.name), visible(event.peer), event.id
+    name, peer, number = visible(event.name), visible(event.peer), event.file
     match event:
         case FileOffered(outgoing=True):
             return f"* file {number}: {name}, {megabytes(event.size_bytes)}, is offered to {peer}"
@@ -123,8 +124,10 @@ def _file_line(event: FileOffered | FileDone | FileFailed) -> str:
             what = f"{peer} has {name}" if path is None else f"{name} from {peer} is in {visible(path)}"
             speed = f"{event.goodput_bps / 1e6:.3g} Mbit/s"
             return f"* file {number}: {what}; {megabytes(event.size_bytes)}, {speed}, SHA-256 {event.sha256[:12]}…"
-    what = "has failed" if event.outcome == "failed" else f"was {event.outcome}"
-    return f"! file {number}: {name} {what}{f': {visible(event.reason)}' if event.reason else ''}"
+    what = "failed" if event.outcome == "failed" else f"was {event.outcome}"
+    return (
+        f"! file {f'{number}: ' if number else ''}{name} {what}{f': {visible(event.reason)}' if event.reason else ''}"
+    )
 
 
 def megabytes(size_bytes: int) -> str:
@@ -143,6 +146,14 @@ def _label(log: str, here: str) -> str:
 
 def _room(room: str) -> str:
     return "" if room == LOBBY else f" {visible(room)}"
+
+
+def _said(speaker: str, event: Echoed | Received) -> str:
+    """What begins with `/me ` is what somebody does (as in XEP-0245)."""
+    action = event.text.removeprefix("/me ")
+    if event.kind == "say" and action != event.text:
+        return f"* {speaker} {visible(action)}"
+    return f"{speaker}: {visible(event.text)}"
 
 
 def _speaker(sender: str, to: str | None) -> str:

@@ -6,9 +6,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
-
-from prompt_toolkit.history import FileHistory, InMemoryHistory
+from typing import TYPE_CHECKING, TextIO
 
 from chat import arguments
 from chat.client.client import RETRY_S, Mode
@@ -16,10 +14,12 @@ from chat.client.recorder import Recorder
 from chat.console.console import DOWNLOADS, Console
 from chat.console.display import visible
 from chat.console.pipe import Pipe
-from chat.console.terminal import Terminal
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
 from chat.protocol.errors import TlsError
+
+if TYPE_CHECKING:
+    from chat.console.terminal import Terminal
 
 
 def main() -> int:
@@ -60,7 +60,7 @@ def main() -> int:
             recorder=recorder,
             downloads=options.downloads,
             # A person decides how long to wait; a script cannot.
-            retry_s=math.inf if isinstance(driver, Terminal) else RETRY_S,
+            retry_s=RETRY_S if isinstance(driver, Pipe) else math.inf,
             tls=tls,
         )
         stack.callback(console.client.close)
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="use no colours; the environment variable NO_COLOR means the same",
     )
+    parser.add_argument("--bell", action="store_true", help="ring when somebody writes to you or mentions you")
     parser.add_argument("--history", metavar="FILE", help="keep what is typed in this file, for the arrow keys")
     parser.add_argument(
         "--downloads",
@@ -105,11 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _driver(loop: Loop, options: argparse.Namespace) -> Terminal | Pipe:
+def _driver(loop: Loop, options: argparse.Namespace) -> "Terminal | Pipe":
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return Pipe(loop)
+    from prompt_toolkit.history import FileHistory, InMemoryHistory  # a pipe need not wait for these to load
+
+    from chat.console.terminal import Terminal
+
     history = FileHistory(options.history) if options.history else InMemoryHistory()
-    return Terminal(loop, colours=not (options.no_colour or os.environ.get("NO_COLOR")), history=history)
+    colours = not (options.no_colour or os.environ.get("NO_COLOR"))
+    return Terminal(loop, colours=colours, history=history, bell=options.bell)
 
 
 def _open(path: str) -> TextIO:

@@ -28,7 +28,7 @@ class Pipe:
         self._after_command = False
         self._input = sys.stdin.fileno()
 
-    def show(self, line: str, style: str = "", speaker: str = "") -> None:
+    def show(self, line: str, style: str = "", speaker: str = "", *, is_for_us: bool = False) -> None:
         """Print the line at once."""
         print(line, flush=True)
 

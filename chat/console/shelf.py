@@ -30,7 +30,7 @@ class Shelf:
     @property
     def numbers(self) -> list[str]:
         """What can be accepted, rejected or cancelled."""
-        return [str(number) for number in self._open]
+        return [str(file.file) for file in self._open.values()]
 
     def send(self, nick: str, path: str) -> None:
         """Offer a file to somebody; raises FileError."""
@@ -56,7 +56,7 @@ class Shelf:
             case FileProgress(number, done_bytes=done_bytes):
                 before, self._done_bytes[number] = self._done_bytes.get(number, 0), done_bytes
                 if _share(before, event, 4) != _share(done_bytes, event, 4):
-                    return f"* file {number}: {self._bar(self._open[number], done_bytes)}"
+                    return f"* file {event.file}: {self._bar(self._open[number], done_bytes)}"
             case FileDone(number) | FileFailed(number):
                 self._open.pop(number, None)
                 self._done_bytes.pop(number, None)
@@ -75,15 +75,13 @@ class Shelf:
         )
 
     def _number(self, number: str, *, offered: bool) -> int:
-        if number:
-            try:
-                return int(number)
-            except ValueError:
-                raise FileError(f"{visible(number)} is not the number of a file.") from None
-        known = [file.id for file in self._open.values() if not offered or not file.outgoing]
+        """Our own number of a file from the one that both sides see."""
+        known = {str(file.file): file for file in self._open.values() if not offered or not file.outgoing}
         if not known:
-            raise FileError("There is no file to do that with.")
-        return known[-1]
+            raise FileError("No file transfer is waiting.")
+        if number and number not in known:
+            raise FileError(f"No file transfer {visible(number)} is waiting; there is {', '.join(known)}.")
+        return known[number or next(reversed(known))].id
 
 
 def _share(done_bytes: int, file: FileEvent, parts: int) -> int:

@@ -5,6 +5,7 @@ from array import array
 
 from chat.client.events import PathName
 from chat.net.tcpinfo import TcpInfo
+from chat.words import count
 
 
 class Tally:
@@ -44,17 +45,25 @@ class Tally:
         if not times:
             return "no message has come back yet"
         return (
-            f"{len(times)} message(s), response time in ms: average {sum(times) / len(times):.1f}, "
+            f"{count(len(times), 'message')}, response time in ms: average {sum(times) / len(times):.1f}, "
             f"minimum {min(times):.1f}, maximum {max(times):.1f}, "
             f"p50 {self.percentile_ms(50):.1f}, p99 {self.percentile_ms(99):.1f}"
         )
 
+    def rtt_ms(self, path: str, info: TcpInfo | None) -> float | None:
+        """The round-trip time as TCP smooths it; None while it would mislead.
+
+        Where no echo comes first, the server answers our copies with nothing: the kernel then times delayed
+        acknowledgements, not the way.
+        """
+        if info is None or info.rtt_us is None or path not in self._jitter_ms:
+            return None
+        return info.rtt_us / 1000
+
     def connection(self, path: str, info: TcpInfo) -> str:
         """What there is to say about one connection."""
-        # Where no echo comes first, the server answers our copies with nothing: the kernel then times delayed
-        # acknowledgements, not the way.
-        is_measured = info.rtt_us is not None and path in self._jitter_ms
-        rtt = f"{info.rtt_us / 1000:.1f} ms" if info.rtt_us is not None and is_measured else "unknown"
+        rtt_ms = self.rtt_ms(path, info)
+        rtt = "unknown" if rtt_ms is None else f"{rtt_ms:.1f} ms"
         jitter = f"{self._jitter_ms[path]:.1f} ms" if path in self._jitter_ms else "unknown"
         retransmissions = "unknown" if info.total_retrans is None else info.total_retrans
         return f"rtt {rtt}, jitter {jitter}, retransmissions {retransmissions}"

@@ -1,27 +1,43 @@
 """The interactive client on a terminal: one input line, and above it what happens in the chat.
 
-prompt_toolkit's asyncio loop watches the chat's loop: there is one thread, and nothing polls.
+Below it a status bar. prompt_toolkit's asyncio loop watches the chat's loop: there is one thread, and nothing polls.
 """
 
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.application import get_app, get_app_session, in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.formatted_text.utils import split_lines
 from prompt_toolkit.history import History
-from prompt_toolkit.shortcuts import CompleteStyle
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.renderer import print_formatted_text as print_fragments
+from prompt_toolkit.shortcuts import CompleteStyle, clear
+from prompt_toolkit.styles import Style
 
 from chat.console.commands import COMMANDS, enter, kind_at
 from chat.console.console import DIM, Console
 from chat.console.display import colour_of, visible
+from chat.console.lookback import LookBack
+from chat.console.wrap import Fragment, wrapped
 from chat.net.loop import Loop
 
 #: Who has not touched a key for so long has perhaps not read what came in the meantime.
 IDLE_S = 30.0
+#: How often the status bar is drawn anew when nothing happens.
+_STATUS_S = 1.0
+#: How many lines can be scrolled back to.
+_KEPT_LINES = 10_000
+#: Lines that are broken go on below what is said, beside the time.
+_INDENT = len("00:00 ")
 
 
 class Words(Completer):
@@ -35,13 +51,20 @@ class Words(Completer):
         line = document.text_before_cursor
         kind, word = kind_at(line), line.rpartition(" ")[2]
         if kind == "PATH":
-            yield from self._paths.get_completions(Document(word), complete_event)
+            yield from self._complete_path(line.split(" ", 2)[2], complete_event)
             return
         for candidate in self._candidates(kind):
             if candidate.casefold().startswith(word.casefold()):
                 # Who begins with a nickname speaks to that person.
                 end = ":" if kind == "NICK" and line == word else ""
                 yield Completion(candidate + end, start_position=-len(word))
+
+    def _complete_path(self, typed: str, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """A folder is completed with its slash, so that the next Tab goes into it."""
+        path = typed.lstrip("'\"")
+        for found in self._paths.get_completions(Document(path), complete_event):
+            whole = Path(path + found.text).expanduser()
+            yield Completion(found.text + ("/" if whole.is_dir() else ""), found.start_position, display=found.display)
 
     def _candidates(self, kind: str) -> list[str]:
         names = {
@@ -59,23 +82,32 @@ class Terminal:
     Args:
         colours: whether to use any.
         history: what was typed earlier, for the arrow keys.
+        bell: whether to ring when somebody speaks to us.
     """
 
-    def __init__(self, loop: Loop, *, colours: bool, history: History) -> None:
+    def __init__(self, loop: Loop, *, colours: bool, history: History, bell: bool = False) -> None:
         self._loop = loop
         self._colours = colours
         self._history = history
-        self._lines: list[tuple[str, str]] = []
+        self._bell = bell
+        #: What is to be printed.
+        self._lines: list[Fragment] = []
+        #: What was, line by line, for PageUp.
+        self._past: deque[list[Fragment]] = deque(maxlen=_KEPT_LINES)
+        #: Somebody reads there: what comes is printed afterwards.
+        self._looks_back = False
         self._timer: asyncio.TimerHandle | None = None
         self._touched_s = time.monotonic()
         #: Messages that came while nobody touched a key.
         self._unread = 0
         self._session: PromptSession[str] | None = None
-        #: The progress of files, shown below the input line.
+        #: What stands below the input line.
+        self._status: Callable[[], str] = str
         self._bars: Callable[[], str] = str
+        self._bars_shown = ""
         loop.at_turn_end(self._print)
 
-    def show(self, line: str, style: str = "", speaker: str = "") -> None:
+    def show(self, line: str, style: str = "", speaker: str = "", *, is_for_us: bool = False) -> None:
         """Print the line above the input line at the end of this turn, together with all others of the turn."""
         if speaker and time.monotonic() - self._touched_s > IDLE_S:
             if not self._unread:
@@ -86,6 +118,8 @@ class Terminal:
         self._add(style, before)
         self._add(colour_of(speaker), name)
         self._add(style, after + "\n")
+        if is_for_us and self._bell and self._session is not None:
+            self._session.output.bell()
 
     def run(self, console: Console) -> None:
         """Until the client has ended."""
@@ -102,15 +136,17 @@ class Terminal:
         changed.clear()
         over = asyncio.create_task(changed.wait())
         session = self._session = self._make_session(console)
-        console.has_bars = True
-        self._bars = console.shelf.bars
+        console.is_watched = True
+        console.clear = clear
+        self._status, self._bars = lambda: status(console), console.shelf.bars
         if console.client.registered:
             console.who()
         # Between two prompts too: otherwise Ctrl-C and Ctrl-D would mean something else just then.
         with session.app.input.raw_mode():
             while console.client.registered and (line := await self._ask(session, over)) is not None:
                 self._touch()
-                enter(console, line)
+                for each in await self._confirmed(line.splitlines(), over):
+                    enter(console, each)
                 self._turn()
                 if console.leaving:
                     break
@@ -131,6 +167,10 @@ class Terminal:
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
             history=self._history,
+            key_bindings=self._keys(),
+            enable_suspend=True,
+            bottom_toolbar=self._toolbar,
+            refresh_interval=_STATUS_S,
         )
         session.default_buffer.on_text_changed += lambda buffer: self._typed(console, buffer.text)
         return session
@@ -149,6 +189,45 @@ class Terminal:
         with contextlib.suppress(EOFError, asyncio.CancelledError):
             return await typing
         return None
+
+    async def _confirmed(self, lines: list[str], over: asyncio.Task[bool]) -> list[str]:
+        """The lines that were pasted, if the person means each to be a message."""
+        if len(lines) < 2:
+            return lines
+        question = f"Enter these {len(lines)} lines one by one? [y/N] "
+        answer = await self._ask(PromptSession(question, interrupt_exception=EOFError, erase_when_done=True), over)
+        if (answer or "").strip().lower() not in ("y", "yes"):
+            self.show("* the lines were thrown away")
+            return []
+        return lines
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @keys.add("c-c", filter=Condition(lambda: bool(get_app().current_buffer.text)))
+        def _discard(event: KeyPressEvent) -> None:
+            event.current_buffer.reset()
+
+        @keys.add("pageup")
+        def _look_back(event: KeyPressEvent) -> None:
+            event.app.create_background_task(self._look_back())
+
+        return keys
+
+    async def _look_back(self) -> None:
+        if not self._past or self._looks_back:
+            return
+        self._looks_back = True
+        try:
+            async with in_terminal():
+                await LookBack(self._past, _INDENT).show()
+        finally:
+            self._looks_back = False
+            self._touch()
+            self._print()
+
+    def _toolbar(self) -> str:
+        return "\n".join(filter(None, [self._bars(), self._status()]))
 
     def _touch(self) -> None:
         self._touched_s = time.monotonic()
@@ -169,14 +248,44 @@ class Terminal:
         self._lines.append((style if self._colours else "", text))
 
     def _print(self) -> None:
+        if self._looks_back:
+            return
         if self._lines:
-            print_formatted_text(FormattedText(self._lines), end="")
+            width = get_app_session().output.get_size().columns
+            rows = [*split_lines(FormattedText(self._lines))][:-1]  # each ends with a line break, so the last is empty
+            lines = [[(style, text) for style, text, *_ in row] for row in rows]
+            self._past += lines
+            text = [each for line in lines for each in (*wrapped(line, width, _INDENT), ("", "\n"))]
             self._lines = []
+            self._print_above(text)
+        elif self._bars() != self._bars_shown:
             self._redraw()
-        elif self._session is not None and self._session.bottom_toolbar != (self._bars() or None):
+
+    def _print_above(self, text: list[Fragment]) -> None:
+        """Without `run_in_terminal`, which hands the keys to the terminal meanwhile: a Ctrl-C would become a signal."""
+        session = self._session
+        if session is None:
+            print_formatted_text(FormattedText(text), end="")
+            return
+        app = session.app
+        app.renderer.erase()
+        print_fragments(app.output, FormattedText(text), Style([]), color_depth=app.color_depth)
+        if app.is_running and not app.is_done:
+            app.renderer.request_absolute_cursor_position()
             self._redraw()
 
     def _redraw(self) -> None:
         if self._session is not None:
-            self._session.bottom_toolbar = self._bars() or None
+            self._bars_shown = self._bars()
             self._session.app.invalidate()
+
+
+def status(console: Console) -> str:
+    """The status bar: who and where we are, what is unread, and how each connection is."""
+    who = f"{visible(console.client.nick)}{' (away)' if console.away is not None else ''}"
+    unread = ", ".join(f"{visible(room)} {number}" for room, number in console.unread.items())
+    ways = []
+    for name, _, state, info, *_ in console.client.connections():
+        rtt_ms = console.tally.rtt_ms(name, info)
+        ways.append(f"{name} {state}" + (f", {rtt_ms:.1f} ms" if rtt_ms is not None else ""))
+    return " | ".join(filter(None, [f" {who}", visible(console.room), unread and f"unread: {unread}", *ways]))

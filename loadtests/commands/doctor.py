@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chat.arguments import revision
-from loadtests.commands.words import count
+from chat.words import count
 from loadtests.errors import ExitCode, LinkError
 from loadtests.link.backends.netem import kernel_has_netem
 from loadtests.link.lab import open_lab

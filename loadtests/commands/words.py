@@ -5,11 +5,6 @@ import sys
 from collections.abc import Sequence
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 trial`, `2 trials`; `plural` is for nouns that do not just take an s."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 120:

@@ -2,10 +2,7 @@
 
 import csv
 import io
-import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess, server_process
 from prompt_toolkit.history import InMemoryHistory
+from terminal_helpers import TerminalClient
 
 from chat.client.events import (
     Closed,
@@ -83,12 +81,12 @@ def test_nothing_acts_on_the_terminal(text: str, shown: str) -> None:
         (Renamed("ana", "Ana", "lobby", own=True), "* you are called Ana now"),
         (Entered("tea"), "* you are in tea"),
         (Departed("tea"), "* you left tea"),
-        (RoomList({"lobby": 3, "tea": 1}), "* 2 room(s): lobby (3), tea (1)"),
+        (RoomList({"lobby": 3, "tea": 1}), "* 2 rooms: lobby (3), tea (1)"),
         (Present(["ben"], "tea"), "* 1 in tea: ben"),
         (EchoMissed(1), "* a message of yours was accepted, but not shown: it was among what was dropped"),
         (Present(["ana", "ben"]), "* 2 here: ana, ben"),
         (Refused(1, "x", "No.\x1b"), r"! No.\x1b"),
-        (Gap("lobby", 3), "! 3 line(s) were dropped before they reached you"),
+        (Gap("lobby", 3), "! 3 lines were dropped on the way to you"),
         (PathUp("primary"), None),
         (PathUp("secondary"), "* second connection open"),
         (PathDown("primary", "It broke."), "! primary connection: It broke."),
@@ -145,7 +143,7 @@ def test_tally() -> None:
     assert repr(tally) == "<Tally of 101>"
     assert (tally.percentile_ms(50), tally.percentile_ms(99), tally.percentile_ms(100)) == (50.0, 99.0, 1000.0)
     assert tally.report({"primary": TcpInfo(rtt_us=1500, total_retrans=2), "other": TcpInfo()}) == [
-        "101 message(s), response time in ms: average 59.0, minimum 1.0, maximum 1000.0, p50 50.0, p99 99.0",
+        "101 messages, response time in ms: average 59.0, minimum 1.0, maximum 1000.0, p50 50.0, p99 99.0",
         "primary: rtt 1.5 ms, jitter 57.2 ms, retransmissions 2",
         "other: rtt unknown, jitter unknown, retransmissions unknown",
     ]
@@ -195,7 +193,7 @@ def test_in_a_pipe(server: ServerProcess, tmp_path: Path, source: str, mode: str
     assert "! There is no command /nope; /help lists them all." in lines
     assert "! Usage: /msg NICK TEXT" in lines
     assert "! Nobody here is called zoe." in lines
-    assert "/exit            leave; so do Ctrl-D and Ctrl-C" in lines
+    assert "/exit            leave the chat; so do Ctrl-D and, on an empty line, Ctrl-C" in lines
     for text in ("you → Ana: psst  (", r"Ana: hello \x1b[31m wörld  (", "Ana: /slash  ("):
         assert any(line.startswith(text) for line in lines), text
     with record.open() as recorded:
@@ -244,7 +242,7 @@ def test_rooms_and_names_in_a_pipe(server: ServerProcess) -> None:
         "* you are in tea",
         "! Usage: /join ROOM",
         "* 2 in tea: ben, ana",
-        "* 2 room(s): lobby (2), tea (2)",
+        "* 2 rooms: lobby (2), tea (2)",
         "* you are called Anna now",
         "* you left tea",
         "! Everybody is in the lobby.",
@@ -301,39 +299,6 @@ def test_the_server_goes() -> None:
             client.wait(timeout=5 * SECOND)
             error = client.stderr.read()
     assert (client.returncode, error) == (1, "chat-client: The server is shutting down.\n")
-
-
-class TerminalClient:
-    """`chat-client` on a pseudo-terminal."""
-
-    def __init__(self, nick: str, server: ServerProcess, *options: str) -> None:
-        self._master, slave = pty.openpty()
-        command = [sys.executable, "-m", "chat", "connect", nick, "--port", str(server.address[1]), *options]
-        environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
-        )
-        os.close(slave)
-        self.screen = ""
-        self.until(">")
-
-    def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
-
-    def until(self, text: str) -> None:
-        deadline = time.monotonic() + 10 * SECOND
-        while text not in self.screen:
-            assert select.select([self._master], [], [], max(0, deadline - time.monotonic()))[0], self.screen
-            self.screen += os.read(self._master, 65_536).decode(errors="replace")
-
-    def end(self) -> int:
-        """Its exit code, once it has ended."""
-        while True:
-            try:
-                self.screen += os.read(self._master, 65_536).decode(errors="replace")
-            except OSError:  # the other side is closed
-                os.close(self._master)
-                return self.process.wait(10 * SECOND)
 
 
 @pytest.mark.parametrize("ending", ["/exit\r", "\x04", "\x03"])

@@ -14,8 +14,8 @@ from chat.protocol.errors import FileError
 
 pytestmark = pytest.mark.realtime("chat")
 
-OUT = (1, True, "ben", "a\x1b.txt", 2_000_000, "ab" * 32)
-IN = (2, False, "ana", "b.txt", 12, "ab" * 32)
+OUT = (1, True, "ben", "a\x1b.txt", 2_000_000, "ab" * 32, 1)
+IN = (2, False, "ana", "b.txt", 12, "ab" * 32, 2)
 
 
 class Person:
@@ -84,7 +84,7 @@ def test_a_file_goes_from_one_to_the_other(server: ServerProcess, tmp_path: Path
             r"* file 1: ben has a\x1b.txt; 2 MB, 2 Mbit/s, SHA-256 abababababab…",
         ),
         (FileFailed(*IN, "cancelled", ""), "! file 2: b.txt was cancelled"),
-        (FileFailed(*IN, "failed", "No\x07."), r"! file 2: b.txt has failed: No\x07."),
+        (FileFailed(*IN, "failed", "No\x07."), r"! file 2: b.txt failed: No\x07."),
         (FileProgress(*OUT, 1), None),
     ],
 )
@@ -101,9 +101,9 @@ def test_bars(clients: Clients, server: ServerProcess, tmp_path: Path) -> None:
     assert shelf.note(FileProgress(*OUT, 1_000_000)) == f"* file 1: {line}"
     assert shelf.bars() == line
     assert shelf.numbers == ["1"]
-    with pytest.raises(FileError, match="no file to do that with"):
+    with pytest.raises(FileError, match="No file transfer is waiting"):
         shelf.accept()
-    with pytest.raises(FileError, match="x is not the number"):
+    with pytest.raises(FileError, match=r"No file transfer x is waiting; there is 1\."):
         shelf.cancel("x")
     shelf.note(FileFailed(*OUT, "failed", ""))
     assert shelf.bars() == ""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from run_helpers import chatlab, refused
 
-from loadtests.commands.words import count, duration, size
+from chat.words import count
+from loadtests.commands.words import duration, size
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class File:
 
     def describe(self, kind: type[E], *more: Any) -> E:
         """The event of this kind."""
-        return kind(self.id, isinstance(self, Sent), self.peer, self.name, self.size, self.sha256, *more)
+        return kind(self.id, isinstance(self, Sent), self.peer, self.name, self.size, self.sha256, self.file, *more)
 
     def close(self, *, keep: bool) -> None:
         """Free everything. `keep`: what was received may be of use for another offer."""

@@ -1,0 +1,189 @@
+"""What people expect of a chat client on a terminal: keys, status bar, pasted lines, commands of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chat_helpers import SECOND, RawClient, ServerProcess
+from terminal_helpers import TerminalClient
+from test_chat_shelf import Person
+
+from chat.console.commands import COMMANDS, named, unquoted
+from chat.console.wrap import wrapped
+
+pytestmark = pytest.mark.realtime("chat")
+
+
+def test_lines_break_between_words() -> None:
+    def plain(text: str, width: int) -> str:
+        return "".join(part for _, part in wrapped([("bold", text[:3]), ("", text[3:])], width, 2))
+
+    assert plain("one two three four", 9) == "one two\n  three\n  four"
+    assert plain("one two", 7) == "one two"
+    assert plain("漢字 漢字", 6) == "漢字\n  漢字"
+    assert plain("http://a/very/long/address", 9) == "http://a/very/long/address", "left whole, to be copied"
+    assert wrapped([("bold", "ab"), ("", "c d")], 80, 2) == [("bold", "ab"), ("", "c d")]
+
+
+def test_commands_by_their_beginning() -> None:
+    assert [one.name for one in named("/STATS")] == ["/stats"]
+    assert [one.name for one in named("/q")] == ["/quit"]
+    assert [one.name for one in named("/re")] == ["/reject", "/reconnect"]
+    assert [one.name for one in named("/me")] == ["/me"]
+    assert named("/nope") == []
+    for command in COMMANDS:
+        assert named(command.name) == [command]
+
+
+def test_paths_in_quotes() -> None:
+    assert [unquoted(text) for text in ("'a b'", '"a b"', "a b", "'a", "' '")] == ["a b", "a b", "a b", "'a", " "]
+
+
+def test_control_c_throws_away_a_half_typed_line_first(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        client = TerminalClient("ana", server, "--no-colour")
+        client.type("never sa")
+        client.until("never sa")
+        client.type("\x03said\r")
+        assert ben.until("said")["text"] == "said"
+        client.until("ana: said")
+        client.type("\x03")
+        assert client.end() == 0
+
+
+def test_pasted_lines_are_messages_of_their_own_after_a_question(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        client = TerminalClient("ana", server, "--no-colour")
+        client.type("\x1b[200~one\ntwo\x1b[201~\r")
+        client.until("Enter these 2 lines one by one?")
+        client.type("n\r")
+        client.until("the lines were thrown away")
+        client.type("\x1b[200~three\nfour\x1b[201~\r")
+        client.until("Enter these 2 lines one by one?", after="thrown away")
+        client.type("y\r")
+        assert [ben.until("said")["text"] for _ in range(2)] == ["three", "four"]
+        client.type("\x04")
+        assert client.end() == 0
+
+
+def test_page_up_shows_what_was_said_before(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        client = TerminalClient("ana", server, "--no-colour")
+        for number in range(100):
+            ben.send(type="say", text=f"line {number}")
+        client.until("line 99")
+        client.type("\x1b[5~")
+        client.until_shown("more lines below; PageDown goes there, any other key back to the chat")
+        ben.send(type="say", text="meanwhile")
+        ben.until("said", text="meanwhile")
+        client.type("q")
+        client.until("ben: meanwhile")
+        client.type("still here\r")
+        client.until("ana: still here")
+        client.type("\x04")
+        assert client.end() == 0
+        assert "Traceback" not in client.screen
+
+
+def test_control_z_suspends(server: ServerProcess) -> None:
+    client = TerminalClient("ana", server, "--no-colour")
+    client.type("\x1a")
+    _, status = os.waitpid(client.process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    client.process.send_signal(signal.SIGCONT)
+    client.type("back\r")
+    client.until("ana: back")
+    client.type("\x04")
+    assert client.end() == 0
+
+
+def test_the_status_bar_counts_what_is_unread_elsewhere(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        ben.send(type="join", room="tea")
+        ben.until("member")
+        client = TerminalClient("ana", server, "--mode", "redundant", "--no-colour")
+        client.until_shown("secondary in use")
+        client.type("/join tea\r")
+        client.until("you are in tea")
+        client.type("/JOIN lobby\r")
+        client.until("* you speak in lobby now")
+        ben.send(type="say", text="over here", room="tea")
+        client.until("[tea]")
+        client.until_shown("unread: tea 1")
+        client.type("/j tea\r")
+        client.until("* you speak in tea now")
+        client.type("/q\r")
+        assert client.end() == 0
+
+
+def test_the_bell_rings_only_for_us_and_only_if_wanted(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        for options, rings in ((["--bell"], True), ([], False)):
+            client = TerminalClient("ana", server, "--no-colour", *options)
+            ben.send(type="say", text="banana")
+            client.until("banana")
+            assert "\x07" not in client.screen
+            ben.send(type="say", text="where is Ana?")
+            client.until("is Ana?")
+            client.type("/quit\r")
+            assert client.end() == 0
+            assert ("\x07" in client.screen) == rings
+            ben.until("left")
+
+
+def test_away_ignore_and_me_in_a_pipe(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        ana = Person(server, "ana")
+        ana.type("/me waves")
+        ana.until("* ana waves  (")
+        assert ben.until("said")["text"] == "/me waves"
+        ana.type("/away lunch")
+        ana.until("* you are away: lunch")
+        for _ in range(2):
+            ben.send(type="tell", to="ana", text="psst")
+        assert ben.until("told", **{"from": "ana"})["text"] == "(away: lunch)"
+        ana.type("/away")
+        ana.until("* you are back")
+        ana.type("/ignore Ben")
+        ana.until("* you ignore Ben; the same again ends it")
+        ben.send(type="say", text="hidden")
+        ben.until("said", text="hidden")
+        ana.type("/ignore")
+        assert ana.until("* you ignore") == "* you ignore Ben\n", "and nothing of what ben said before it"
+        ana.type("/ignore ben")
+        ana.until("you no longer ignore ben")
+        ben.send(type="say", text="/me is back")
+        ana.until("* ben is back")
+        ana.type("/RE")
+        ana.until("! /RE may be /reject, /reconnect.")
+        ana.leave()
+        told = [line for line in ben.sync() if line["type"] == "told" and line["from"] == "ana"]
+        assert told == [], "once"
+
+
+def test_tab_goes_into_folders(server: ServerProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "with spaces"
+    folder.mkdir()
+    (folder / "note.txt").write_text("psst")
+    with RawClient(server.address, "ben") as ben:
+        client = TerminalClient("ana", server, "--no-colour")
+        client.until("ben")
+        client.type(f"/send ben '{tmp_path}/wi\t")
+        client.until("with spaces/")
+        client.type("no\t'\r")
+        assert ben.until("file_offered")["name"] == "note.txt"
+        client.type("/quit\r")
+        assert client.end() == 0
+
+
+def test_ports_and_times_out_of_range_are_usage_errors() -> None:
+    for command in (["connect", "ana", "--port", "99999"], ["serve", "--port", "80000"], ["serve", "--grace", "-5"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "chat", *command], capture_output=True, text=True, timeout=10 * SECOND, check=False
+        )
+        assert done.returncode == 2
+        assert "expected" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,65 @@
+"""`chat-client` on a pseudo-terminal."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+import time
+
+import pyte
+from chat_helpers import SECOND, ServerProcess
+
+
+class TerminalClient:
+    """`chat-client` on a pseudo-terminal."""
+
+    def __init__(self, nick: str, server: ServerProcess, *options: str) -> None:
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, 100))
+        command = [sys.executable, "-m", "chat", "connect", nick, "--port", str(server.address[1]), *options]
+        environment = {**os.environ, "TERM": "xterm"}
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment, process_group=0
+        )
+        os.close(slave)
+        self.screen = ""
+        self._display = pyte.Screen(100, 24)
+        self._emulator = pyte.Stream(self._display)
+        self.until(">")
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def until(self, text: str, after: str = "") -> None:
+        """Read until this has been shown; `after`: after this, which has been shown before."""
+        deadline = time.monotonic() + 10 * SECOND
+        while text not in self.screen.rpartition(after or "\0")[2]:
+            assert select.select([self._master], [], [], max(0, deadline - time.monotonic()))[0], self.screen
+            self._read()
+
+    def until_shown(self, text: str) -> None:
+        """Read until this stands on the screen, as a person sees it: what is redrawn is sent in pieces."""
+        deadline = time.monotonic() + 10 * SECOND
+        while not any(text in line for line in self._display.display):
+            left_s = max(0, deadline - time.monotonic())
+            assert select.select([self._master], [], [], left_s)[0], "\n".join(self._display.display)
+            self._read()
+
+    def _read(self) -> None:
+        """Take in what is shown, and say where the cursor is if that is asked (CPR): at the top, all rows are below."""
+        data = os.read(self._master, 65_536).decode(errors="replace")
+        self.screen += data
+        self._emulator.feed(data)
+        for _ in range(data.count("\x1b[6n")):
+            self.type("\x1b[1;1R")
+
+    def end(self) -> int:
+        """Its exit code, once it has ended."""
+        while True:
+            try:
+                self._read()
+            except OSError:  # the other side is closed
+                os.close(self._master)
+                return self.process.wait(10 * SECOND)
