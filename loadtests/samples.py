@@ -87,7 +87,7 @@ FILE = Record(
 #: A garbage collection stopped the load process.
 PAUSE = Record("pause", {"at_ns": "q", "duration_ns": "q", "generation": "B"})
 #: What a load process has used of its machine so far; its CPU time is also that of a process that hangs.
-PROCESS = Record("process", {"at_ns": "q", "cpu_ns": "q", "rss_bytes": "Q"})
+PROCESS = Record("process", {"at_ns": "q", "cpu_ns": "q", "run_delay_ns": "q", "rss_bytes": "Q"})
 
 RECORDS = (
     SENT,
@@ -129,6 +129,7 @@ TABLES: dict[str, dict[str, str]] = {
         "last_delivery_ms": "from `sent_s` to the last other user who had it: fan-out complete (likewise)",
         "outcome": "`echoed`, `refused`, or `lost` (no answer until the end of the trial)",
         "warmup": "1: intended during the warm-up, left out of the statistics",
+        "disturbed": "1: when somebody had to run for it the machine did not let them, left out of the statistics",
     },
     "deliveries": _TRIAL
     | {
@@ -140,6 +141,7 @@ TABLES: dict[str, dict[str, str]] = {
         "received_s": "when it arrived at the receiver; seconds since the start of the trial's load",
         "one_way_delay_ms": "from the sender's `sent_s` to `received_s`; empty if they are on different machines",
         "stamp": "whose time `received_s` is, as in `messages.csv`",
+        "disturbed": "as in `messages.csv`",
     },
     "tcp": _TRIAL
     | {
@@ -176,6 +178,7 @@ TABLES: dict[str, dict[str, str]] = {
         "goodput_bps": "`size_bytes` · 8 in that time, bits per second; empty if it did not arrive",
         "resent_bytes": "bytes of it that were sent more than once, after a connection broke",
         "outcome": "`done`, `rejected`, `cancelled`, or `failed` (also: not over when the load ended)",
+        "disturbed": "1: stalls took a share of the time due to it that is felt; left out of its goodput",
     },
     "pauses": _TRIAL
     | {
@@ -200,16 +203,28 @@ TABLES: dict[str, dict[str, str]] = {
         "within": "`True`: `low ≤ measured ≤ high`",
         "probes": "probes sent, in each direction",
     },
+    "stalls": _TRIAL
+    | {
+        "time_s": "when it began; seconds since the start of the trial's load, below 0 while the link was calibrated",
+        "length_ms": "how long it lasted; only those above 1 ms are rows",
+        "where": "`core N`: it ran nothing of ours, whatever its priority; `emulator`: packets left it late",
+    },
     "machine": _TRIAL
     | {
         "time_s": "seconds since the start of the trial's load",
-        "process": "`load` (or `master`, `load-0`, `load-1`, …), `server`, `link`, or `machine` (all its cores)",
+        "process": "`load` (or `master`, `load-0`, `load-1`, …), `server`, `link`, `machine` (all its cores), or "
+        "`other: NAME`: a process that is not ours (the three busiest)",
         "cpu_percent": "CPU used in the last second; 100 is one core",
-        "rss_bytes": "resident memory; empty for `machine`",
+        "rss_bytes": "resident memory; empty for `machine` and others",
+        "run_delay_ms": "how long it was ready to run in the last second, and waited for a core (its main thread)",
+        "steal_percent": "`machine` alone: CPU time that the host withheld in the last second; 100 is one core",
+        "pressure_percent": "`machine` alone: share of the last second in which somebody waited for a core (PSI)",
+        "throttled_ms": "`machine` alone: for how much of it our control group was not allowed to run",
     },
     "summary": {
         "variant": "the values that set this variant apart",
-        "count": "messages intended after the warm-up",
+        "count": "messages intended after the warm-up, without those that were disturbed",
+        "disturbed": "messages that the machine disturbed; left out of the figures of time",
         "average_ms": "mean response time",
         "minimum_ms": "smallest response time",
         "maximum_ms": "largest response time",
@@ -220,14 +235,14 @@ TABLES: dict[str, dict[str, str]] = {
         "jitter_ms": "interarrival jitter (RFC 3550) of deliveries, mean over receivers",
         "ipdv_p95_ms": "95th percentile of \\|IPDV\\| (RFC 5481: one-way delay minus that before), mean over receivers",
         "pdv_p95_ms": "95th percentile of PDV (RFC 5481: one-way delay minus the smallest), mean over receivers",
-        "lost": "messages never echoed",
-        "refused": "messages that the server refused",
+        "lost": "messages never echoed, disturbed ones included",
+        "refused": "messages that the server refused, likewise",
         "duplicated": "messages that reached a user twice",
         "copies_dropped": "second copies that clients dropped (the price of `redundant`)",
         "retransmissions": "segments retransmitted by both ends, warm-up included",
-        "files": "files that arrived, warm-up included",
+        "files": "files that arrived, warm-up and disturbed ones included",
         "files_failed": "files that did not",
-        "file_goodput_bps": "median goodput of those that arrived, bits per second",
+        "file_goodput_bps": "median goodput of those that arrived undisturbed, bits per second",
     },
 }
 

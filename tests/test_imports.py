@@ -37,6 +37,7 @@ PURE += [
 ]
 PURE += [f"loadtests/link/model/{name}.py" for name in ("profile", "effects", "pipeline")]
 PURE += [f"loadtests/run/wire/{name}.py" for name in ("arrivals", "join")]
+PURE += ["loadtests/run/disturbed.py", "loadtests/stalls/intervals.py"]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
 LOCUST_FILES = {f"loadtests/{name}.py" for name in ("locustfile", "load/users", "load/shape")}
 

@@ -36,6 +36,8 @@ class Run:
     """A finished, or partly finished, run."""
 
     path: Path
+    #: Whether figures are of all messages, also of those that the machine disturbed.
+    with_disturbed: bool = False
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -102,14 +104,23 @@ class Run:
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """`messages.csv` without the warm-up, all columns."""
+        """`messages.csv` without the warm-up, and without what was disturbed; all columns."""
         return self.measured(*TABLES["messages"])
 
     def measured(self, *columns: str) -> pd.DataFrame:
-        """These columns of `messages.csv`, without the warm-up."""
+        """These columns of `messages.csv`, without the warm-up, and without what was disturbed."""
+        rows = self.undisturbed(self.after_warmup(*columns, "disturbed"))
+        return rows if "disturbed" in columns else rows.drop(columns="disturbed")
+
+    def after_warmup(self, *columns: str) -> pd.DataFrame:
+        """These columns of all rows of `messages.csv` but those of the warm-up."""
         rows = self.table("messages", [*columns, "warmup"])
         rows = rows[rows["warmup"] == 0]
         return rows if "warmup" in columns else rows.drop(columns="warmup")
+
+    def undisturbed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows that figures are made of: those that the machine did not disturb, or all, if all are wanted."""
+        return rows if self.with_disturbed else rows[rows["disturbed"].fillna(0) == 0]
 
     def _with_variant(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows of the trials that `run.json` knows, with what is known of each."""
@@ -120,9 +131,14 @@ class Run:
         return rows.assign(**{str(key): of_trial[key] for key in of_trial})
 
 
-def open_run(path: str | Path | None = None) -> Run:
+def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = None) -> Run:
     """The run at `path`; without one, that of the environment variable CHATLAB_RUN, or the newest in `results/`
     (see :func:`loadtests.data.results`).
+
+    Args:
+        path: the run directory.
+        with_disturbed: whether its figures count messages that the machine disturbed; by default if the environment
+            variable CHATLAB_WITH_DISTURBED is set.
 
     Raises:
         FileNotFoundError: there is no run there.
@@ -137,7 +153,9 @@ def open_run(path: str | Path | None = None) -> Run:
         chosen = runs[-1].parent
     if not (Path(chosen) / "run.json").exists():
         raise FileNotFoundError(f"{chosen}: not a run directory: it has no run.json")
-    run = Run(Path(chosen))
+    if with_disturbed is None:
+        with_disturbed = bool(os.environ.get("CHATLAB_WITH_DISTURBED"))
+    run = Run(Path(chosen), with_disturbed)
     _ = run.manifest  # refused here rather than at the first table
     return run
 

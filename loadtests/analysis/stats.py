@@ -40,7 +40,8 @@ def summarise(run: Run) -> pd.DataFrame:
     messages that were answered.
     """
     keys = run.conditions
-    messages = run.measured("response_time_ms", "outcome")
+    sent = run.after_warmup("response_time_ms", "outcome", "disturbed")
+    messages = run.undisturbed(sent)
     files = run.table("files")
     receivers = per_receiver(run)
 
@@ -52,6 +53,7 @@ def summarise(run: Run) -> pd.DataFrame:
     summary = pd.DataFrame(
         {
             "count": by_variant(messages).size(),
+            "disturbed": by_variant(sent[sent["disturbed"].fillna(0) == 1]).size(),
             "average_ms": times.mean(),
             "minimum_ms": times.min(),
             "maximum_ms": times.max(),
@@ -59,16 +61,26 @@ def summarise(run: Run) -> pd.DataFrame:
             **response_percentiles(messages, keys),
             **{name: by_variant(receivers)[name].mean() for name in ("jitter_ms", "ipdv_p95_ms", "pdv_p95_ms")},
             "duplicated": by_variant(receivers)["duplicated"].sum(),
-            "lost": by_variant(messages[messages["outcome"] == "lost"]).size(),
-            "refused": by_variant(messages[messages["outcome"] == "refused"]).size(),
+            "lost": by_variant(sent[sent["outcome"] == "lost"]).size(),
+            "refused": by_variant(sent[sent["outcome"] == "refused"]).size(),
             "copies_dropped": by_variant(run.table("clients"))["copies_dropped"].sum(),
             "retransmissions": by_variant(retransmissions(run))["retransmissions"].sum(),
             "files": by_variant(arrived).size(),
             "files_failed": by_variant(files[files["outcome"] != "done"]).size(),
-            "file_goodput_bps": by_variant(arrived)["goodput_bps"].median(),
+            "file_goodput_bps": by_variant(run.undisturbed(arrived))["goodput_bps"].median(),
         }
     )
-    counts = ["count", "lost", "refused", "duplicated", "copies_dropped", "retransmissions", "files", "files_failed"]
+    counts = [
+        "count",
+        "disturbed",
+        "lost",
+        "refused",
+        "duplicated",
+        "copies_dropped",
+        "retransmissions",
+        "files",
+        "files_failed",
+    ]
     summary[counts] = summary[counts].fillna(0).astype(int)
     summary = summary.reset_index()
     if "variant" not in summary:
@@ -147,9 +159,11 @@ def per_receiver(run: Run) -> pd.DataFrame:
     """One row per trial and receiver: how much one-way delay varied, in order of arrival, and messages it had twice.
 
     `jitter_ms` is the interarrival jitter of RFC 3550; IPDV and PDV are the two forms of RFC 5481: against the packet
-    before, and against the smallest delay. Warm-up included: an order of arrival has no gaps.
+    before, and against the smallest delay. Warm-up included: an order of arrival has no gaps; but for
+    what the machine disturbed.
     """
-    rows = run.rows("deliveries", ["receiver", "sender", "id", "one_way_delay_ms"])
+    rows = run.rows("deliveries", ["receiver", "sender", "id", "one_way_delay_ms", "disturbed"])
+    rows["one_way_delay_ms"] = rows["one_way_delay_ms"].where(run.with_disturbed | (rows["disturbed"].fillna(0) == 0))
     groups = rows.groupby(["trial", "receiver"])
     numbers = groups.ngroup().to_numpy()
     order = np.argsort(numbers, kind="stable")

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Stamps),
         help="whose time each row has at best: that of its packet (wire, the default), or of its read (kernel)",
     )
+    parser.add_argument(
+        "--repeat",
+        type=_at_least_0,
+        metavar="N",
+        help="run a trial that the machine disturbed again, up to N times (the scenario's `repeat`, which is 2)",
+    )
     _add_processes(parser)
 
 
@@ -52,6 +58,12 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--worker", action="store_true", help="make load for one master after the other")
     group.add_argument("--master-host", metavar="HOST", help="where the master is (127.0.0.1)")
     group.add_argument("--master-port", metavar="PORT", help="(5557)")
+
+
+def _at_least_0(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number from 0 up, got {text!r}")
+    return int(text)
 
 
 def _at_least_1(text: str) -> int:
@@ -92,7 +104,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Run all trials and judge them; raises HarnessError: bad input, or the harness failed."""
     # Imported when needed: pandas and nbconvert take a second, which help, completion and errors need not wait for.
     from loadtests.run.loading import work
-    from loadtests.run.trials import run_trials
+    from loadtests.run.trials import Watch, run_trials
+    from loadtests.stalls.host import Host
+    from loadtests.stalls.meter import StallMeter
 
     options = _locust_options(arguments)
     if arguments.worker:
@@ -101,10 +115,13 @@ def main(arguments: argparse.Namespace) -> int:
         work(options, arguments.processes or 1, arguments.results)
     directory, trials = _prepared(arguments, options)
     path = _seen_from_here(directory.path)
+    repeat = max((trial.scenario.repeat for trial in trials), default=0)
+    if arguments.repeat is not None:
+        repeat = arguments.repeat
 
     def trials_inside() -> int:
         try:
-            return run_trials(directory, trials, directory.manifest.backend)
+            return run_trials(directory, trials, directory.manifest.backend, watch, repeat)
         except OSError as error:
             if error.errno not in _DISK:
                 raise
@@ -113,7 +130,9 @@ def main(arguments: argparse.Namespace) -> int:
     needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
     code: int = ExitCode.ERROR
     try:
-        code = run_in_lab(trials_inside) if needs_lab else trials_inside()
+        with StallMeter() as meter:  # outside of the laboratory, from where all of the machine is seen
+            watch = Watch(meter, Host())
+            code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
         print(f"results: {path}")
         if code:

@@ -15,6 +15,7 @@ from loadtests.link.model.profile import LinkProfile
 from loadtests.link.sandbox.namespaces import Namespace
 from loadtests.link.sandbox.priority import realtime_priority
 from loadtests.link.sandbox.topology import CLIENT, SERVER, server_address
+from loadtests.stalls.intervals import Interval
 
 BACKENDS: dict[str, Callable[[dict[str, LinkProfile], int], Backend]] = {
     "emulator": EmulatorBackend,
@@ -35,9 +36,9 @@ class Lab(Links):
         #: The server's address on each path.
         self.addresses = {path: server_address(path) for path in self.links}
 
-    def _calibrate_once(self) -> list[LinkRow]:
+    def _calibrate_once(self, disturbances: Callable[[], list[Interval]]) -> list[LinkRow]:
         with realtime_priority():
-            return calibrate(self.links)
+            return calibrate(self.links, disturbances)
 
 
 @contextlib.contextmanager

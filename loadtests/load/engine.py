@@ -14,6 +14,7 @@ from loadtests.load.hubloop import HubLoop
 from loadtests.load.recorder import Recorder
 from loadtests.samples import PROCESS, USERS_PER_WORKER
 from loadtests.scenario.scenario import Scenario
+from loadtests.stalls.host import run_delay_ns
 
 #: How often TCP_INFO and the process's CPU time and memory are sampled.
 _SAMPLE_S = 1.0
@@ -101,6 +102,7 @@ class Engine:
     def _sample(self) -> None:
         for member in self.members.values():
             member.sample_tcp()
-        self.recorder.add(PROCESS, self.loop.now_ns(), time.process_time_ns(), self._process.memory_info().rss)
+        rss_bytes = self._process.memory_info().rss
+        self.recorder.add(PROCESS, self.loop.now_ns(), time.process_time_ns(), run_delay_ns(), rss_bytes)
         self._flush()
         self._sampler = self.loop.call_later(_SAMPLE_S, self._sample)

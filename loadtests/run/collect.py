@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from loadtests.load.recorder import clock
+from loadtests.run.disturbed import UNDISTURBED, Disturbances
 from loadtests.run.manifest import LoadProcess, Start
 from loadtests.run.wire.arrivals import Arrivals
 from loadtests.run.wire.join import stamped
@@ -71,16 +72,20 @@ def start_ns_of(folder: Path) -> int:
     return start.monotonic_ns if start else 0
 
 
-def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) -> dict[str, pd.DataFrame]:
+def tables_of(
+    folder: Path, trial: int, warmup_s: float, paths: dict[str, str], disturbances: Disturbances = UNDISTURBED
+) -> dict[str, pd.DataFrame]:
     """The tables of one trial, columns as in `TABLES`.
 
     Args:
         folder: where the processes of this trial wrote their records.
         warmup_s: messages intended earlier are marked.
         paths: server address → path, for the server's side of `tcp` and for packets.
+        disturbances: what of the trial the machine disturbed.
     """
     start_ns = start_ns_of(folder)
     sent = read_records(folder, SENT)
+    sent["disturbed"] = disturbances.messages(sent["intended_ns"].to_numpy()).astype(int)
     echoed, echoed_again, delivered, delivered_again = _lines(folder, paths)
     deliveries = _deliveries(
         folder, _arrivals(delivered, delivered_again, ["receiver", "sender", "id"]), sent, start_ns
@@ -91,7 +96,7 @@ def tables_of(folder: Path, trial: int, warmup_s: float, paths: dict[str, str]) 
         "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
         "clients": read_records(folder, LEFT),
-        "files": _files(folder, start_ns),
+        "files": _files(folder, start_ns, disturbances),
         "pauses": _pauses(folder, start_ns),
         "machine": _load_processes(folder, start_ns),
     }
@@ -125,10 +130,11 @@ def _messages(
 
 def _deliveries(folder: Path, delivered: pd.DataFrame, sent: pd.DataFrame, start_ns: int) -> pd.DataFrame:
     rows = delivered.merge(
-        sent[["user", "id", "sent_ns"]], left_on=["sender", "id"], right_on=["user", "id"], how="left"
+        sent[["user", "id", "sent_ns", "disturbed"]], left_on=["sender", "id"], right_on=["user", "id"], how="left"
     )
     rows["kind"] = _names(rows["kind"], KINDS)
     rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
+    rows["disturbed"] = rows["disturbed"].fillna(0).astype(int)  # what another machine sent may have no row here
     clocks = {process.worker or 0: process.clock for process in processes(folder)}
     sender_clock, receiver_clock = ((rows[user] // USERS_PER_WORKER).map(clocks) for user in ("sender", "receiver"))
     delays_ms = (rows["received_ns"] - rows["sent_ns"]) / 1e6
@@ -168,8 +174,10 @@ def _arrivals(read_first: pd.DataFrame, again: pd.DataFrame, key: list[str]) -> 
     return rows
 
 
-def _files(folder: Path, start_ns: int) -> pd.DataFrame:
+def _files(folder: Path, start_ns: int, disturbances: Disturbances) -> pd.DataFrame:
     rows = read_records(folder, FILE)
+    sizes_bytes = rows["size_bytes"].to_numpy(np.int64)
+    rows["disturbed"] = disturbances.files(rows["begun_ns"].to_numpy(), sizes_bytes).astype(int)
     rows["outcome"] = _names(rows["outcome"], OUTCOMES)
     rows["started_s"] = (rows["begun_ns"] - start_ns) / 1e9
     duration_s = (rows["ended_ns"] - rows["begun_ns"]) / 1e9
@@ -186,10 +194,12 @@ def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:
 def _load_processes(folder: Path, start_ns: int) -> pd.DataFrame:
     """Rows of `machine.csv` for the load processes, which sample themselves, wherever they are."""
     rows = _by_process(folder, PROCESS)
-    used = rows.groupby("process")[["at_ns", "cpu_ns"]].diff()
+    used = rows.groupby("process")[["at_ns", "cpu_ns", "run_delay_ns"]].diff()
     rows["cpu_percent"] = used["cpu_ns"] / used["at_ns"] * 100
+    rows["run_delay_ms"] = used["run_delay_ns"] / 1e6
     rows["time_s"] = (rows["at_ns"] - start_ns) / 1e9
-    return rows.dropna(subset="cpu_percent")
+    of_machine = [name for name in TABLES["machine"] if name not in rows]  # what only the whole machine has
+    return rows.dropna(subset="cpu_percent").assign(**dict.fromkeys(of_machine, np.nan))
 
 
 def _tcp(folder: Path, start_ns: int, paths: dict[str, str]) -> pd.DataFrame:

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import pandas as pd
 
 from loadtests.config.yamlfile import Document
 from loadtests.link.backends.backend import BackendName
-from loadtests.run import collect
 from loadtests.run.manifest import Manifest, Stamps, TrialRecord
 from loadtests.samples import TABLES
 from loadtests.scenario.matrix import Trial
@@ -70,19 +70,19 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path, *, captures: bool) -> Self:
-        """The directory of a run that was cut short: its finished trials stay, what others left is removed.
+        """The directory of a run that was cut short: finished and rejected trials stay, what others left is removed.
 
         Raises HarnessError: there is no run that this version could go on with.
         """
         manifest = Manifest.read(path)
-        manifest.trials = [trial for trial in manifest.trials if trial.state == "finished"]
-        finished = [trial.number for trial in manifest.trials]
+        manifest.trials = [trial for trial in manifest.trials if trial.state in ("finished", "rejected")]
+        known = [trial.number for trial in manifest.trials]
         for file in path.glob("*.csv"):
             rows = pd.read_csv(file, dtype=str)  # as text, so that what stays is not rounded
             if "trial" in rows:
-                rows[rows["trial"].astype(int).isin(finished)].to_csv(file, index=False)
+                rows[rows["trial"].astype(int).isin(known)].to_csv(file, index=False)
         for leftover in [*path.glob("trial-*"), *(path / "locust").glob("trial-*")]:
-            if int(leftover.name.removeprefix("trial-")) not in finished:
+            if int(leftover.name.removeprefix("trial-")) not in known:
                 shutil.rmtree(leftover)
         manifest.state = "running"
         return cls(path, manifest, captures=captures)
@@ -94,31 +94,37 @@ class RunDirectory:
         return Document(file, self.manifest.scenario, {(): file}, Path(self.manifest.scenario_file).stem)
 
     def unfinished(self, trials: list[Trial]) -> list[Trial]:
-        """Those that have not been run to their end."""
-        finished = {trial.number for trial in self.manifest.trials}
-        return [trial for trial in trials if trial.number not in finished]
+        """Those that have not been run to their end; one whose attempts were rejected gets a new number."""
+        finished = {(trial.repetition, trial.name) for trial in self.manifest.trials if trial.state == "finished"}
+        taken = {trial.number for trial in self.manifest.trials}
+        left = [trial for trial in trials if (trial.repetition, trial.name) not in finished]
+        new = itertools.count(max([*taken, *(trial.number for trial in trials)], default=0) + 1)
+        return [msgspec.structs.replace(trial, number=next(new)) if trial.number in taken else trial for trial in left]
+
+    def rejections(self, trial: Trial) -> int:
+        """How often it was run in vain."""
+        return sum(
+            (one.repetition, one.name, one.state) == (trial.repetition, trial.name, "rejected")
+            for one in self.manifest.trials
+        )
 
     def raw(self, trial: Trial) -> Path:
         """Where the processes of a trial write while it runs."""
-        return self.path / f"trial-{trial.number:03}"
+        return self.path / _raw_name(trial.number)
 
     def save(self) -> None:
         """Write `run.json`."""
         self.manifest.write(self.path)
 
-    def append(self, name: str, rows: pd.DataFrame) -> None:
-        """Add rows to a table."""
-        file = self.path / f"{name}.csv"
-        rows[list(TABLES[name])].to_csv(file, mode="a", header=not file.exists(), index=False)
-
-    def finish(self, trial: Trial, record: TrialRecord) -> None:
-        """Turn the raw records of a trial into rows, whatever became of the trial, and note what that was."""
-        raw = self.raw(trial)
-        record.start = collect.started(raw)
-        record.processes = collect.processes(raw)
-        paths = {address: path for path, address in record.addresses.items()}
-        for name, rows in collect.tables_of(raw, trial.number, trial.scenario.warmup, paths).items():
-            self.append(name, rows)
+    def finish(self, record: TrialRecord, tables: dict[str, pd.DataFrame]) -> None:
+        """Keep the rows of a trial, in the tables of the run or, if it was rejected, beside them; note what it was."""
+        raw = self.path / _raw_name(record.number)
+        folder = self.path / "rejected" / raw.name if record.state == "rejected" else self.path
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            file = folder / f"{name}.csv"
+            columns = list(TABLES[name])
+            rows.assign(trial=record.number)[columns].to_csv(file, mode="a", header=not file.exists(), index=False)
         self.manifest.trials.append(record)
         self.save()
         # The binary records are all in the tables now; what Locust wrote is kept beside them.
@@ -127,6 +133,10 @@ class RunDirectory:
         for file in [*raw.glob("locust*"), *raw.glob("*.pcapng"), *raw.glob("server.log")]:
             shutil.move(file, kept)
         shutil.rmtree(raw)
+
+
+def _raw_name(number: int) -> str:
+    return f"trial-{number:03}"
 
 
 def _unused(path: Path) -> Path:

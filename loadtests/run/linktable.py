@@ -1,5 +1,6 @@
 """The rows of `link.csv`: what a link was measured to do before and after its trial, and how it changed meanwhile."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -7,14 +8,15 @@ import pandas as pd
 
 from loadtests.link.backends.links import Links
 from loadtests.samples import TABLES
+from loadtests.stalls.intervals import Interval
 
 #: Before or after the load.
 When = Literal["before", "after"]
 
 
-def measured(links: Links, when: When) -> pd.DataFrame:
-    """What calibration finds."""
-    return _table([msgspec.to_builtins(row) for row in links.calibrate()]).assign(when=when)
+def measured(links: Links, when: When, disturbances: Callable[[], list[Interval]]) -> pd.DataFrame:
+    """What calibration finds, beside these disturbances."""
+    return _table([msgspec.to_builtins(row) for row in links.calibrate(disturbances)]).assign(when=when)
 
 
 def changed(links: Links, start_ns: int) -> pd.DataFrame:

@@ -54,6 +54,23 @@ class Watched(msgspec.Struct):
         return f"{self.dropped} packets were not seen: some rows have the stamp of their read" if self.dropped else ""
 
 
+class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine did besides the trial."""
+
+    #: The share of all cores' time in which they ran nothing of ours, while there was load.
+    stalled_share: float = 0.0
+    #: The longest such time.
+    longest_stall_ms: float = 0.0
+    #: The share that the host of a virtual machine withheld, as far as it says so.
+    steal_share: float = 0.0
+    #: The busiest processes that were not ours: name → CPU, 100 is one core.
+    others_percent: dict[str, float] = {}
+    #: The share of the messages after the warm-up that are left out.
+    disturbed_share: float = 0.0
+    #: Whether stalls were measured at real-time priority; otherwise they may be our own doing, and nothing is left out.
+    is_certain: bool = True
+
+
 class TrialRecord(msgspec.Struct, kw_only=True):
     """What is known of a trial that has begun."""
 
@@ -65,8 +82,10 @@ class TrialRecord(msgspec.Struct, kw_only=True):
     #: Dotted key → value.
     variant: dict[str, str] = {}
     seed: int = 0
-    #: `running`, `finished`, `interrupted`, `failed`, or a sentence about what cut it short.
+    #: `running`, `finished`, `rejected`, `interrupted`, `failed`, or a sentence about what cut it short.
     state: str = "running"
+    #: Why it was rejected.
+    reason: str = ""
     #: None if its load never began.
     start: Start | None = None
     #: Path → link, as it was built.
@@ -84,6 +103,7 @@ class TrialRecord(msgspec.Struct, kw_only=True):
     processes: list[LoadProcess] = []
     #: Packets in the client's namespace; None without links of our own.
     wire: Watched | None = None
+    machine: MachineFacts = MachineFacts()
 
 
 class Manifest(msgspec.Struct, kw_only=True):

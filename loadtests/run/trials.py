@@ -1,9 +1,12 @@
 """A run: its trials in turn, each with links, server and load of its own; every step undone, whatever happens."""
 
 import subprocess
+import time
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 
 import msgspec
+import pandas as pd
 
 from loadtests.clocks import wall_ahead_ns
 from loadtests.errors import ExitCode, HarnessError
@@ -16,17 +19,42 @@ from loadtests.run import collect, linktable, server
 from loadtests.run.capture import capturing
 from loadtests.run.children import seconds_of, tail
 from loadtests.run.directory import RunDirectory
+from loadtests.run.disturbed import Disturbances
 from loadtests.run.interrupt import Interrupt
 from loadtests.run.loading import load as load_of_trial
 from loadtests.run.machine import MachineSampler
-from loadtests.run.manifest import TrialRecord
+from loadtests.run.manifest import MachineFacts, TrialRecord
 from loadtests.run.progress import Progress
+from loadtests.run.stalls import TrialStalls
 from loadtests.run.wire.watch import watching
 from loadtests.scenario.matrix import Trial
+from loadtests.stalls.host import Host
+from loadtests.stalls.intervals import Interval
+from loadtests.stalls.meter import StallMeter
+
+#: Of the messages after the warm-up; a trial with more that are disturbed is run again.
+_MOST_DISTURBED = 0.2
 
 
-def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendName) -> ExitCode:
+class Rejected(Exception):
+    """The trial is not worth going on with: the reason."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who sees what the machine does besides; made before the laboratory, so that all of the machine is seen."""
+
+    meter: StallMeter
+    host: Host
+
+
+def run_trials(
+    directory: RunDirectory, trials: list[Trial], backend: BackendName, watch: Watch, repeat: int
+) -> ExitCode:
     """All trials in order; partial results are kept and marked. Returns the verdict.
+
+    Args:
+        repeat: how often a trial that the machine disturbed is run again, after all others.
 
     Raises:
         HarnessError: the harness, the server or the link failed.
@@ -36,10 +64,14 @@ def run_trials(directory: RunDirectory, trials: list[Trial], backend: BackendNam
     manifest = directory.manifest
     try:
         with Progress(trials) as progress:
-            for trial in trials:
-                _TrialRun(directory, trial, backend, progress, interrupt).run()
+            for trial in trials:  # which grows: what is to be repeated comes last
+                may_repeat = directory.rejections(trial) < repeat
+                _TrialRun(directory, trial, backend, progress, interrupt, watch, may_repeat=may_repeat).run()
                 manifest.state = manifest.trials[-1].state
-                if manifest.state != "finished":
+                if manifest.state == "rejected":
+                    progress.note(f"trial {trial.number}, {trial.name}: again later: {manifest.trials[-1].reason}")
+                    trials.append(msgspec.structs.replace(trial, number=trials[-1].number + 1))
+                elif manifest.state != "finished":
                     break
         return ExitCode.PASSED
     except KeyboardInterrupt:
@@ -56,15 +88,27 @@ class _TrialRun:
     """One trial from its links to its rows."""
 
     def __init__(
-        self, directory: RunDirectory, trial: Trial, backend: BackendName, progress: Progress, interrupt: Interrupt
+        self,
+        directory: RunDirectory,
+        trial: Trial,
+        backend: BackendName,
+        progress: Progress,
+        interrupt: Interrupt,
+        watch: Watch,
+        *,
+        may_repeat: bool,
     ) -> None:
         self._directory = directory
         self._trial = trial
         self._backend = backend
         self._progress = progress
         self._interrupt = interrupt
+        self._witness = watch
+        self._may_repeat = may_repeat
         self._options = directory.manifest.load_options
         self._raw = directory.raw(trial)
+        self._stalls = TrialStalls(watch.meter)
+        self._tables: dict[str, list[pd.DataFrame]] = {}
         self._record = TrialRecord(
             number=trial.number,
             name=trial.name,
@@ -79,20 +123,49 @@ class _TrialRun:
         self._raw.mkdir(parents=True)
         clocks_ns = wall_ahead_ns()
         self._progress.begin(self._trial)
-        state = "failed"
+        record = self._record
+        record.state = "failed"
         try:
             self._interrupt.check()
             self._measure()
-            state = cut_short(self._raw) or "finished"
+            record.state = cut_short(self._raw) or "finished"
+        except Rejected as rejection:
+            record.state, record.reason = "rejected", str(rejection)
         except KeyboardInterrupt:
-            state = "interrupted"
+            record.state = "interrupted"
             raise
         finally:
             # Server and load have ended here, so that all they wrote is there.
-            self._record.clock_step_ms = (wall_ahead_ns() - clocks_ns) / 1e6
-            self._record.state = state
+            record.clock_step_ms = (wall_ahead_ns() - clocks_ns) / 1e6
             self._progress.end(self._trial, self._raw)
-            self._directory.finish(self._trial, self._record)
+            self._finish()
+
+    def _finish(self) -> None:
+        """Records → rows, and what the machine did; a trial of which too much is disturbed is rejected."""
+        record, raw = self._record, self._raw
+        record.start = collect.started(raw)
+        record.processes = collect.processes(raw)
+        is_local = "--master" not in self._options
+        disturbances = Disturbances(
+            self._trial.links,
+            self._stalls.cores if is_local else (),
+            self._stalls.emulator,
+            is_emulated=record.backend == "emulator",
+        )
+        paths = {address: path for path, address in record.addresses.items()}
+        tables = collect.tables_of(raw, self._trial.number, self._trial.scenario.warmup, paths, disturbances)
+        tables["stalls"] = self._stalls.rows(collect.start_ns_of(raw))
+        for name, parts in self._tables.items():
+            tables[name] = pd.concat([*([tables[name]] if name in tables else []), *parts])
+        messages = tables["messages"]
+        after_warmup = messages.loc[messages["warmup"] == 0, "disturbed"]
+        share = float(after_warmup.mean()) if len(after_warmup) else 0.0
+        record.machine = msgspec.structs.replace(
+            record.machine, disturbed_share=share, is_certain=self._stalls.is_certain
+        )
+        if share > _MOST_DISTURBED and self._may_repeat and record.state == "finished":
+            record.state, record.reason = "rejected", f"{share:.0%} of its messages were disturbed"
+        self._directory.finish(record, tables)
 
     def _measure(self) -> None:
         """The link without load, with it, and without it again."""
@@ -106,12 +179,14 @@ class _TrialRun:
                 self._progress.note(f"trial {self._trial.number}: {self._record.wire.doubt}")
             if links:
                 self._record.link_counters = links.stats()
-                changes = linktable.changed(links, collect.start_ns_of(self._raw))
-                self._directory.append("link", changes.assign(trial=self._trial.number))
+                self._add("link", linktable.changed(links, collect.start_ns_of(self._raw)))
                 self._progress.say(self._trial, "measuring the link again")
                 links.stop()
                 links.settle()
                 self._calibrate(links, "after")
+
+    def _add(self, table: str, rows: pd.DataFrame) -> None:
+        self._tables.setdefault(table, []).append(rows)
 
     def _open_links(self) -> AbstractContextManager[Links]:
         """The links of the trial: a laboratory of our own, or the way to a server elsewhere."""
@@ -121,8 +196,19 @@ class _TrialRun:
         return open_interface(interface, *trial.scenario.server.address, trial.links["primary"])
 
     def _calibrate(self, links: Links, when: linktable.When) -> None:
+        """Raises Rejected: the link was off while the machine did something else, and there is another attempt."""
         self._record.backend = links.backend
-        self._directory.append("link", linktable.measured(links, when).assign(trial=self._trial.number))
+        begin_ns = time.monotonic_ns()
+
+        def disturbances() -> list[Interval]:
+            self._stalls.late = links.late()
+            return [*self._stalls.cores, *self._stalls.emulator]
+
+        rows = linktable.measured(links, when, disturbances)
+        self._add("link", rows)
+        is_off = not rows["within"].all()
+        if is_off and self._may_repeat and self._stalls.any_since(begin_ns):
+            raise Rejected(f"the link was off {when} the load while the machine stalled")
 
     def _run_load(self, links: Links | None, running: ExitStack) -> None:
         """Server and load, from their start to the end of the load; both end when `running` is left."""
@@ -157,7 +243,8 @@ class _TrialRun:
         if links and links.link_pid:
             pids["link"] = links.link_pid
         awaits_timeline = any(profile.timeline for profile in self._trial.links.values())
-        sampler = MachineSampler(pids)
+        sampler = MachineSampler(pids, self._witness.host)
+        begin_ns = time.monotonic_ns()
         try:
             for _ in seconds_of(load):
                 self._interrupt.check()
@@ -171,5 +258,12 @@ class _TrialRun:
                 if chat_server:
                     server.check(chat_server, self._raw)
         finally:
-            rows = sampler.rows(collect.start_ns_of(self._raw))
-            self._directory.append("machine", rows.assign(trial=self._trial.number))
+            self._add("machine", sampler.rows(collect.start_ns_of(self._raw)))
+            self._record.machine = MachineFacts(
+                stalled_share=self._stalls.share(begin_ns, time.monotonic_ns()),
+                longest_stall_ms=self._stalls.longest_ms(begin_ns),
+                steal_share=sampler.steal_share(),
+                others_percent=sampler.others_percent(),
+            )
+            if links:
+                self._stalls.late = links.late()

@@ -127,6 +127,8 @@ class Scenario(msgspec.Struct, frozen=True):
     #: The first part of each trial, which statistics leave out.
     warmup: Seconds = Seconds(2)
     repetitions: Repetitions = 1
+    #: How often at most a trial that the machine disturbed is run again.
+    repeat: Annotated[int, msgspec.Meta(ge=0, le=100)] = 2
     #: Everything random (order of trials, schedules, link effects) follows from it.
     seed: int = 1
     #: Dotted key → values; each combination is one variant.
@@ -200,7 +202,11 @@ def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
 
 def load_of(document: Document) -> dict[str, Any]:
     """What concerns the load processes, in plain values: no link, nothing varied."""
-    return {key: value for key, value in document.data.items() if key not in ("link", "server", "vary", "thresholds")}
+    return {
+        key: value
+        for key, value in document.data.items()
+        if key not in ("link", "server", "vary", "thresholds", "repeat")
+    }
 
 
 def _links(document: Document, scenario: Scenario) -> dict[str, LinkProfile]:

@@ -44,7 +44,8 @@ class StallMeter:
             cores: which to watch; by default all that this process may use.
             threshold_ns: shorter stalls are of no interest.
         """
-        self._cores = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
+        #: Those that are watched.
+        self.cores = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
         self._threshold_ns = threshold_ns
         self._undo = ExitStack()
         self._files: dict[int, int] = {}
@@ -56,7 +57,7 @@ class StallMeter:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            sleepers = [self._start(core, undo) for core in self._cores]
+            sleepers = [self._start(core, undo) for core in self.cores]
             answers = []
             for sleeper in sleepers:
                 assert sleeper.stdout is not None, "a pipe was asked for"

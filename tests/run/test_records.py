@@ -43,8 +43,8 @@ def record_three_messages(folder: Path) -> int:
     recorder.add(FILE, 1, 0, 125_000, t0 + 600 * MS, t0 + 1000 * MS, 0, 3)
     recorder.add(ECHOED_AGAIN, 0, 1, 0, True, t0 + 1060 * MS, t0 + 1060 * MS, 700)
     recorder.add(PAUSE, t0 + 500 * MS, 22 * MS, 2)
-    recorder.add(PROCESS, t0 + 1000 * MS, 50 * MS, 80_000_000)
-    recorder.add(PROCESS, t0 + 2000 * MS, 350 * MS, 81_000_000)
+    recorder.add(PROCESS, t0 + 1000 * MS, 50 * MS, 0, 80_000_000)
+    recorder.add(PROCESS, t0 + 2000 * MS, 350 * MS, 40 * MS, 81_000_000)
     recorder.flush()
     return int(t0)
 

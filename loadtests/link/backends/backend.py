@@ -34,6 +34,15 @@ class LinkChange(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class LatePeriod(msgspec.Struct):
+    """A time in which whoever carries the packets was late by more than a millisecond (CLOCK_MONOTONIC)."""
+
+    #: When the first late packet was due.
+    begin_ns: int
+    #: When the last one left.
+    end_ns: int
+
+
 class Backend(Protocol):
     """Impaired paths between the client's and the server's namespace."""
 
@@ -65,6 +74,10 @@ class Backend(Protocol):
 
     def stats(self) -> list[LinkStats]:
         """What was carried so far, per path and direction."""
+        ...
+
+    def late(self) -> list[LatePeriod]:
+        """When packets left late, as far as that can be known; the kernel does not tell."""
         ...
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from loadtests.errors import LinkError
 from loadtests.link.backends import ferry
-from loadtests.link.backends.backend import LinkChange, LinkStats
+from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.model.profile import LinkProfile
 from loadtests.link.sandbox.namespaces import Namespace, run_tool
 from loadtests.link.sandbox.topology import CLIENT, SERVER, client_address, server_address
@@ -79,6 +79,9 @@ class EmulatorBackend:
     def stats(self) -> list[LinkStats]:
         carried = msgspec.json.decode(self._ask(b"stats"), type=list[LinkStats])
         return [msgspec.structs.replace(one, dropped_packets=one.dropped_packets + _overflowed(one)) for one in carried]
+
+    def late(self) -> list[LatePeriod]:
+        return msgspec.json.decode(self._ask(b"late"), type=list[LatePeriod])
 
     def close(self) -> None:
         if self._ferry is not None:

@@ -2,8 +2,8 @@
 
 It reads an :class:`Order` as one line of JSON from its standard input and answers `ready`, or a sentence about what
 went wrong. Then each line it reads is answered by a line of JSON: `stats` by the :class:`LinkStats` of every crossing,
-`changes` by every :class:`LinkChange` since the start; `start NS` and `stop` begin and end the timelines.
-At end of input it ends, and its devices vanish with it.
+`changes` by every :class:`LinkChange` since the start, `late` by every :class:`LatePeriod`; `start NS` and `stop` begin
+and end the timelines. At end of input it ends, and its devices vanish with it.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import time
 
 import msgspec
 
-from loadtests.link.backends.backend import LinkChange, LinkStats
+from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, LinkProfile
 from loadtests.link.sandbox import syscalls
@@ -35,6 +35,8 @@ _READ_BYTES = 65536
 _BATCH_PACKETS = 32
 #: Later than any clock.
 _NEVER_NS = 1 << 63
+#: Packets that leave later than this are noted, with when it was.
+_LATE_NS = 1_000_000
 #: Lateness is counted in buckets of this width; the last bucket holds all the rest.
 _BUCKET_NS, _BUCKETS = 10_000, 1000
 
@@ -73,7 +75,7 @@ class Crossing:
         self._plan()
 
     def stop(self) -> None:
-        """Be as in the beginning, for good."""
+        """Reset to the initial parameters, and stop the timeline."""
         self._begin(time.monotonic_ns())
         self._schedule = iter(())
         self._plan()
@@ -128,6 +130,7 @@ class Ferry:
         #: (when it is due in ns, sequence number, crossing, packet): a heap.
         self._waiting: list[tuple[int, int, Crossing, bytes]] = []
         self._sequence = 0
+        self._late: list[LatePeriod] = []
 
     def run(self) -> None:
         """Serve until the end of the control channel."""
@@ -185,17 +188,28 @@ class Ferry:
             crossing.delivered_bytes += len(packet)
             now_ns = clock_ns()
             crossing.lateness[min((now_ns - due_ns) // _BUCKET_NS, _BUCKETS - 1)] += 1
+            if now_ns - due_ns > _LATE_NS:
+                self._note_late(due_ns, now_ns)
+
+    def _note_late(self, due_ns: int, now_ns: int) -> None:
+        """A packet was late; those that waited with it are of the same period."""
+        if self._late and due_ns <= self._late[-1].end_ns:
+            self._late[-1].end_ns = now_ns
+        else:
+            self._late.append(LatePeriod(due_ns, now_ns))
 
     def _answer(self) -> bool:
         """Do what a line of the control channel says; False at its end."""
         crossings = list(self._crossings.values())
         word, *numbers = os.read(self._control, 4096).decode().split() or [""]
-        answer: list[LinkStats] | list[LinkChange] = []
+        answer: list[LinkStats] | list[LinkChange] | list[LatePeriod] = []
         match word:
             case "stats":
                 answer = [crossing.stats() for crossing in crossings]
             case "changes":
                 answer = [change for crossing in crossings for change in crossing.changes]
+            case "late":
+                answer = self._late
             case "start":
                 for crossing in crossings:
                     crossing.start(int(numbers[0]))

@@ -15,13 +15,13 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from loadtests.errors import LinkError
 from loadtests.link.backends import guardian
-from loadtests.link.backends.backend import LinkChange, LinkStats
+from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.backends.links import Links
 from loadtests.link.backends.qdisc import beyond_netem
 from loadtests.link.backends.shaping import Shaping
@@ -29,6 +29,7 @@ from loadtests.link.measure.calibrate import LinkRow
 from loadtests.link.measure.handshakes import Handshakes, added_s, judge, shake_hands
 from loadtests.link.model.profile import LinkProfile
 from loadtests.link.sandbox.namespaces import run_tool
+from loadtests.stalls.intervals import Interval
 
 DEVICES = {("primary", "up"): "chatlab-up", ("primary", "down"): "chatlab-down"}
 #: What lies between a packet and its frame, with room for tags.
@@ -132,6 +133,9 @@ class InterfaceBackend:
     def stats(self) -> list[LinkStats]:
         return self._shaping.stats()
 
+    def late(self) -> list[LatePeriod]:
+        return self._shaping.late()
+
     def close(self) -> None:
         """Raises LinkError: the interface is not as it was."""
         self._shaping.close()
@@ -182,7 +186,7 @@ class InterfaceLinks(Links):
         #: The network without the link.
         self._before = before
 
-    def _calibrate_once(self) -> list[LinkRow]:
+    def _calibrate_once(self, disturbances: Callable[[], list[Interval]]) -> list[LinkRow]:
         link = self.links["primary"]
         self.check()
         return judge(link, self._before, shake_hands(self._server, self._before.median_s + added_s(link)[0]))

@@ -2,11 +2,12 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from loadtests.link.backends.backend import Backend, LinkChange, LinkStats
+from loadtests.link.backends.backend import Backend, LatePeriod, LinkChange, LinkStats
 from loadtests.link.measure.calibrate import LinkRow
 from loadtests.link.model.profile import LinkProfile
+from loadtests.stalls.intervals import Interval
 
 _CALIBRATIONS = 3
 #: Links are quiet when they carry no more than this in so much time; what is left may be a connection's last words.
@@ -35,19 +36,23 @@ class Links(ABC):
         """The process that carries the packets; None if the kernel does."""
         return self._backend.pid
 
-    def calibrate(self) -> list[LinkRow]:
+    def calibrate(self, disturbances: Callable[[], list[Interval]] = list) -> list[LinkRow]:
         """Measure what the links really do; takes a few seconds and expects no other traffic.
 
         A link that is off is off each time; a busy moment of the machine is gone the next time.
+
+        Args:
+            disturbances: asked for the times in which the machine did not let us or the link run: probes that met one
+                are measured anew.
         """
         for _attempt in range(_CALIBRATIONS):
-            rows = self._calibrate_once()
+            rows = self._calibrate_once(disturbances)
             if all(row.within for row in rows):
                 break
         return rows
 
     @abstractmethod
-    def _calibrate_once(self) -> list[LinkRow]:
+    def _calibrate_once(self, disturbances: Callable[[], list[Interval]]) -> list[LinkRow]:
         """The figures of every link."""
 
     def start(self, zero_ns: int | None = None) -> None:
@@ -85,6 +90,10 @@ class Links(ABC):
     def stats(self) -> list[LinkStats]:
         """What each path carried so far in each direction."""
         return self._backend.stats()
+
+    def late(self) -> list[LatePeriod]:
+        """When the emulator was late; empty if the kernel carries the packets."""
+        return self._backend.late()
 
     def check(self) -> None:
         """Raises LinkError: a link does not work any more."""

@@ -83,6 +83,7 @@ class NetemBackend:
         self.stop = self._shaping.stop
         self.changes = self._shaping.changes
         self.stats = self._shaping.stats
+        self.late = self._shaping.late
 
     def open(self) -> None:
         for path, link in self._links.items():

@@ -2,7 +2,7 @@
 
 import json
 
-from loadtests.link.backends.backend import LinkChange, LinkStats
+from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.model.profile import ETHERNET_HEADER_BYTES, LinkProfile
 from loadtests.link.sandbox.namespaces import Namespace, run_tool
 from loadtests.link.sandbox.topology import CLIENT, SERVER, client_address, server_address
@@ -40,6 +40,9 @@ class PlainBackend:
     def stats(self) -> list[LinkStats]:
         ways = (("up", CLIENT), ("down", SERVER))
         return [_sent(path, direction, end) for path in self._paths for direction, end in ways]
+
+    def late(self) -> list[LatePeriod]:
+        return []
 
     def close(self) -> None:
         """Interfaces go with their namespaces."""

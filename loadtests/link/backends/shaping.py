@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loadtests.errors import LinkError
-from loadtests.link.backends.backend import LinkChange, LinkStats
+from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.backends.qdisc import Netem, netem_tree
 from loadtests.link.model.profile import ETHERNET_HEADER_BYTES, Direction, LinkProfile
 from loadtests.link.sandbox.namespaces import run_tool
@@ -92,6 +92,10 @@ class Shaping:
             self._ended.set()
             self._timelines.join()
             self._timelines = None
+
+    def late(self) -> list[LatePeriod]:
+        """The kernel does not tell."""
+        return []
 
     def _set(self, directions: dict[Way, Direction]) -> None:
         """Every parameter of these directions, whichever of them is new."""

@@ -8,19 +8,26 @@ import bisect
 import dataclasses
 import math
 import statistics
+import time
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 import msgspec
+import numpy as np
 
 from loadtests.link.measure.bulk import Arrivals, measure_rate
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
+from loadtests.stalls.intervals import MARGIN_NS, Interval, Intervals
 
 _PROBES, _LEAST_PROBES = 250, 50
 _INTERVAL_S, _BUDGET_S = 0.004, 2.5
 #: Probes take at most this share of a link's rate.
 _SHARE_OF_RATE = 0.2
+
+#: What met a disturbance is measured anew so often at most.
+_ROUNDS = 4
 
 #: A delay may be off by this share of it and this much.
 DELAY_SHARE, DELAY_S = 0.02, 0.0005
@@ -56,14 +63,19 @@ class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
     probes: int
 
 
-def calibrate(links: dict[str, LinkProfile]) -> list[LinkRow]:
-    """Probe every path in both directions; takes some seconds and expects links without other traffic."""
-    streams = [
-        plan_probes(path, name, direction)
+def calibrate(links: dict[str, LinkProfile], disturbances: Callable[[], list[Interval]] = list) -> list[LinkRow]:
+    """Probe every path in both directions; takes some seconds and expects links without other traffic.
+
+    Args:
+        disturbances: asked for the times in which the machine did not let us or the link run: what met one is measured
+            anew, up to a few times.
+    """
+    directions = [
+        (plan_probes(path, name, direction), direction)
         for path, link in links.items()
         for name, direction in (("up", link.up), ("down", link.down))
     ]
-    run_probes(streams)
+    streams = _probed(directions, disturbances)
     rows: list[LinkRow] = []
     for path, link in links.items():
         up, down = (stream for stream in streams if stream.path == path)
@@ -72,8 +84,71 @@ def calibrate(links: dict[str, LinkProfile]) -> list[LinkRow]:
         rows.append(judge_round_trip(up, down, link))
         for name, direction in (("up", link.up), ("down", link.down)):
             if direction.rate_bps and direction.loss_ratio <= _MOST_LOSS:
-                rows.append(judge_rate(path, name, direction, measure_rate(path, name, direction)))
+                arrivals = _undisturbed_rate(path, name, direction, disturbances)
+                rows.append(judge_rate(path, name, direction, arrivals))
     return rows
+
+
+def _probed(
+    directions: list[tuple[ProbeStream, Direction]], disturbances: Callable[[], list[Interval]]
+) -> list[ProbeStream]:
+    """The streams after their probes were sent; those that met a disturbance are left out, and others sent instead."""
+    wanted = [stream.count for stream, _ in directions]
+    kept: list[ProbeStream] = [dataclasses.replace(stream, count=0) for stream, _ in directions]
+    for _round in range(_ROUNDS):
+        # All are sent again if one lacks some, for links are measured with traffic on all paths.
+        streams = [dataclasses.replace(stream, arrivals=[], sent_ns={}) for stream, _ in directions]
+        run_probes(streams)
+        met = Intervals(disturbances())
+        for index, (_, direction) in enumerate(directions):
+            kept[index] = joined(kept[index], undisturbed(streams[index], direction, met))
+        if all(one.count >= count for one, count in zip(kept, wanted, strict=True)):
+            break
+    # Too few to tell anything: then all count, and the figures say how the machine was.
+    return [one if one.count >= _LEAST_PROBES else stream for one, stream in zip(kept, streams, strict=True)]
+
+
+def undisturbed(stream: ProbeStream, direction: Direction, met: Intervals) -> ProbeStream:
+    """The stream without the probes that met a disturbance when they were sent or when they were to arrive.
+
+    When they did arrive has no say: slow ones would meet more.
+    """
+    numbers = np.array(sorted(stream.sent_ns), np.int64)
+    sent_ns = np.array([stream.sent_ns[number] for number in numbers], np.int64)
+    early_ns = max(0.0, direction.delay_s - direction.jitter_s) * 1e9
+    late_ns = (direction.delay_s + direction.jitter_s + direction.transmission_s(PROBE_BYTES)) * 1e9
+    spoiled = met.meet(sent_ns - MARGIN_NS, sent_ns + MARGIN_NS)
+    spoiled |= met.meet(sent_ns + round(early_ns) - MARGIN_NS, sent_ns + round(late_ns) + MARGIN_NS)
+    good = {int(number) for number in numbers[~spoiled]}
+    return dataclasses.replace(
+        stream,
+        count=len(good),
+        sent_ns={number: stream.sent_ns[number] for number in good},
+        arrivals=[(number, delay_ns) for number, delay_ns in stream.arrivals if number in good],
+    )
+
+
+def joined(first: ProbeStream, second: ProbeStream) -> ProbeStream:
+    """Both streams as one; the numbers of the second follow those of the first."""
+    beyond = max(first.sent_ns, default=-1) + 1
+    return dataclasses.replace(
+        first,
+        count=first.count + second.count,
+        sent_ns=first.sent_ns | {number + beyond: at_ns for number, at_ns in second.sent_ns.items()},
+        arrivals=first.arrivals + [(number + beyond, delay_ns) for number, delay_ns in second.arrivals],
+    )
+
+
+def _undisturbed_rate(
+    path: str, name: str, direction: Direction, disturbances: Callable[[], list[Interval]]
+) -> Arrivals:
+    """The arrivals of a bulk that met no disturbance, or of the last of a few."""
+    for _round in range(_ROUNDS):
+        begin_ns = time.monotonic_ns()
+        arrivals = measure_rate(path, name, direction)
+        if all(one.end_ns < begin_ns for one in disturbances()):
+            break
+    return arrivals
 
 
 def plan_probes(path: str, name: str, direction: Direction) -> ProbeStream:

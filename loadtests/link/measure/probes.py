@@ -42,6 +42,8 @@ class ProbeStream:
     longest_s: float
     #: In order of arrival: (sequence number, one-way delay in ns).
     arrivals: list[tuple[int, int]] = field(default_factory=list)
+    #: When each was sent, by its sequence number (CLOCK_MONOTONIC).
+    sent_ns: dict[int, int] = field(default_factory=dict)
 
     @property
     def arrived(self) -> int:
@@ -67,6 +69,7 @@ def run_probes(streams: list[ProbeStream]) -> None:
             while due and due[0][0] <= time.monotonic():
                 when_s, index, sequence = heapq.heappop(due)
                 stream = streams[index]
+                stream.sent_ns[sequence] = time.monotonic_ns()
                 ends[stream.path][stream.direction == "down"].send(_PAYLOAD.pack(sequence, time.time_ns()))
                 if sequence + 1 < stream.count:
                     # After a pause of this process the probes must not come in a heap, which a narrow link would drop.
