@@ -9,6 +9,8 @@ own, until it has been sent everything again. While the kernel takes nothing fro
 however its logs grow.
 """
 
+from typing import Protocol
+
 from chat.protocol.messages import Message
 from chat.protocol.wire import encode
 from chat.server.backlog import BATCH_BYTES, Backlog
@@ -19,8 +21,8 @@ from chat.server.members import Connection
 DUE_BYTES = 65_536
 
 
-class Keeper:
-    """Is told what becomes of logs, and keeps nothing; a journal does better."""
+class Keeper(Protocol):
+    """Is told what becomes of logs: a journal."""
 
     def keep(self, log: Log, line: bytes) -> None:
         """This line was just appended to the log."""
@@ -46,7 +48,7 @@ class Delivery:
         keeper: is told of each line before :meth:`flush` sends it.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper | None = None) -> None:
         self._keeper = keeper
         self._heads: dict[Log, _Head] = {}
         self._grown: dict[Log, None] = {}
@@ -77,14 +79,16 @@ class Delivery:
         """Nobody follows the log any more."""
         del self._heads[log]
         self._grown.pop(log, None)
-        self._keeper.forget(log)
+        if self._keeper is not None:
+            self._keeper.forget(log)
 
     def append(self, log: Log, message_at: MessageAt) -> None:
         """Add the message made with the log's name and the next number."""
         line = log.write(message_at)
         self._grown[log] = None
         self._new_bytes += len(line)
-        self._keeper.keep(log, line)
+        if self._keeper is not None:
+            self._keeper.keep(log, line)
 
     def tell(self, connection: Connection, message: Message) -> None:
         """Send a line to this connection alone, ahead of what its logs have."""

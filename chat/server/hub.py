@@ -81,7 +81,7 @@ class Hub:
         #: In the order in which they went, so that those to be ended next are the first.
         self._away: OrderedDict[Session, tuple[int, str]] = OrderedDict()
         self._history = history
-        self.delivery = Delivery(keeper or Keeper())
+        self.delivery = Delivery(keeper)
         for room in self.rooms:
             self.delivery.open(room.log)
         self._courier = Courier(self.limits, self.delivery)
@@ -255,10 +255,8 @@ class Hub:
         self, session: Session, message: Say | Tell | Nick | Join | Leave | FileOffer | FileAccept | FileEnd
     ) -> None:
         match message:
-            case Say(text, number, name):
-                check_text(text, self.limits.text_bytes)
-                room = self.rooms.of(session, name)
-                self.delivery.append(room.log, lambda log, seq: Said(log, seq, session.nick, text, number))
+            case Say():
+                self._say(session, message)
             case Tell(nick, text, number):
                 check_text(text, self.limits.text_bytes)
                 recipient = self._directory.called(nick)
@@ -283,6 +281,12 @@ class Hub:
                 self._courier.accept(session, message)
             case FileEnd():
                 self._courier.end(session, message)
+
+    def _say(self, session: Session, message: Say) -> None:
+        text = message.text
+        check_text(text, self.limits.text_bytes)
+        log = self.rooms.of(session, message.room).log
+        self.delivery.append(log, lambda name, seq: Said(name, seq, session.nick, text, message.id))
 
     def _rename(self, session: Session, nick: str, number: int | None) -> None:
         nick, old = self._directory.clean(nick), session.nick

@@ -22,7 +22,6 @@ from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
 from chat.protocol.messages import Joined, Left, Renamed, Said
 from chat.protocol.wire import DOWN
-from chat.server.delivery import Keeper
 from chat.server.log import Log
 from chat.server.rooms import Rooms
 
@@ -53,7 +52,7 @@ class JournalError(ChatError):
     """The file cannot be used; the sentence says which and why."""
 
 
-class Journal(Keeper):
+class Journal:
     """Used by one server at a time.
 
     Args:

@@ -4,9 +4,9 @@ Whoever follows a log holds a *cursor*, the number of the last line it was given
 Followers with the same cursor are handed the very same bytes object.
 """
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 from typing import NamedTuple
 
 from chat.protocol.messages import Message
@@ -15,6 +15,8 @@ from chat.protocol.wire import encode
 #: How many different batches are remembered between two lines. Followers that keep up share one or two; those far
 #: behind, each elsewhere, must not make us remember a batch for each of them.
 MAX_BATCHES = 16
+#: Most lines of a batch.
+MAX_BATCH_LINES = 1_024
 
 #: Makes a message of the log's name and the number that the line will have.
 MessageAt = Callable[[str, int], Message]
@@ -38,7 +40,6 @@ class Log:
         "_batches",
         "_bytes",
         "_dropped",
-        "_ends",
         "_lines",
         "first_seq",
         "last_seq",
@@ -56,9 +57,6 @@ class Log:
         self.max_bytes = max_bytes
         self._bytes = 0
         self._lines: list[bytes] = []
-        #: For each line in the list, how many bytes there were up to its end since the log began: a batch of so many
-        #: bytes is found without a walk along its lines.
-        self._ends = array("q")
         #: Lines at the front of the list that are no longer in the log; cut off when they are half of it, so that
         #: dropping a line costs amortised O(1).
         self._dropped = 0
@@ -75,8 +73,8 @@ class Log:
 
     def append(self, line: bytes) -> None:
         """Add a line that was encoded earlier, with number `last_seq + 1`."""
-        self._batches.clear()
-        self._ends.append(len(line) + (self._ends[-1] if self._lines else 0))
+        if self._batches:
+            self._batches.clear()
         self._lines.append(line)
         self._bytes += len(line)
         self.last_seq += 1
@@ -86,7 +84,6 @@ class Log:
             self.first_seq += 1
         if self._dropped * 2 > len(self._lines):
             del self._lines[: self._dropped]
-            del self._ends[: self._dropped]
             self._dropped = 0
 
     def missed(self, cursor: int) -> int:
@@ -108,8 +105,8 @@ class Log:
 
     def _join(self, cursor: int, max_bytes: int) -> Batch:
         start = cursor - self.first_seq + 1 + self._dropped
-        if start == len(self._lines):
-            return Batch(b"", cursor)
-        begin = self._ends[start] - len(self._lines[start])
-        end = max(start + 1, bisect_right(self._ends, begin + max_bytes, start))
-        return Batch(b"".join(self._lines[start:end]), cursor + end - start)
+        lines = self._lines[start : start + MAX_BATCH_LINES]
+        ends = [*accumulate(map(len, lines))]
+        if ends and ends[-1] > max_bytes:
+            del lines[max(1, bisect_right(ends, max_bytes)) :]
+        return Batch(b"".join(lines), cursor + len(lines))

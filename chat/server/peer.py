@@ -113,14 +113,18 @@ class Peer:
             else:
                 self._begun = True
                 receive(connection, message)
-                if not self.nick:
-                    self._name(message)
             left -= 1
-            if connection.closing:
-                if isinstance(message, Bye):
-                    log.info("%s says bye from %s", self.nick or "stranger", self.address)
-                break
-            if not left or connection.full:
+            # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
+            if connection.backlog is not None:
+                if not self.nick:
+                    self._name()
+                if connection.closing:
+                    if isinstance(message, Bye):
+                        log.info("%s says bye from %s", self.nick or "stranger", self.address)
+                    break
+                if connection.full:
+                    left = 0
+            if not left:
                 # Go on in :meth:`_writable`: in the next turn, once its answers are on their way.
                 self._incoming = incoming
                 self.transport.read_on(False)
@@ -128,7 +132,7 @@ class Peer:
                 break
         self._host.handled()
 
-    def _name(self, message: Up) -> None:
+    def _name(self) -> None:
         session = self.connection.session
         if session is not None:
             self.nick = session.nick

@@ -7,7 +7,7 @@ from sinks import EVERYTHING, Pipe
 
 from chat.protocol.messages import Gap, Joined, Ping, Pong
 from chat.protocol.wire import encode
-from chat.server.delivery import BATCH_BYTES, DUE_BYTES, Delivery, Keeper
+from chat.server.delivery import BATCH_BYTES, DUE_BYTES, Delivery
 from chat.server.log import Log
 from chat.server.members import FULL_BYTES
 
@@ -20,7 +20,7 @@ class Post:
     """A delivery with one log, and one with another."""
 
     def __init__(self, max_lines: int = 100, max_bytes: int = 100_000) -> None:
-        self.delivery = Delivery(Keeper())
+        self.delivery = Delivery()
         self.room, self.other = (Log(name, max_lines=max_lines, max_bytes=max_bytes) for name in ("room", "other"))
         for log in (self.room, self.other):
             self.delivery.open(log)

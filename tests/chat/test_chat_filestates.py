@@ -13,7 +13,7 @@ from chat.protocol import messages
 from chat.protocol.errors import Refusal
 from chat.protocol.messages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer, Limits, Message
 from chat.protocol.wire import DOWN, encode
-from chat.server.delivery import Delivery, Keeper
+from chat.server.delivery import Delivery
 from chat.server.filerelay import Courier
 from chat.server.log import Log, MessageAt
 from chat.server.members import Connection, Session
@@ -147,7 +147,7 @@ class Ledger(Delivery):
     """Writes down what the logs are given."""
 
     def __init__(self) -> None:
-        super().__init__(Keeper())
+        super().__init__()
         self.logged: list[Message] = []
 
     def append(self, log: Log, message_at: MessageAt) -> None:

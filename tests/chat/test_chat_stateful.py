@@ -20,7 +20,6 @@ from chat.protocol import messages
 from chat.protocol.fields import INBOX, LOBBY, Cursors
 from chat.protocol.messages import Attached, Down, Gap, Joined, Left, Member, Message, Said, Up, Welcome
 from chat.protocol.wire import DOWN, UP, BadLine, LineReader
-from chat.server.delivery import Keeper
 from chat.server.hub import Hub
 from chat.server.log import Log
 from chat.server.rooms import Rooms
@@ -40,7 +39,7 @@ buffers = st.just(EVERYTHING) | st.integers(1, 300)
 sizes = st.integers(0, 300) | st.just(EVERYTHING)
 
 
-class RecordingHub(Hub, Keeper):
+class RecordingHub(Hub):
     """Writes down what its rooms held, however soon it drops it."""
 
     def __init__(self) -> None:
@@ -58,6 +57,9 @@ class RecordingHub(Hub, Keeper):
             self.record[log.name][log.last_seq] = line(DOWN.decode(data))
             if log.last_seq == log.first_seq:
                 self.opened[log.name].add(log.last_seq)
+
+    def forget(self, log: Log) -> None:
+        """The record stays."""
 
     def is_gone(self, room: str, seq: int) -> bool:
         found = self.rooms.find(room)
