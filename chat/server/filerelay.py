@@ -77,7 +77,7 @@ class Courier:
             Refusal: to oneself, or there are too many already.
         """
         if sender is receiver:
-            raise Refusal("own_file", "A file is sent to somebody else.")
+            raise Refusal("own_file", "You cannot send a file to yourself.")
         for party, parties in ((sender, self._sending), (receiver, self._receiving)):
             if len(parties.get(party, ())) >= self._limits.files:
                 raise Refusal("too_many_files", f"{party.nick} has {self._limits.files} transfers open already.")

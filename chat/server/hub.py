@@ -315,7 +315,7 @@ class Hub:
 
     def _leave(self, session: Session, room: Room) -> None:
         if room is self.rooms.lobby:
-            raise Refusal("lobby_is_for_all", "Everybody is in the lobby.")
+            raise Refusal("lobby_is_for_all", "You cannot leave the lobby.")
         for connection in session.following:
             self.delivery.leave(connection, room.log)
         del session.rooms[room]

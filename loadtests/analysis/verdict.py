@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from chat.words import count
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import summarise
 from loadtests.analysis.trust import doubts
@@ -29,6 +30,18 @@ class Verdict:
         lines = [str(one) for one in self.checks]
         lines += [f"NOT TRUSTWORTHY: {doubt}" for doubt in self.doubts]
         return "\n".join(lines)
+
+    @property
+    def headline(self) -> str:
+        """What it comes to, in one line."""
+        passed = sum(one.passed for one in self.checks)
+        kept = f"thresholds kept in {passed} of {count(len(self.checks), 'case')}"
+        match self.exit_code:
+            case ExitCode.NOT_TRUSTWORTHY:
+                return f"verdict: not trustworthy, for {count(len(self.doubts), 'reason')} (exit code 3)"
+            case ExitCode.FAILED:
+                return f"verdict: failed, {kept} (exit code 1)"
+        return f"verdict: passed, {kept if self.checks else 'no threshold to keep'}"
 
 
 def judge(run: Run) -> Verdict:

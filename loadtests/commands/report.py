@@ -3,9 +3,12 @@
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from loadtests.analysis.read import open_run
-from loadtests.analysis.stats import presentable, summarise
+from loadtests.analysis.stats import summarise
 from loadtests.analysis.verdict import judge, write_junit
+from loadtests.commands.words import table
 from loadtests.errors import HarnessError
 
 
@@ -19,6 +22,24 @@ def main(arguments: argparse.Namespace) -> int:
     return finish(arguments.run)
 
 
+#: The columns that are always shown, and those that are if anything is in them; the rest is in `summary.csv`.
+_SHOWN = ("variant", "count", "p50_ms", "p95_ms", "p99_ms", "jitter_ms", "lost", "retransmissions")
+_SHOWN_IF_ANY = ("refused", "duplicated", "files", "files_failed")
+
+
+def shown(summary: pd.DataFrame) -> str:
+    """The summary for people, in as many columns as a terminal has room for."""
+    columns = [*_SHOWN, *(column for column in _SHOWN_IF_ANY if summary[column].any())]
+    rows = [
+        [
+            str(value) if column == "variant" else f"{value:.1f}" if column.endswith("_ms") else f"{value}"
+            for value in summary[column]
+        ]
+        for column in columns
+    ]
+    return table(columns, [*zip(*rows, strict=True)], left=("variant",))
+
+
 def finish(run_directory: Path, junit: Path | None = None, *, with_report: bool = True) -> int:
     """Write summary and report, say the verdict; raises HarnessError: there is no such run, or it cannot be read."""
     try:
@@ -27,8 +48,7 @@ def finish(run_directory: Path, junit: Path | None = None, *, with_report: bool 
         raise HarnessError(str(error)) from None
     summary = summarise(run)
     summary.to_csv(run.path / "summary.csv", index=False)
-    shown = presentable(summary).drop(columns=[key for key in run.conditions if key != "variant"])
-    print(shown.to_string(index=False, float_format="%.1f"))
+    print(shown(summary))
     if with_report:
         # Imported here: Jupyter takes a second to load.
         from loadtests.analysis.report import write_report
@@ -37,6 +57,7 @@ def finish(run_directory: Path, junit: Path | None = None, *, with_report: bool 
     verdict = judge(run)
     if str(verdict):
         print(verdict)
+    print(verdict.headline)
     if junit:
         write_junit(verdict, run.path.name, junit)
     return verdict.exit_code

@@ -100,6 +100,7 @@ def test_each_variant_is_checked(tmp_path: Path) -> None:
     ]
     assert verdict.exit_code == ExitCode.FAILED
     assert "MISSED: response_time_ms.p50 < 50 (far: 100)" in str(verdict)
+    assert verdict.headline == "verdict: failed, thresholds kept in 3 of 4 cases (exit code 1)"
 
 
 def test_where_restricts_a_threshold(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_rooms_and_names_in_a_pipe(server: ServerProcess) -> None:
         "* 2 rooms: lobby (2), tea (2)",
         "* you are called Anna now",
         "* you left tea",
-        "! Everybody is in the lobby.",
+        "! You cannot leave the lobby.",
         "! You are not in the room tea.",
     ):
         assert line in lines, line

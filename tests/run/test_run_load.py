@@ -48,6 +48,7 @@ def test_a_closed_workload_and_a_missed_threshold(tmp_path: Path) -> None:
     assert_finished(done.returncode, done.stdout + done.stderr, expected=1)
     assert "MISSED: response_time_ms.p50 < 0.001 (" in done.stdout
     assert "passed: lost == 0" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("verdict: ")
     assert 'failures="1"' in junit.read_text()
     messages = pd.read_csv(next((tmp_path / "results").iterdir()) / "messages.csv")
     for _, mine in messages.sort_values("id").groupby("user"):
