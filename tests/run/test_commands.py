@@ -60,7 +60,7 @@ def test_check_says_what_would_run(tmp_path: Path) -> None:
     assert "thresholds: lost == 0; lost <= 5" in lines
     assert "variant redundant: primary train, secondary train" in lines
     assert "  note: what the link does from 15 s on comes after the end of the load" in lines
-    assert lines[-3:-1] == ["6 trials: 2 variants, 3 repetitions", "time: about 2 min, of which 72 s are load"]
+    assert lines[-3:-1] == ["6 trials: 2 variants, 3 repetitions", "time: about 3 min, of which 72 s are load"]
     assert lines[-1].startswith("disk: about ")
 
 
