@@ -14,7 +14,7 @@ from chat import arguments
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
 from chat.protocol.errors import ChatError
-from chat.protocol.messages import Limits
+from chat.protocol.messages import PUBLIC_LIMITS, Limits
 from chat.server.journal import Journal, JournalError
 from chat.server.monitor import TcpMonitor
 from chat.server.rooms import Rooms
@@ -62,6 +62,14 @@ def serve() -> None:
         "or `never`, which ends their sessions (default: %(default)g)",
     )
     parser.add_argument(
+        "--no-limits",
+        action="store_true",
+        help="for load tests among friends; without it, "
+        f"{PUBLIC_LIMITS.cost_per_s} units of work a second for each session, and {PUBLIC_LIMITS.cost_burst} saved up "
+        "(a message costs 1, and 1 for each KiB and each 50 who hear it); who has none left waits. "
+        f"{PUBLIC_LIMITS.connections} connections, {PUBLIC_LIMITS.connections_per_address} from one address",
+    )
+    parser.add_argument(
         "--tls-cert", metavar="FILE", help="speak TLS only, with this certificate (PEM, with its chain)"
     )
     parser.add_argument("--tls-key", metavar="FILE", help="its private key, if that is not in the same file")
@@ -83,6 +91,7 @@ def serve() -> None:
             loop,
             options.host,
             options.port,
+            limits=Limits() if options.no_limits else PUBLIC_LIMITS,
             congestion=options.congestion,
             grace_s=options.grace,
             slow=options.slow,

@@ -157,7 +157,7 @@ def run(options: argparse.Namespace, mode: str) -> bool:
     links = {path: load_profile(options.link) for path in ("primary", "secondary")}
     with tempfile.TemporaryDirectory() as folder, open_lab(links, "auto") as lab:
         serve = [sys.executable, "-m", "chat", "serve", "--host", "0.0.0.0", "--port", str(PORT)]
-        serve += ["--congestion", "cubic"]
+        serve += ["--no-limits", "--congestion", "cubic"]
         server = lab.server.popen(serve, stderr=subprocess.PIPE, text=True)
         assert server.stderr is not None
         server.stderr.readline()

@@ -24,8 +24,10 @@ MODES: list[Mode] = ["single", "standby", "redundant"]
 class ServerProcess:
     """`chat-server` on a free port."""
 
-    def __init__(self, host: str = "127.0.0.1", *options: str, port: int = 0) -> None:
+    def __init__(self, host: str = "127.0.0.1", *options: str, port: int = 0, limits: bool = False) -> None:
         command = [sys.executable, "-m", "chat", "serve", "--host", host, "--port", str(port), *options]
+        # Tests are no strangers, and all from one address.
+        command += [] if limits else ["--no-limits"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self._stderr = self.process.stderr
@@ -51,8 +53,10 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(host: str = "127.0.0.1", *options: str, port: int = 0) -> Iterator[ServerProcess]:
-    server = ServerProcess(host, *options, port=port)
+def server_process(
+    host: str = "127.0.0.1", *options: str, port: int = 0, limits: bool = False
+) -> Iterator[ServerProcess]:
+    server = ServerProcess(host, *options, port=port, limits=limits)
     try:
         yield server
     finally:
@@ -92,10 +96,14 @@ class RawClient:
 
     def until(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Skip to the next message of this type with these fields."""
+        return self.until_any(kind, **fields)
+
+    def until_any(self, *kinds: str, **fields: Any) -> dict[str, Any]:
+        """Skip to the next message of one of these types with these fields."""
         while (message := self.receive()) is not None:
-            if message["type"] == kind and all(message.get(key) == value for key, value in fields.items()):
+            if message["type"] in kinds and all(message.get(key) == value for key, value in fields.items()):
                 return message
-        raise AssertionError(f"the connection ended before {kind} {fields} came")
+        raise AssertionError(f"the connection ended before any of {kinds} {fields} came")
 
     def ask(self, answer: str, **message: Any) -> dict[str, Any]:
         self.send(**message)

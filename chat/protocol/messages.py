@@ -189,6 +189,17 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     files: Count = 8
     #: In how many rooms a session may be, beside the lobby.
     rooms: Count = 16
+    #: Units of work that a session earns in a second, and how many it may save up; 0: as many as it likes. A message
+    #: costs 1, and 1 more for each KiB and for each 50 who hear it; who has none left is read no further for a while.
+    cost_per_s: Count = 0
+    cost_burst: Count = 0
+    #: Connections at a time, in all and from one address; 0: as many as the system allows.
+    connections: Count = 0
+    connections_per_address: Count = 0
+
+
+#: Fit for a server that anybody may reach.
+PUBLIC_LIMITS = Limits(cost_per_s=100, cost_burst=1_000, connections=10_000, connections_per_address=256)
 
 
 class Welcome(Message, frozen=True):

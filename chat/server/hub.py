@@ -5,7 +5,8 @@ is a nickname; it may have several connections. It ends with `bye` or with its l
 that connection broke, it is kept for a while, and its client may come back to it.
 """
 
-from collections import OrderedDict
+import secrets
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from chat.protocol.errors import Refusal
@@ -53,6 +54,14 @@ from chat.server.log import Log
 from chat.server.members import Connection, Room, Session
 from chat.server.rooms import Rooms
 
+#: How long a key may be: long enough that nobody guesses it.
+KEY_CHARS = 16, 128
+#: So many keys and tokens from one address may be wrong; then none is looked at for a while. After a restart clients
+#: come back with tokens that nobody knows any more, many of them perhaps from one address.
+MAX_WRONG_SECRETS = 100
+#: So many over one connection, and it is closed.
+MAX_TRIES = 3
+
 
 class Hub:
     """All sessions and all rooms. After any call, :attr:`delivery` may have something to be sent."""
@@ -81,6 +90,9 @@ class Hub:
         #: In the order in which they went, so that those to be ended next are the first.
         self._away: OrderedDict[Session, tuple[int, str]] = OrderedDict()
         self._history = history
+        #: How often keys and tokens were tried that were not right, by the address that they came from.
+        self.wrong_secrets: Counter[str] = Counter()
+        self._keeper = keeper
         self.delivery = Delivery(keeper)
         for room in self.rooms:
             self.delivery.open(room.log)
@@ -160,8 +172,10 @@ class Hub:
             case Hello(nick, key):
                 self._hello(connection, nick, key)
             case Attach(token, cursors, follow):
+                self._check_tries(connection)
                 session = self._by_token.get(token)
                 if session is None:
+                    self._note_wrong_secret(connection)
                     raise Refusal("bad_token", "No session has this token; it may have ended.")
                 self._attach(connection, session, cursors, follow)
             case Ping(n):
@@ -205,16 +219,38 @@ class Hub:
 
     def _hello(self, connection: Connection, nick: str, key: str) -> None:
         nick = self._directory.clean(nick)
+        if key and not KEY_CHARS[0] <= len(key) <= KEY_CHARS[1]:
+            raise Refusal("bad_key", "A key has {} to {} characters, chosen at random.".format(*KEY_CHARS))
         session = self._directory.find(nick)
         if session is None:
             session = self._begin(nick, key)
-        elif not key or session.key != key:
+        elif not key or not session.key:
             raise in_use(nick, session)
+        else:
+            self._check_tries(connection)
+            if not secrets.compare_digest(session.key.encode(), key.encode()):
+                self._note_wrong_secret(connection)
+                raise in_use(nick, session)
         cursors = {log.name: log.last_seq for log in _logs_of(session)}
         self.delivery.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
         self._follow(connection, session, cursors)
 
+    def _check_tries(self, connection: Connection) -> None:
+        """Before a secret is looked at.
+
+        Raises:
+            Refusal: too many from there were wrong lately.
+        """
+        if self.wrong_secrets[connection.origin] >= MAX_WRONG_SECRETS:
+            raise Refusal("too_many_tries", "Too many keys or tokens from your address were wrong; wait a minute.")
+
+    def _note_wrong_secret(self, connection: Connection) -> None:
+        self.wrong_secrets[connection.origin] += 1
+        connection.wrong_secrets += 1
+
     def _begin(self, nick: str, key: str) -> Session:
+        if self._keeper is not None and self._keeper.full:
+            raise Refusal("no_space", "The server cannot let anybody in for now: its disk is full.")
         inbox = Log(INBOX, max_lines=self._inbox_lines, max_bytes=self._inbox_bytes)
         session = Session(nick, key, self._new_token(), inbox)
         self._directory.take(nick, session)
@@ -254,6 +290,8 @@ class Hub:
     def _grant(
         self, session: Session, message: Say | Tell | Nick | Join | Leave | FileOffer | FileAccept | FileEnd
     ) -> None:
+        if self._keeper is not None and self._keeper.full and isinstance(message, Say | Nick | Join):
+            raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         match message:
             case Say():
                 self._say(session, message)
@@ -348,6 +386,8 @@ class Hub:
         session, number = connection.session, getattr(message, "id", None)
         if session is None:
             self.delivery.tell(connection, Refused(refusal.code, refusal.reason, number))
+            if connection.wrong_secrets >= MAX_TRIES:
+                self.disconnect(connection, "")
         else:
             self.delivery.append(
                 session.inbox, lambda log, seq: Refused(refusal.code, refusal.reason, number, log, seq)

@@ -14,6 +14,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from typing import IO
 
 import msgspec
@@ -38,6 +39,8 @@ TRIM_LINES = 500
 #: Kept free beside the file. When the disk is full it is given up, so that what has been accepted can still be written,
 #: and nothing more is accepted until there is room for it again.
 BALLAST_BYTES = 8 << 20
+#: How often to see whether it is still full.
+LOOK_AGAIN_S = 1.0
 
 #: What lines of rooms are.
 _KINDS = (Said, Joined, Left, Renamed)
@@ -73,6 +76,7 @@ class Journal:
         self._checkpoint: threading.Thread | None = None
         #: Whether nothing more should be accepted, because the disk is full.
         self.full = False
+        self._look_again_s = 0.0
         self._lock = self._acquire()
         had_wal = os.path.exists(f"{path}-wal")
         try:
@@ -172,10 +176,13 @@ class Journal:
             self._lock.close()
 
     def look_for_room(self) -> None:
-        """Whether the disk has room again, if it was :attr:`full`."""
-        if self.full and self._take_ballast():
-            log.info("%s has room again", self._path)
-            self.full = False
+        """See whether the disk has room again, if it was :attr:`full`; now and then."""
+        now_s = time.monotonic()
+        if self.full and now_s >= self._look_again_s:
+            self._look_again_s = now_s + LOOK_AGAIN_S
+            if self._take_ballast():
+                log.info("%s has room again", self._path)
+                self.full = False
 
     def _acquire(self) -> IO[bytes]:
         try:

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from chat.server.backlog import Backlog
+from chat.server.budget import Budget
 from chat.server.log import Log
 from chat.server.replay import IdWindow
 
@@ -23,7 +24,19 @@ class Sink(Protocol):
 class Session:
     """A nickname with its private log and its connections."""
 
-    __slots__ = ("connections", "ids", "inbox", "key", "last_change", "looks", "names", "nick", "rooms", "token")
+    __slots__ = (
+        "budget",
+        "connections",
+        "ids",
+        "inbox",
+        "key",
+        "last_change",
+        "looks",
+        "names",
+        "nick",
+        "rooms",
+        "token",
+    )
 
     def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
         self.nick = nick
@@ -34,6 +47,8 @@ class Session:
         self.key = key
         self.token = token
         self.inbox = inbox
+        #: What it may ask for; None: as much as it likes.
+        self.budget: Budget | None = None
         self.ids = IdWindow()
         #: The rooms it is in, the lobby first, and the number of the last line before it came into each.
         self.rooms: dict[Room, int] = {}
@@ -53,10 +68,14 @@ class Session:
 class Connection:
     """One way into a session, or still a stranger."""
 
-    __slots__ = ("backlog", "closing", "cursors", "session", "sink", "skipped")
+    __slots__ = ("backlog", "closing", "cursors", "origin", "session", "sink", "skipped", "wrong_secrets")
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, origin: str = "") -> None:
         self.sink = sink
+        #: The address, or network, that it comes from.
+        self.origin = origin
+        #: How often it has tried a key or a token that was not right.
+        self.wrong_secrets = 0
         self.session: Session | None = None
         #: Nothing more is read from it; once it has been sent everything it is to be closed.
         self.closing = False

@@ -9,6 +9,8 @@ from chat.net.loop import Loop, Timer
 from chat.net.transport import Transport
 from chat.protocol.messages import Bye, Error, Up
 from chat.protocol.wire import UP, BadLine, LineReader
+from chat.server.budget import Budget
+from chat.server.costs import MALFORMED, cost_of
 from chat.server.hub import Hub
 from chat.server.members import Connection
 
@@ -46,9 +48,21 @@ class Peer:
         OSError: the connection was reset already.
     """
 
-    __slots__ = ("_begun", "_host", "_incoming", "_reader", "address", "connection", "leaving", "nick", "transport")
+    __slots__ = (
+        "_begun",
+        "_budget",
+        "_host",
+        "_incoming",
+        "_pause",
+        "_reader",
+        "address",
+        "connection",
+        "leaving",
+        "nick",
+        "transport",
+    )
 
-    def __init__(self, host: Host, sock: socket.socket, address: str, tls: "Tls | None" = None) -> None:
+    def __init__(self, host: Host, sock: socket.socket, address: str, origin: str, tls: "Tls | None" = None) -> None:
         self._host = host
         self.address = address
         #: For the log; it outlives the session.
@@ -56,12 +70,17 @@ class Peer:
         self.transport = Transport(
             host.loop, sock, on_data=self._read, on_writable=self._writable, on_lost=self._lost, tls=tls
         )
-        self.connection = Connection(self.transport)
+        self.connection = Connection(self.transport, origin)
         self._reader = LineReader(UP, host.hub.limits.line_bytes)
         #: Whether it has said anything that is a message. A web page can have a browser send anything but that first.
         self._begun = False
         #: What was read and not yet handled, while the peer is read no further.
         self._incoming: Iterator[Up | BadLine] | None = None
+        #: What a stranger may ask for, before its session has a budget.
+        limits = host.hub.limits
+        self._budget = Budget(limits, host.loop.now_ns()) if limits.cost_per_s else None
+        #: Until it has made up for what it has asked for.
+        self._pause: Timer | None = None
         #: When the connection is closed, whether or not it has taken everything.
         self.leaving: Timer | None = None
 
@@ -78,6 +97,13 @@ class Peer:
         self.transport.read_on(True)
         self.transport.finish()
 
+    def close(self) -> None:
+        """Free everything now."""
+        for timer in (self.leaving, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self.transport.close()
+
     def _read(self, data: bytes) -> None:
         if self.connection.closing:
             return
@@ -91,7 +117,7 @@ class Peer:
     def _writable(self) -> None:
         """The kernel takes bytes again; or so we wanted to be called in the next turn."""
         self._host.hub.delivery.on_writable(self.connection)
-        if self._incoming is None:
+        if self._incoming is None or self._pause is not None:
             return
         if self.connection.full:
             self.transport.want_writable()
@@ -114,6 +140,7 @@ class Peer:
                 self._begun = True
                 receive(connection, message)
             left -= 1
+            wait_ns = 0 if self._budget is None else self._spend(message)
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
             if connection.backlog is not None:
                 if not self.nick:
@@ -124,6 +151,11 @@ class Peer:
                     break
                 if connection.full:
                     left = 0
+            if wait_ns:
+                self._incoming = incoming
+                self.transport.read_on(False)
+                self._pause = self._host.loop.call_later(wait_ns / 1e9, self._resume)
+                break
             if not left:
                 # Go on in :meth:`_writable`: in the next turn, once its answers are on their way.
                 self._incoming = incoming
@@ -132,11 +164,28 @@ class Peer:
                 break
         self._host.handled()
 
+    def _spend(self, message: Up | BadLine) -> int:
+        """How long (ns) it is to wait, after this."""
+        session, hub = self.connection.session, self._host.hub
+        budget = self._budget if session is None else session.budget
+        if budget is None:
+            return 0
+        units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub.rooms)
+        if session is not None and len(session.connections) > 1:
+            units /= 2  # in redundant mode everything comes twice
+        return budget.spend(units, self._host.loop.now_ns())
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._writable()
+
     def _name(self) -> None:
         session = self.connection.session
         if session is not None:
             self.nick = session.nick
             log.info("%s is here from %s", self.nick, self.address)
+            if self._budget is not None and session.budget is None:
+                session.budget = Budget(self._host.hub.limits, self._host.loop.now_ns())
             self._host.registered(self)
 
     def _complain(self, line: BadLine) -> None:

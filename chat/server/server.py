@@ -4,12 +4,14 @@ Incoming: transport → wire → hub. Outgoing: at the end of each loop turn, on
 something new.
 """
 
+import contextlib
 import errno
+import ipaddress
 import logging
 import secrets
 import selectors
 import socket
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -42,6 +44,8 @@ LINGER_S = 2.0
 GRACE_S = 30.0
 #: How long rooms from a journal wait for somebody to come back to them.
 RESTORED_S = 120.0
+#: After so long, an address may try keys and tokens again.
+GUESSES_S = 60.0
 #: Pause before accepting again when the process has no descriptor left.
 ACCEPT_PAUSE_S = 0.2
 #: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
@@ -103,6 +107,9 @@ class ChatServer:
         #: Called with nickname and transport of each connection just before it is freed.
         self.on_end: Callable[[str, Transport], None] = lambda _nick, _transport: None
         self._peers: dict[Connection, Peer] = {}
+        #: How many of them come from each address.
+        self._origins: Counter[str] = Counter()
+        self._forgiving: Timer | None = None
         #: Who is not registered yet, and until when (ns) that is all right. The time is the same for all, so that the
         #: first is the next.
         self._strangers: OrderedDict[Peer, int] = OrderedDict()
@@ -203,19 +210,36 @@ class ChatServer:
                     self._accept_timer = self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                     return
                 continue  # this one connection was reset in the queue
-            self._admit(sock, f"{address[0]}:{address[1]}")
+            self._admit(sock, *address[:2])
 
-    def _admit(self, sock: socket.socket, address: str) -> None:
+    def _admit(self, sock: socket.socket, host: str, port: int) -> None:
+        origin = _network(host)
+        if (reason := self._too_many(origin)) is not None:
+            with contextlib.suppress(OSError):
+                sock.setblocking(False)
+                sock.send(encode(Error("too_many_connections", reason)))
+            sock.close()
+            return
         try:
             sock.setblocking(False)
-            peer = Peer(self, sock, address, None if self._tls is None else _private(self._tls))
+            peer = Peer(self, sock, f"{host}:{port}", origin, None if self._tls is None else _private(self._tls))
         except OSError:
             sock.close()  # reset already
             return
         self._peers[peer.connection] = peer
+        self._origins[origin] += 1
         self._strangers[peer] = self.loop.now_ns() + int(self._registration_s * 1e9)
         if self._strangers_timer is None:
             self._send_strangers_away()
+
+    def _too_many(self, origin: str) -> str | None:
+        """Why one more connection from there is not accepted, if it is not."""
+        limits = self.hub.limits
+        if limits.connections and len(self._peers) >= limits.connections:
+            return f"There are {limits.connections} connections already; try again later."
+        if limits.connections_per_address and self._origins[origin] >= limits.connections_per_address:
+            return f"There are {limits.connections_per_address} connections from your address already."
+        return None
 
     def _send_strangers_away(self) -> None:
         """Those whose time is over; call again when that of the next one is."""
@@ -236,6 +260,7 @@ class ChatServer:
         delivery = self.hub.delivery
         while delivery.dirty:
             if self._journal is not None:
+                self._journal.look_for_room()
                 self._journal.commit()
             for connection in delivery.flush():
                 self._attend(connection)
@@ -254,14 +279,22 @@ class ChatServer:
             peer.finish()
 
     def _drop(self, peer: Peer) -> None:
-        if peer.leaving is not None:
-            peer.leaving.cancel()
         self._strangers.pop(peer, None)
         self.on_end(peer.nick or "stranger", peer.transport)
-        peer.transport.close()
+        peer.close()
         del self._peers[peer.connection]
+        origin = peer.connection.origin
+        self._origins[origin] -= 1
+        if not self._origins[origin]:
+            del self._origins[origin]
+        if self.hub.wrong_secrets and self._forgiving is None:
+            self._forgiving = self.loop.call_later(GUESSES_S, self._forgive)
         self.hub.delivery.drop(peer.connection)
         self._unhook_if_done()
+
+    def _forgive(self) -> None:
+        self._forgiving = None
+        self.hub.wrong_secrets.clear()
 
     def _unhook_if_done(self) -> None:
         if self.idle and self._listener.fileno() < 0:
@@ -272,6 +305,13 @@ def _private(context: "SSLContext") -> "Tls":
     from chat.net.tls import Tls  # whoever serves without need not load it
 
     return Tls(context, to_plain=encode(Error("tls_only", "This server speaks TLS only: connect with --tls.")))
+
+
+def _network(host: str) -> str:
+    """What counts as one address: of IPv6, what one customer is given."""
+    if ":" not in host:
+        return host
+    return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
 
 
 def _new_secret() -> str:

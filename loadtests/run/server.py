@@ -28,7 +28,7 @@ def embedded_server(lab: Lab, congestion: str, raw: Path) -> Iterator["subproces
     Raises HarnessError: it does not start.
     """
     command = [sys.executable, "-m", "chat", "serve", "--host", ALL_ADDRESSES, "--port", str(PORT)]
-    command += ["--congestion", congestion, "--tcp-info", str(raw / "server-tcp.csv")]
+    command += ["--no-limits", "--congestion", congestion, "--tcp-info", str(raw / "server-tcp.csv")]
     log = raw / _LOG
     with log.open("wb") as output:
         process = lab.server.popen(command, **APART, stdout=output, stderr=output)

@@ -15,6 +15,8 @@ from chat.server.members import Connection
 from chat.server.replay import ID_WINDOW, IdWindow
 from chat.server.rooms import Rooms
 
+KEY = "sixteen at least"
+
 
 class Hall:
     """A hub and what each of its connections was sent."""
@@ -64,6 +66,10 @@ def test_welcome_and_joined(hall: Hall) -> None:
             "file_window_bytes": 524288,
             "files": 8,
             "rooms": 16,
+            "cost_per_s": 0,
+            "cost_burst": 0,
+            "connections": 0,
+            "connections_per_address": 0,
         },
     }
     ben = hall.join("ben")
@@ -256,7 +262,7 @@ def test_a_session_outlives_a_connection_but_not_the_last(hall: Hall) -> None:
 
 
 def test_a_session_with_a_key_is_kept_when_its_connections_break(hall: Hall) -> None:
-    ana, ben = hall.connect(Hello("ana", "key")), hall.join("ben")
+    ana, ben = hall.connect(Hello("ana", KEY)), hall.join("ben")
     hall.take(ana)
     hall.hub.disconnect(ana, "reset", keep_until_ns=100)
     hall.hub.receive(ben, Say("while you were away"))
@@ -274,7 +280,7 @@ def test_a_session_with_a_key_is_kept_when_its_connections_break(hall: Hall) -> 
 
 
 def test_a_session_is_not_kept_without_a_key_or_after_an_orderly_end(hall: Hall) -> None:
-    ana, ben = hall.connect(Hello("ana", "key")), hall.join("ben")
+    ana, ben = hall.connect(Hello("ana", KEY)), hall.join("ben")
     hall.hub.disconnect(ben, "reset", keep_until_ns=100)
     assert hall.hub.nicks == ["ana"]
     hall.hub.disconnect(ana, "closed by the other end")
@@ -282,9 +288,9 @@ def test_a_session_is_not_kept_without_a_key_or_after_an_orderly_end(hall: Hall)
 
 
 def test_the_same_hello_is_welcomed_again(hall: Hall) -> None:
-    ana = hall.connect(Hello("ana", "key"))
+    ana = hall.connect(Hello("ana", KEY))
     hall.hub.disconnect(ana, "reset", keep_until_ns=100)
-    again = hall.connect(Hello("ana", "other key"), Hello("ana"), Hello("ana", "key"))
+    again = hall.connect(Hello("ana", "another random key"), Hello("ana"), Hello("ana", KEY))
     found = hall.take(again)
     assert [message.get("code") for message in found] == ["nick_in_use", "nick_in_use", None]
     assert (found[2]["token"], found[2]["cursors"]) == ("token1", {"inbox": 0, "lobby": 1})

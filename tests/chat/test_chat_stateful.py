@@ -135,7 +135,7 @@ class Person:
 
     def __init__(self, hub: RecordingHub, nick: str) -> None:
         self.nick = nick
-        self.session = ClientSession(nick, key=f"key of {nick}")
+        self.session = ClientSession(nick, key=f"a random key of {nick}")
         self.wires: dict[PathName, Wire] = {}
         #: The rooms of all that was said, in order.
         self.said: list[str] = []

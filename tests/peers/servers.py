@@ -142,7 +142,7 @@ def _commit() -> str:
 
 
 def _ours(*options: str) -> Callable[[Path, int], list[str]]:
-    return lambda _folder, port: [sys.executable, "-m", "chat", "serve", "--port", str(port), *options]
+    return lambda _folder, port: [sys.executable, "-m", "chat", "serve", "--port", str(port), "--no-limits", *options]
 
 
 SERVERS = (

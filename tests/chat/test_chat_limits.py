@@ -1,0 +1,141 @@
+"""Limits of a public server. chat/README.md, "Limits"."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chat_helpers import RawClient, ServerProcess, server_process
+
+from chat.protocol.messages import PUBLIC_LIMITS, Hello, Limits, Say, Who
+from chat.server.budget import Budget
+from chat.server.costs import cost_of
+from chat.server.rooms import Rooms
+
+SECOND_NS = 1_000_000_000
+
+
+def test_a_budget_is_earned_at_a_constant_rate() -> None:
+    budget = Budget(Limits(cost_per_s=10, cost_burst=5), 0)
+    assert [budget.spend(1, 0) for _ in range(5)] == [0] * 5
+    assert budget.spend(2, 0) == pytest.approx(0.2 * SECOND_NS, abs=1)
+    assert budget.spend(0, SECOND_NS // 5) == 0, "it has made up for it"
+    assert budget.spend(1, SECOND_NS // 5) > 0
+    assert [budget.spend(1, 100 * SECOND_NS) for _ in range(6)][4:] == [0, SECOND_NS // 10 + 1], "no more is saved up"
+
+
+def test_what_makes_work_costs() -> None:
+    rooms = Rooms(name_chars=32)
+    assert cost_of(Say("x"), rooms) < cost_of(Say("x" * 8_192), rooms) < cost_of(Hello("ana"), rooms)
+    assert cost_of(Who("nowhere"), rooms) == 1
+
+
+def test_a_flood_waits_while_others_are_served() -> None:
+    """What a flooder says beyond its store comes at the rate of its budget: the witness is heard before its end."""
+    with server_process(limits=True) as server, RawClient(server.address, "witness") as witness:
+        assert witness.welcome["limits"]["cost_burst"] == PUBLIC_LIMITS.cost_burst
+        flooder = RawClient(server.address, "flooder")
+        flood = b"".join(b'{"type":"say","text":"%d","id":%d}\n' % (each, each) for each in range(1, 2_001))
+        flooder.sock.sendall(flood)
+        witness.until("said", text="900")
+        answers = [witness.ask("pong", type="ping", n=each)["n"] for each in range(1, 21)]
+        assert answers == list(range(1, 21))
+        witness.send(type="say", text="heard", id=1)
+        heard_before = 900
+        while (line := witness.until("said"))["text"] != "heard":
+            heard_before = int(line["text"])
+        assert heard_before < 2_000, "the flood is not over when the witness is heard"
+        flooder.close()
+
+
+def test_a_flood_is_not_lost() -> None:
+    """It waits in its own connection: everything that fits the store and a second's income comes, in order."""
+    with server_process(limits=True) as server, RawClient(server.address, "ana") as ana:
+        number = PUBLIC_LIMITS.cost_burst + PUBLIC_LIMITS.cost_per_s // 2
+        ana.sock.sendall(b"".join(b'{"type":"say","text":"%d"}\n' % each for each in range(number)))
+        assert [ana.until("said")["text"] for _ in range(number)] == [str(each) for each in range(number)]
+
+
+def test_connections_from_one_address_are_counted() -> None:
+    with server_process(limits=True) as server:
+        several = [RawClient(server.address) for _ in range(PUBLIC_LIMITS.connections_per_address)]
+        for each in several:
+            each.ask("pong", type="ping")
+        one_more = RawClient(server.address)
+        assert one_more.until("error")["code"] == "too_many_connections"
+        assert one_more.receive() is None
+        several.pop().close()
+        several[0].ask("pong", type="ping")
+        while True:  # until the server has seen that one is gone
+            with RawClient(server.address) as again:
+                again.send(type="ping")
+                answer = again.receive()
+                if answer is not None and answer["type"] == "pong":
+                    break
+        for each in (*several, one_more):
+            each.close()
+
+
+def test_keys_are_not_guessed(server: ServerProcess) -> None:
+    key = "0123456789abcdef"
+    with RawClient(server.address) as short:
+        assert short.ask("refused", type="hello", nick="key", key="short")["code"] == "bad_key"
+        assert short.ask("refused", type="hello", nick="key", key="x" * 129)["code"] == "bad_key"
+        assert short.ask("welcome", type="hello", nick="keeper", key=key)["nick"] == "keeper"
+        tried, code = 0, ""
+        while code != "too_many_tries":
+            with RawClient(server.address) as thief:
+                for _ in range(3):
+                    tried += 1
+                    code = thief.ask("refused", type="hello", nick="keeper", key=f"{tried:016}")["code"]
+                    if code == "too_many_tries":
+                        break
+                else:
+                    assert thief.receive() is None, "three tries, and the connection is closed"
+        assert tried == 101
+        with RawClient(server.address) as thief:
+            assert thief.ask("refused", type="hello", nick="keeper", key=key)["code"] == "too_many_tries"
+            assert thief.ask("refused", type="attach", token="x")["code"] == "too_many_tries"
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to have a small disk of its own")
+def test_a_full_disk_refuses_new_lines_and_the_server_goes_on(tmp_path: Path) -> None:
+    """On a disk of 24 MiB, in a mount namespace of its own."""
+    disk, script = tmp_path / "disk", 'mount -t tmpfs -o size=24m none "$0" && exec "$@"'
+    disk.mkdir()
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(disk)]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("this system lets us mount nothing")
+    command += [sys.executable, "-m", "chat", "serve", "--port", "0", "--no-limits", "--journal", str(disk / "journal")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = ("127.0.0.1", int(process.stderr.readline().rsplit(":", 1)[1]))
+        inside = Path(f"/proc/{process.pid}/root{disk}")
+        with RawClient(address, "ana") as ana:
+            ana.send(type="say", text="x", id=1)
+            ana.until("said", id=1)
+            filler = inside / "filler"
+            with filler.open("wb") as file:
+                free = os.statvfs(inside)
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+            number, last = 2, {"type": ""}
+            while last["type"] != "refused":
+                ana.send(type="say", text="x" * 8_000, id=number)
+                last = ana.until_any("said", "refused", id=number)
+                number += 1
+            assert last["code"] == "no_space"
+            assert ana.ask("pong", type="ping", n=7)["n"] == 7
+            with RawClient(address) as ben:
+                assert ben.ask("refused", type="hello", nick="ben")["code"] == "no_space"
+            filler.unlink()
+            while last["type"] != "said":
+                ana.send(type="say", text="again", id=number)
+                last = ana.until_any("said", "refused", id=number)
+                number += 1
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 0, rest
+    assert "the disk is full: nothing new is accepted until" in rest
+    assert "has room again" in rest
