@@ -105,7 +105,7 @@ def test_a_part_that_is_no_plain_file_is_not_written_to(tmp_path: Path) -> None:
 
 def test_progress_of_an_empty_file(clients: Clients, tmp_path: Path) -> None:
     """A peer accepts it and gives its credit late."""
-    about = (1, True, "ben", "empty", 0, "ab" * 32)
+    about = (1, True, "ben", "empty", 0, "ab" * 32, 3)
     shelf = Shelf(clients.add("ana", ("127.0.0.1", 1)), tmp_path)
     assert shelf.note(FileOffered(*about)) is None
     assert shelf.note(FileProgress(*about, 0)) is None
