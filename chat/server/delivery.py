@@ -25,7 +25,7 @@ class Keeper(Protocol):
     """Is told what becomes of logs: a journal."""
 
     #: Whether nothing more should be accepted, because it could not be kept.
-    full = False
+    full: bool = False
 
     def keep(self, log: Log, line: bytes) -> None:
         """This line was just appended to the log."""
