@@ -42,6 +42,8 @@ sizes = st.integers(0, 300) | st.just(EVERYTHING)
 class RecordingHub(Hub):
     """Writes down what its rooms held, however soon it drops it."""
 
+    full = False
+
     def __init__(self) -> None:
         tokens = itertools.count()
         small = Rooms(name_chars=32, lobby_lines=ROOM_LINES, room_lines=ROOM_LINES)
