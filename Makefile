@@ -3,9 +3,10 @@ BIN := .venv/bin
 
 .PHONY: demo test check bench fuzz notebooks clean
 
-# A real scenario through real bad links, and its report.
+# A real scenario through real bad links, and its report. A first visit is no CI gate: that the machine was too busy (3)
+# is said, and is no failure.
 demo: .venv/ready
-	$(BIN)/chatlab run scenarios/demo.yaml
+	$(BIN)/chatlab run scenarios/demo.yaml || [ $$? = 3 ]
 
 # Three at a time: most tests wait for links and processes, not for a core.
 test: .venv/ready

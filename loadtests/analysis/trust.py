@@ -1,14 +1,26 @@
-"""When the numbers of a run must not be believed: a list of reasons, each a sentence."""
+"""What speaks against the numbers of a run: one sentence for each cause, the most important first, with its details."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
+from loadtests.analysis.percentiles import least_count
 from loadtests.analysis.read import Run
+from loadtests.analysis.stats import SHARES
 from loadtests.samples import USERS_PER_WORKER
+from loadtests.scenario.thresholds import Threshold
 
 #: A generator busier than this delays its own receipt of echoes by milliseconds in the tail.
 _GENERATOR_CPU_PERCENT = 70.0
 #: With less of the machine idle, whoever used the rest disturbed us.
 _MACHINE_BUSY_SHARE = 0.9
+#: A process that is not ours is named from here on.
+_OTHER_PERCENT = 25.0
+#: Fewer disturbed messages are nothing to speak of: they are left out.
+_DISTURBED_SHARE = 0.02
+#: Of a variant's messages at least this share must be undisturbed.
+_LEAST_LEFT = 0.5
 #: The schedule may lag by this much, or by half of the delay that is measured (medians: a tail shows by itself).
 _LAG_MS, _LAG_SHARE = 1.0, 0.5
 #: Wall clock and monotonic clock may drift apart by this much during a trial (NTP slews 0.5 ms a second).
@@ -17,70 +29,176 @@ _CLOCK_STEP_MS = 50.0
 _EMULATOR_LATE_MS = 5.0
 
 
-def doubts(run: Run) -> list[str]:
-    """Why the run must not be believed; empty if there is no reason."""
-    found = [f"{trial.name}: the trial was {trial.state}" for trial in run.manifest.trials if trial.state != "finished"]
-    return [*found, *_links(run), *_generator(run), *_machine(run), *_schedule(run), *_clock(run), *_emulator(run)]
+@dataclass(frozen=True)
+class Doubt:
+    """One cause."""
+
+    sentence: str
+    #: Each time it was seen.
+    details: tuple[str, ...] = ()
+    #: Whether the run must not be believed; otherwise what is disturbed is left out, and the rest can be.
+    is_fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{'NOT TRUSTWORTHY' if self.is_fatal else 'note'}: {self.sentence}"
 
 
-def _links(run: Run) -> list[str]:
+def doubts(run: Run) -> list[Doubt]:
+    """Every cause once; those that forbid to believe the run come first."""
+    causes = (_unfinished, _too_little_left, _links, _generator, _schedule, _clock, _stalls, _others, _emulator)
+    found = [doubt for cause in causes for doubt in cause(run)]
+    return sorted(found, key=lambda doubt: not doubt.is_fatal)
+
+
+def told(found: list[Doubt]) -> str:
+    """All doubts with all details, for the report."""
+    lines = [line for doubt in found for line in (str(doubt), *(f"    {detail}" for detail in doubt.details))]
+    return "\n".join(lines) or "nothing speaks against these numbers"
+
+
+def _one(sentence: str, details: Iterable[str], *, is_fatal: bool = True) -> list[Doubt]:
+    """The doubt whose sentence ends with the first of the details, if there are any."""
+    details = list(details)
+    if not details:
+        return []
+    more = f" (and {len(details) - 1} more like it)" if len(details) > 1 else ""
+    return [Doubt(f"{sentence}{details[0]}{more}", tuple(details), is_fatal)]
+
+
+def _unfinished(run: Run) -> list[Doubt]:
+    ended = ("finished", "rejected")
+    return _one("", (f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended))
+
+
+def _too_little_left(run: Run) -> list[Doubt]:
+    """Half of the messages, or fewer than the percentiles that thresholds ask for need, where there were enough."""
+    thresholds = [Threshold.from_yaml(text) for text in run.manifest.scenario.get("thresholds", ())]
+    needed = max((least_count(SHARES[one.column]) for one in thresholds if one.column in SHARES), default=0)
+    details = []
+    for variant, rows in run.after_warmup("disturbed").groupby("variant", observed=True):
+        left = int((rows["disturbed"].fillna(0) == 0).sum())
+        if left < _LEAST_LEFT * len(rows) or left < needed <= len(rows):
+            details.append(f"{variant}: only {left} of {len(rows)} messages are undisturbed; repeat more: --repeat 5")
+    return _one("", details)
+
+
+def _links(run: Run) -> list[Doubt]:
+    """A link that is off is its own fault, unless the machine stalled whenever it was measured."""
     rows = run.table("link")
-    return [
-        f"{row.variant}: {row.when} the load the link was off: {row.path} {row.direction} {row.metric} "
-        f"is {row.measured:.4g}, allowed {row.low:.4g} to {row.high:.4g}"
-        for row in rows[rows["within"].eq(False)].itertuples()
-    ]
+    off = rows[rows["within"].eq(False)]
+    by_link: list[str] = []
+    by_machine: list[str] = []
+    for row in off.itertuples():
+        detail = (
+            f"{row.variant}: {row.when} the load the link was off: {row.path} {row.direction} {row.metric} "
+            f"is {row.measured:.4g}, allowed {row.low:.4g} to {row.high:.4g}"
+        )
+        (by_machine if str(row.disturbed) == "True" else by_link).append(detail)
+    return _one("", by_link) + _one("the machine stalled while a link was measured: ", by_machine, is_fatal=False)
 
 
-def _generator(run: Run) -> list[str]:
+def _generator(run: Run) -> list[Doubt]:
     """Each load process has a core's worth of Python; one that is too busy spoils its own users' numbers."""
     load = _steady(run, "load").groupby(["variant", "process"], observed=True)["cpu_percent"].mean()
-    return [
-        f"{variant}: the load generator{_worker(process)} used {percent:.0f} % of a core, "
-        f"more than {_GENERATOR_CPU_PERCENT:.0f} %"
-        for variant, process, percent in load[load > _GENERATOR_CPU_PERCENT].reset_index().itertuples(index=False)
-    ]
+    busy = load[load > _GENERATOR_CPU_PERCENT].sort_values(ascending=False).reset_index()
+    return _one(
+        "",
+        (
+            f"{variant}: the load generator{_worker(process)} used {percent:.0f} % of a core, "
+            f"more than {_GENERATOR_CPU_PERCENT:.0f} %"
+            for variant, process, percent in busy.itertuples(index=False)
+        ),
+    )
 
 
-def _machine(run: Run) -> list[str]:
-    """Foreign load matters once the machine has no core left for us."""
-    whole_percent = 100.0 * run.manifest.cores
-    busy = _steady(run, "machine").groupby("variant", observed=True)["cpu_percent"].mean()
-    return [
-        f"{variant}: {percent / whole_percent:.0%} of the machine was busy; end what else runs, or load less"
-        for variant, percent in busy[busy > _MACHINE_BUSY_SHARE * whole_percent].items()
-    ]
-
-
-def _schedule(run: Run) -> list[str]:
+def _schedule(run: Run) -> list[Doubt]:
     messages = run.measured("user", "send_lag_ms", "service_time_ms")
     processes = messages["user"] // USERS_PER_WORKER
     is_many = processes.any()
     groups = messages.groupby(["variant", processes], observed=True)
     medians = groups[["send_lag_ms", "service_time_ms"]].median().reset_index()
-    return [
-        f"{variant}: messages{f' of worker {process}' if is_many else ''} were sent {lag:.1f} ms late "
-        f"at a service time of {service:.1f} ms"
-        for variant, process, lag, service in medians.itertuples(index=False)
-        if lag > max(_LAG_MS, _LAG_SHARE * service)
-    ]
+    return _one(
+        "",
+        (
+            f"{variant}: messages{f' of worker {process}' if is_many else ''} were sent {lag:.1f} ms late "
+            f"at a service time of {service:.1f} ms"
+            for variant, process, lag, service in medians.itertuples(index=False)
+            if lag > max(_LAG_MS, _LAG_SHARE * service)
+        ),
+    )
 
 
-def _clock(run: Run) -> list[str]:
-    return [
-        f"{trial.name}: the wall clock was stepped by {trial.clock_step_ms:.0f} ms"
-        for trial in run.manifest.trials
-        if abs(trial.clock_step_ms) > _CLOCK_STEP_MS
-    ]
+def _clock(run: Run) -> list[Doubt]:
+    return _one(
+        "",
+        (
+            f"{trial.name}: the wall clock was stepped by {trial.clock_step_ms:.0f} ms"
+            for trial in run.manifest.trials
+            if abs(trial.clock_step_ms) > _CLOCK_STEP_MS
+        ),
+    )
 
 
-def _emulator(run: Run) -> list[str]:
-    return [
-        f"{trial.name}: the emulator of {counters.path} was late: p99 {(counters.lateness_p99_us or 0) / 1e3:.1f} ms"
-        for trial in run.manifest.trials
-        for counters in trial.link_counters
-        if (counters.lateness_p99_us or 0) > _EMULATOR_LATE_MS * 1e3
-    ]
+def _stalls(run: Run) -> list[Doubt]:
+    """What took the cores away; the messages that met it are left out, so the rest can be believed."""
+    trials = run.manifest.trials
+    felt = [one for one in trials if one.state == "rejected" or one.machine.disturbed_share > _DISTURBED_SHARE]
+    if not felt:
+        return []
+    sent = run.after_warmup("disturbed")["disturbed"].fillna(0)
+    taken = sum(one.machine.stalled_share for one in felt) / len(felt)
+    withheld = sum(one.machine.steal_share for one in felt) / len(felt)
+    longest_ms = max(one.machine.longest_stall_ms for one in felt)
+    who, remedy = "something of higher priority took", "Run it where less else runs"
+    if withheld > taken / 2:
+        who, taken, remedy = "the host withheld", withheld, "Run it where fewer virtual machines share a core"
+    sentence = (
+        f"{who} {taken:.0%} of the CPU in {len(felt)} of {len(trials)} trials, up to {longest_ms:.0f} ms at a time; "
+        f"{sent.mean() if len(sent) else 0:.0%} of the messages are left out. {remedy}, or repeat more: --repeat 5"
+    )
+    details = (
+        f"{one.name}, trial {one.number}: {one.machine.disturbed_share:.0%} of the messages disturbed"
+        + (f"; rejected: {one.reason}" if one.reason else "")
+        for one in felt
+    )
+    return [Doubt(sentence, tuple(details), is_fatal=False)]
+
+
+def _others(run: Run) -> list[Doubt]:
+    """Foreign processes, by name; without a name, that the machine had no core left for us."""
+    percents: dict[str, float] = {}
+    for trial in run.manifest.trials:
+        for name, percent in trial.machine.others_percent.items():
+            percents[name] = max(percents.get(name, 0.0), percent)
+    named = sorted(((percent, name) for name, percent in percents.items() if percent >= _OTHER_PERCENT), reverse=True)
+    if named:
+        told = [f"{name} used {percent:.0f} % of a core" for percent, name in named]
+        return _one("", told, is_fatal=False)
+    whole_percent = 100.0 * run.manifest.cores
+    busy = _steady(run, "machine").groupby("variant", observed=True)["cpu_percent"].mean()
+    return _one(
+        "",
+        (
+            f"{variant}: {percent / whole_percent:.0%} of the machine was busy; end what else runs, or load less"
+            for variant, percent in busy[busy > _MACHINE_BUSY_SHARE * whole_percent].items()
+        ),
+        is_fatal=False,
+    )
+
+
+def _emulator(run: Run) -> list[Doubt]:
+    """When it was late, its messages are marked; this is how much."""
+    return _one(
+        "",
+        (
+            f"{trial.name}: the emulator of {counters.path} was late: "
+            f"p99 {(counters.lateness_p99_us or 0) / 1e3:.1f} ms"
+            for trial in run.manifest.trials
+            for counters in trial.link_counters
+            if (counters.lateness_p99_us or 0) > _EMULATOR_LATE_MS * 1e3
+        ),
+        is_fatal=False,
+    )
 
 
 def _steady(run: Run, kind: str) -> pd.DataFrame:

@@ -7,9 +7,12 @@ from xml.etree import ElementTree as ET
 from chat.words import count
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import summarise
-from loadtests.analysis.trust import doubts
+from loadtests.analysis.trust import Doubt, doubts
 from loadtests.errors import ExitCode
 from loadtests.scenario.thresholds import Check, Threshold, check
+
+#: Of doubts on the terminal.
+_MOST_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -17,18 +20,26 @@ class Verdict:
     """Checks and doubts of a run."""
 
     checks: list[Check]
-    doubts: list[str]
+    doubts: list[Doubt]
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether what is left after all that is left out can be believed."""
+        return not any(doubt.is_fatal for doubt in self.doubts)
 
     @property
     def exit_code(self) -> ExitCode:
         """A run that must not be believed has neither kept nor missed a threshold."""
-        if self.doubts:
+        if not self.is_trusted:
             return ExitCode.NOT_TRUSTWORTHY
         return ExitCode.PASSED if all(one.passed for one in self.checks) else ExitCode.FAILED
 
     def __str__(self) -> str:
         lines = [str(one) for one in self.checks]
-        lines += [f"NOT TRUSTWORTHY: {doubt}" for doubt in self.doubts]
+        shown = self.doubts if len(self.doubts) <= _MOST_LINES else self.doubts[: _MOST_LINES - 1]
+        lines += [str(doubt) for doubt in shown]
+        if left := len(self.doubts) - len(shown):
+            lines.append(f"note: {left} more in the report")
         return "\n".join(lines)
 
     @property
@@ -57,13 +68,13 @@ def write_junit(verdict: Verdict, name: str, file: Path) -> None:
     failures = sum(not one.passed for one in verdict.checks)
     tests = str(len(verdict.checks) + 1)
     suite = ET.Element(
-        "testsuite", name=name, tests=tests, failures=str(failures), errors=str(bool(verdict.doubts) + 0)
+        "testsuite", name=name, tests=tests, failures=str(failures), errors=str(int(not verdict.is_trusted))
     )
     for one in verdict.checks:
         case = ET.SubElement(suite, "testcase", classname=one.variant, name=one.threshold)
         if not one.passed:
             ET.SubElement(case, "failure", message=f"measured {one.measured:.6g}")
     case = ET.SubElement(suite, "testcase", classname=name, name="the run is trustworthy")
-    if verdict.doubts:
-        ET.SubElement(case, "error", message="; ".join(verdict.doubts))
+    if not verdict.is_trusted:
+        ET.SubElement(case, "error", message="; ".join(one.sentence for one in verdict.doubts if one.is_fatal))
     ET.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)

@@ -36,10 +36,6 @@ class TrialStalls:
         """When the emulator was late."""
         return [Interval(one.begin_ns, one.end_ns) for one in self.late if one.end_ns > self._began_ns]
 
-    def any_since(self, begin_ns: int) -> bool:
-        """Whether anything was disturbed since then."""
-        return any(one.end_ns > begin_ns for one in [*self.cores, *self.emulator])
-
     def share(self, begin_ns: int, end_ns: int) -> float:
         """The share of all cores' time between two moments that was taken from us."""
         taken_ns = sum(max(0, min(one.end_ns, end_ns) - max(one.begin_ns, begin_ns)) for one in self.cores)

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from loadtests.analysis.read import Run
+from loadtests.analysis.trust import told
 from loadtests.analysis.verdict import judge, write_junit
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError, ExitCode
 from loadtests.link.backends.backend import LinkStats
-from loadtests.run.manifest import Manifest, TrialRecord
+from loadtests.run.manifest import MachineFacts, Manifest, TrialRecord
 from loadtests.samples import TABLES
 from loadtests.scenario.scenario import decode
 from loadtests.scenario.thresholds import METRICS, Threshold
@@ -68,6 +69,8 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         "outcome": "echoed",
         "warmup": 0,
         "send_lag_ms": changes.get("send_lag_ms", 0.1),
+        "disturbed": changes.get("disturbed", 0),
+        "intended_s": 5.0,
     }
     times = {1: 10.0, 2: 100.0}
     rows: dict[str, list[dict[str, Any]]] = {
@@ -79,7 +82,12 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         ],
         "link": [
             {"trial": n, "path": "primary", "direction": "up", "metric": "delay_ms", "measured": 5.0, "low": 4.0}
-            | {"high": 6.0, "when": when, "within": changes.get(when, True)}
+            | {
+                "high": 6.0,
+                "disturbed": changes.get("disturbed_link", False),
+                "when": when,
+                "within": changes.get(when, True),
+            }
             for n in times
             for when in ("before", "after")
         ]
@@ -116,23 +124,71 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"after": False}, "lan: after the load the link was off: primary up delay_ms is 5, allowed 4 to 6"),
         ({"load": 90.0}, "lan: the load generator used 90 % of a core, more than 70 %"),
         ({"load-1": 90.0}, "lan: the load generator of worker 1 used 90 % of a core, more than 70 %"),
-        ({"machine": 195.0}, "lan: 98% of the machine was busy"),
         ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late at a service time of 10.0 ms"),
         ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
-        (
-            {"trial": {"link_counters": [LATE]}},
-            "lan: the emulator of primary was late: p99 9.0 ms",
-        ),
     ],
 )
 def test_every_reason_for_doubt_is_said_and_outranks_thresholds(
     tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
     verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50", **changes))
-    assert any(doubt.startswith(reason) for doubt in verdict.doubts), verdict.doubts
+    assert any(doubt.sentence.startswith(reason) for doubt in verdict.doubts), verdict.doubts
     assert verdict.exit_code == ExitCode.NOT_TRUSTWORTHY
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"machine": 195.0}, "lan: 98% of the machine was busy"),
+        ({"trial": {"link_counters": [LATE]}}, "lan: the emulator of primary was late: p99 9.0 ms"),
+        ({"trial": {"machine": MachineFacts(others_percent={"chrome": 85.2})}}, "chrome used 85 % of a core"),
+        (
+            {"trial": {"machine": MachineFacts(stalled_share=0.3, longest_stall_ms=180, disturbed_share=0.12)}},
+            "something of higher priority took 30% of the CPU in 2 of 2 trials, up to 180 ms at a time; ",
+        ),
+        (
+            {"trial": {"machine": MachineFacts(stalled_share=0.3, steal_share=0.31, disturbed_share=0.12)}},
+            "the host withheld 31% of the CPU in 2 of 2 trials",
+        ),
+        (
+            {"before": False, "disturbed_link": True},
+            "the machine stalled while a link was measured: lan: before the load the",
+        ),
+        (
+            {"after": False, "disturbed_link": True},
+            "the machine stalled while a link was measured: lan: after the load the",
+        ),
+    ],
+)
+def test_what_the_machine_did_is_said_once_and_takes_no_threshold_away(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50", **changes))
+    (doubt,) = verdict.doubts
+    assert doubt.sentence.startswith(reason), doubt.sentence
+    assert str(doubt).startswith("note: ")
+    assert verdict.exit_code == ExitCode.FAILED
+
+
+def test_too_little_that_is_undisturbed_is_no_answer(tmp_path: Path) -> None:
+    verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50", disturbed=1))
+    assert [doubt.sentence for doubt in verdict.doubts if doubt.is_fatal] == [
+        "lan: only 0 of 1 messages are undisturbed; repeat more: --repeat 5 (and 1 more like it)"
+    ]
+    assert verdict.exit_code == ExitCode.NOT_TRUSTWORTHY
+
+
+def test_a_terminal_gets_five_lines_and_the_report_everything(tmp_path: Path) -> None:
+    trial = {"clock_step_ms": 3600e3, "link_counters": [LATE], "machine": MachineFacts(others_percent={"chrome": 99.0})}
+    run = run_of(tmp_path, before=False, load=90.0, send_lag_ms=60.0, trial=trial)
+    verdict = judge(run)
+    assert len(verdict.doubts) == 6
+    assert len(str(verdict).splitlines()) == 5
+    assert str(verdict).endswith("note: 2 more in the report")
+    assert "far: the wall clock was stepped" in told(verdict.doubts)
+    assert told([]) == "nothing speaks against these numbers"
 
 
 def test_a_run_without_reason_for_doubt_is_trusted(tmp_path: Path) -> None:

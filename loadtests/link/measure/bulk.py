@@ -25,6 +25,8 @@ class Arrivals:
     """When each full packet arrived, in seconds."""
 
     times_s: list[float]
+    #: Whether the machine stalled meanwhile.
+    is_disturbed: bool = False
 
     @property
     def rate_bps(self) -> float:

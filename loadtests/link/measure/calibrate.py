@@ -61,6 +61,8 @@ class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
     within: bool
     #: Probes sent (in each direction); of a rate, full packets that arrived.
     probes: int
+    #: The machine stalled each time that it was measured, so `measured` may be the machine's rather than the link's.
+    disturbed: bool = False
 
 
 def calibrate(links: dict[str, LinkProfile], disturbances: Callable[[], list[Interval]] = list) -> list[LinkRow]:
@@ -105,7 +107,10 @@ def _probed(
         if all(one.count >= count for one, count in zip(kept, wanted, strict=True)):
             break
     # Too few to tell anything: then all count, and the figures say how the machine was.
-    return [one if one.count >= _LEAST_PROBES else stream for one, stream in zip(kept, streams, strict=True)]
+    return [
+        one if one.count >= _LEAST_PROBES else dataclasses.replace(stream, is_disturbed=True)
+        for one, stream in zip(kept, streams, strict=True)
+    ]
 
 
 def undisturbed(stream: ProbeStream, direction: Direction, met: Intervals) -> ProbeStream:
@@ -147,8 +152,8 @@ def _undisturbed_rate(
         begin_ns = time.monotonic_ns()
         arrivals = measure_rate(path, name, direction)
         if all(one.end_ns < begin_ns for one in disturbances()):
-            break
-    return arrivals
+            return arrivals
+    return dataclasses.replace(arrivals, is_disturbed=True)
 
 
 def plan_probes(path: str, name: str, direction: Direction) -> ProbeStream:
@@ -197,7 +202,8 @@ def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> L
     expected_s = sum(delay_s for delay_s, _ in expected)
     window_s = DELAY_SHARE * expected_s + DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
     row = _row(up, "rtt_ms", *_around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
-    return msgspec.structs.replace(row, direction="both")
+    disturbed = up.is_disturbed or down.is_disturbed
+    return msgspec.structs.replace(row, direction="both", disturbed=disturbed)
 
 
 def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -> LinkRow:
@@ -205,7 +211,7 @@ def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -
     assert direction.rate_bps is not None, "only a link with a rate has one"
     expected_bps = direction.rate_bps * (1 - direction.corrupt)
     low, high = expected_bps * (1 - RATE_SHARE), expected_bps * (1 + RATE_SHARE)
-    stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0)
+    stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0, is_disturbed=arrivals.is_disturbed)
     return _row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
 
 
@@ -307,4 +313,5 @@ def _row(
         high=high,
         within=low <= measured <= high,
         probes=stream.count,
+        disturbed=stream.is_disturbed,
     )

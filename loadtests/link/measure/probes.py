@@ -44,6 +44,8 @@ class ProbeStream:
     arrivals: list[tuple[int, int]] = field(default_factory=list)
     #: When each was sent, by its sequence number (CLOCK_MONOTONIC).
     sent_ns: dict[int, int] = field(default_factory=dict)
+    #: Whether probes count although the machine stalled, because too few others are left.
+    is_disturbed: bool = False
 
     @property
     def arrived(self) -> int:
