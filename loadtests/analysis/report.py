@@ -14,7 +14,7 @@ from loadtests.errors import HarnessError
 NOTEBOOK = NOTEBOOKS / "01_response_time.ipynb"
 
 
-def write_report(run_directory: Path) -> Path:
+def write_report(run_directory: Path, *, with_disturbed: bool = False) -> Path:
     """Execute the notebook on the run and write `report.html` into it; returns its path.
 
     Raises HarnessError: a cell failed.
@@ -27,7 +27,8 @@ def write_report(run_directory: Path) -> Path:
         extra_arguments=["--log-level=40"],  # errors only: its warnings are about servers open to a network
     )
     try:
-        client.execute(env=os.environ | {"CHATLAB_RUN": str(run_directory.resolve())})
+        told = {"CHATLAB_RUN": str(run_directory.resolve()), "CHATLAB_WITH_DISTURBED": "1" if with_disturbed else ""}
+        client.execute(env=os.environ | told)
     except CellExecutionError as error:
         raise HarnessError(f"{NOTEBOOK.name} failed on {run_directory}: {error.ename}: {error.evalue}") from None
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)

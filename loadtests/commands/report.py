@@ -15,16 +15,19 @@ from loadtests.errors import HarnessError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab report`."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument(
+        "--with-disturbed", action="store_true", help="count messages that the machine disturbed in all figures too"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Write them anew; the exit code is the verdict's. Raises HarnessError: there is no such run."""
-    return finish(arguments.run)
+    return finish(arguments.run, with_disturbed=arguments.with_disturbed)
 
 
 #: The columns that are always shown, and those that are if anything is in them; the rest is in `summary.csv`.
 _SHOWN = ("variant", "count", "p50_ms", "p95_ms", "p99_ms", "jitter_ms", "lost", "retransmissions")
-_SHOWN_IF_ANY = ("refused", "duplicated", "files", "files_failed")
+_SHOWN_IF_ANY = ("disturbed", "refused", "duplicated", "files", "files_failed")
 
 
 def shown(summary: pd.DataFrame) -> str:
@@ -40,10 +43,12 @@ def shown(summary: pd.DataFrame) -> str:
     return table(columns, [*zip(*rows, strict=True)], left=("variant",))
 
 
-def finish(run_directory: Path, junit: Path | None = None, *, with_report: bool = True) -> int:
+def finish(
+    run_directory: Path, junit: Path | None = None, *, with_report: bool = True, with_disturbed: bool = False
+) -> int:
     """Write summary and report, say the verdict; raises HarnessError: there is no such run, or it cannot be read."""
     try:
-        run = open_run(run_directory)
+        run = open_run(run_directory, with_disturbed=with_disturbed)
     except FileNotFoundError as error:
         raise HarnessError(str(error)) from None
     summary = summarise(run)
@@ -53,7 +58,7 @@ def finish(run_directory: Path, junit: Path | None = None, *, with_report: bool 
         # Imported here: Jupyter takes a second to load.
         from loadtests.analysis.report import write_report
 
-        print(f"report:  {write_report(run.path)}")
+        print(f"report:  {write_report(run.path, with_disturbed=with_disturbed)}")
     verdict = judge(run)
     if str(verdict):
         print(verdict)
