@@ -1,6 +1,7 @@
 """`chatlab run SCENARIO`: every trial, the tables, the report, the verdict."""
 
 import argparse
+import contextlib
 import errno
 import shlex
 from pathlib import Path
@@ -125,6 +126,8 @@ def main(arguments: argparse.Namespace) -> int:
         except OSError as error:
             if error.errno not in _DISK:
                 raise
+            with contextlib.suppress(OSError):  # of a disk that is gone nothing can be said on it
+                directory.fail(_reason(error))
             raise HarnessError(f"{path}: {_reason(error)}; what was recorded before is kept") from error
 
     needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
@@ -134,6 +137,7 @@ def main(arguments: argparse.Namespace) -> int:
             watch = Watch(meter, Host())
             code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
+        directory.close()
         print(f"results: {path}")
         if code:
             print(f"to go on with this run: chatlab run --resume {shlex.quote(str(path))}")

@@ -19,6 +19,9 @@ from loadtests.samples import TABLES
 from loadtests.scenario.matrix import Trial
 from loadtests.scenario.scenario import label
 
+#: So much is kept free on the disk, so that a run can still be marked when nothing else is left.
+_RESERVE_BYTES = 64 * 1024
+
 
 class RunDirectory:
     """`results/<utc>-<scenario>/`."""
@@ -28,6 +31,9 @@ class RunDirectory:
         self.manifest = manifest
         #: Whether a packet capture of each trial is kept.
         self.captures = captures
+        self._reserve = path / "reserve"
+        # Random, so that no file system compresses it away.
+        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
         self.save()
 
     @classmethod
@@ -115,6 +121,16 @@ class RunDirectory:
     def save(self) -> None:
         """Write `run.json`."""
         self.manifest.write(self.path)
+
+    def fail(self, reason: str) -> None:
+        """Mark the run as cut short by this, though the disk be full."""
+        self.close()
+        self.manifest.state = f"failed: {reason}"
+        self.save()
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        self._reserve.unlink(missing_ok=True)
 
     def finish(self, record: TrialRecord, tables: dict[str, pd.DataFrame]) -> None:
         """Keep the rows of a trial, in the tables of the run or, if it was rejected, beside them; note what it was."""
