@@ -69,6 +69,7 @@ def test_who_only_chats_needs_no_harness(tmp_path: Path, wheel: Path) -> None:
     assert sum(path.stat().st_size for path in files) < 25e6
 
 
+@pytest.mark.realtime("runs")
 def test_demo_from_an_empty_folder(tmp_path: Path, wheel: Path) -> None:
     """Scenario, links, locustfile and notebook are those of the wheel; what comes of them lands in `./results`."""
     environment = Environment(tmp_path, wheel)

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -78,10 +79,14 @@ def wait_until_gone(pids: list[int], within_s: float = 30) -> list[int]:
     return left
 
 
+#: A server that only listens: its side of the link is ready at once.
+LISTEN = "import signal, socket; listener = socket.create_server(('', 7)); signal.pause()"
+
+
 @pytest.fixture
 def sleeping() -> Iterator["subprocess.Popen[str]"]:
     """`chatlab link lan` with a server and a command that would run for long, started completely."""
-    sleeper = ["--serve", "sleep 1001", "--", "sh", "-c", "echo started; exec sleep 1002"]
+    sleeper = ["--serve", shlex.join([sys.executable, "-c", LISTEN]), "--", "sh", "-c", "echo started; exec sleep 1002"]
     with subprocess.Popen(
         [*CHATLAB, "lan", "--backend", "emulator", *sleeper],
         stdout=subprocess.PIPE,

@@ -123,22 +123,17 @@ def test_report_holds_the_figures(finished: tuple[Path, str]) -> None:
     assert "Traceback" not in report
 
 
-def test_report_can_be_made_anew(finished: tuple[Path, str]) -> None:
-    report = finished[0] / "report.html"
-    report.unlink()
-    done = chatlab("report", finished[0])
-    assert_finished(done.returncode, done.stdout + done.stderr)
-    assert report.exists()
-
-
 def test_a_run_without_link_and_without_messages_has_a_report(tmp_path: Path) -> None:
-    """Against somebody else's server, with users who only listen: no `link.csv`, nothing to draw."""
+    """Against somebody else's server, with users who only listen: no `link.csv`, nothing to draw; written later."""
     scenario = tmp_path / "s.yaml"
     with server_process() as server:
         address = f"127.0.0.1:{server.address[1]}"
         scenario.write_text(f"server: {address}\nusers: {{ListeningUser: 1}}\n" + BRIEF)
-        done = chatlab("run", scenario, "--results", tmp_path / "results")
+        done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
     assert_finished(done.returncode, done.stdout + done.stderr)
     (directory,) = (tmp_path / "results").iterdir()
     assert not (directory / "link.csv").exists()
+    assert not (directory / "report.html").exists()
+    done = chatlab("report", directory)
+    assert_finished(done.returncode, done.stdout + done.stderr)
     assert "Traceback" not in (directory / "report.html").read_text()
