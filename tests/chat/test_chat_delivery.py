@@ -86,6 +86,16 @@ def test_direct_lines_go_first_then_the_logs_then_files(post: Post) -> None:
     assert pipe.connection.bulk_bytes == 0
 
 
+def test_files_that_there_was_no_room_for_stay_whole(post: Post) -> None:
+    pipe = post.follower(room=len(encode(Pong())))
+    post.delivery.tell(pipe.connection, Pong())
+    post.delivery.tell_behind(pipe.connection, b"a file\n")
+    post.delivery.flush()
+    assert pipe.connection.bulk_bytes == 7
+    pipe.room = EVERYTHING
+    assert pipe.flush() == encode(Pong()) + b"a file\n"
+
+
 def test_a_log_of_which_nothing_is_known_yet_is_replayed(post: Post) -> None:
     post.say(5)
     pipe = Pipe(post.delivery)
