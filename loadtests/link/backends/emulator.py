@@ -9,6 +9,7 @@ queued packets (TCP small queues) does not see the delay line, and packets are a
 """
 
 import json
+import os
 import subprocess
 import sys
 
@@ -54,9 +55,8 @@ class EmulatorBackend:
         self.pid = self._ferry.pid
         answer = self._ask(msgspec.json.encode(self._order)).decode().strip()
         if answer != "ready":
-            raise LinkError(
-                f"the emulator cannot open its devices: {answer}; as root: modprobe tun, chmod 0666 /dev/net/tun"
-            )
+            remedy = "chmod 0666 /dev/net/tun" if os.path.exists("/dev/net/tun") else "modprobe tun"
+            raise LinkError(f"the emulator cannot open its devices: {answer}; as root: {remedy}")
         for path in self._order.links:
             Namespace(CLIENT).ip(device_commands(path, client_address(path)))
             Namespace(SERVER).ip(device_commands(path, server_address(path)))
