@@ -23,6 +23,7 @@ FLOORS = {
         "run.manifest",
         "analysis load",
         "run locustfile",
+        "clock journey",
         "commands",
         "cli",
         "__main__",

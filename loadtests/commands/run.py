@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import errno
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from loadtests.commands.message import message_of
 from loadtests.commands.scenario import add_scenario, document_of
 from loadtests.data import RESULTS
 from loadtests.errors import ExitCode, HarnessError
@@ -14,6 +16,7 @@ from loadtests.link.lab import BACKENDS
 from loadtests.link.sandbox.laboratory import run_in_lab
 from loadtests.run.manifest import Stamps
 from loadtests.scenario.matrix import Trial, plan
+from loadtests.scenario.scenario import CLOCKS
 
 if TYPE_CHECKING:
     from loadtests.run.directory import RunDirectory
@@ -27,6 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scenario(parser, nargs="?")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
     parser.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="what impairs the links")
+    parser.add_argument("--clock", choices=CLOCKS, help="virtual: on a clock that no busy machine can disturb")
+    parser.add_argument("--trial", type=_at_least_1, metavar="N", help="this trial alone, as `check` numbers them")
+    parser.add_argument(
+        "--message", type=message_of, metavar="USER:ID", help="capture, and explain this message packet by packet"
+    )
+    jobs = os.cpu_count() or 1
+    parser.add_argument(
+        "--jobs", type=_at_least_1, default=jobs, metavar="N", help="virtual trials at once (one a core)"
+    )
     parser.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to the server")
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go (%(default)s)"
@@ -104,6 +116,7 @@ def _option(name: str) -> str:
 def main(arguments: argparse.Namespace) -> int:
     """Run all trials and judge them; raises HarnessError: bad input, or the harness failed."""
     # Imported when needed: pandas and nbconvert take a second, which help, completion and errors need not wait for.
+    from loadtests.clock.virtual import run_virtually
     from loadtests.run.loading import work
     from loadtests.run.trials import Watch, run_trials
     from loadtests.stalls.host import Host
@@ -133,9 +146,12 @@ def main(arguments: argparse.Namespace) -> int:
     needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
     code: int = ExitCode.ERROR
     try:
-        with StallMeter() as meter:  # outside of the laboratory, from where all of the machine is seen
-            watch = Watch(meter, Host())
-            code = run_in_lab(trials_inside) if needs_lab else trials_inside()
+        if directory.manifest.clock == "virtual":
+            code = run_virtually(directory, trials, directory.manifest.backend, arguments.jobs)
+        else:
+            with StallMeter() as meter:  # outside of the laboratory, from where all of the machine is seen
+                watch = Watch(meter, Host())
+                code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
         directory.close()
         print(f"results: {path}")
@@ -143,6 +159,10 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"to go on with this run: chatlab run --resume {shlex.quote(str(path))}")
     if code:
         return code
+    if arguments.message:
+        from loadtests.journey.explain import explain
+
+        print(explain(path, trials[0].number, *arguments.message))
     from loadtests.commands.report import finish
 
     return finish(path, arguments.junit, with_report=not arguments.no_report)
@@ -155,6 +175,9 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
 
     if (arguments.resume is None) == (arguments.scenario is None):
         raise HarnessError("run: give either a SCENARIO or --resume RUN")
+    if arguments.message and not (arguments.trial or arguments.resume):
+        raise HarnessError("run --message: name its trial too: --trial N")
+    arguments.capture |= bool(arguments.message)
     if arguments.capture:
         check_tool()
     if arguments.resume and options:
@@ -166,8 +189,15 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
             directory = RunDirectory.reopen(arguments.resume.absolute(), captures=arguments.capture)
             return directory, directory.unfinished(plan(directory.document))
         document = document_of(arguments)
+        if arguments.clock:
+            document = document.replaced("clock", arguments.clock, f"--clock {arguments.clock}")
         trials = plan(document)
+        if arguments.trial:
+            trials = [trial for trial in trials if trial.number == arguments.trial]
+            if not trials:
+                raise HarnessError(f"run --trial {arguments.trial}: the scenario has {len(plan(document))} trials")
         _check_interface(trials, arguments.interface)
+        _check_clock(trials, options)
         if arguments.master and any(trial.links for trial in trials):
             raise HarnessError(
                 "run --master: workers elsewhere cannot be behind a link here; give `server: HOST:PORT`, and no link"
@@ -180,11 +210,24 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
             options,
             captures=arguments.capture,
             stamps=arguments.stamps or "wire",
+            clock=trials[0].scenario.clock,
         )
     except OSError as error:
         place = error.filename or arguments.resume or arguments.results
         raise HarnessError(f"{place}: cannot be written: {_reason(error)}") from error
     return directory, trials
+
+
+def _check_clock(trials: list[Trial], options: list[str]) -> None:
+    """All trials of a run have one clock, and a virtual one is for what runs on this machine alone."""
+    clocks = {trial.scenario.clock for trial in trials}
+    if len(clocks) > 1:
+        raise HarnessError("clock: one run has one clock; leave it out of `vary`, and compare two runs")
+    if clocks == {"virtual"}:
+        if any(not trial.scenario.server.is_embedded for trial in trials) or "--master" in options:
+            raise HarnessError("clock: virtual: server and load must run here: leave out `server` and --master")
+        if any(trial.scenario.clock == "virtual" and not trial.links for trial in trials):
+            raise HarnessError("clock: virtual: give a link")
 
 
 def _seen_from_here(path: Path) -> Path:

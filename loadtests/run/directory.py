@@ -17,7 +17,7 @@ from loadtests.link.backends.backend import BackendName
 from loadtests.run.manifest import Manifest, Stamps, TrialRecord
 from loadtests.samples import TABLES
 from loadtests.scenario.matrix import Trial
-from loadtests.scenario.scenario import label
+from loadtests.scenario.scenario import Clock, label
 
 #: So much is kept free on the disk, so that a run can still be marked when nothing else is left.
 _RESERVE_BYTES = 64 * 1024
@@ -47,6 +47,7 @@ class RunDirectory:
         *,
         captures: bool,
         stamps: Stamps = "wire",
+        clock: Clock = "real",
     ) -> Self:
         """A directory for a new run.
 
@@ -66,6 +67,7 @@ class RunDirectory:
             load_options=load_options,
             stamps=stamps,
             interface=interface,
+            clock=clock,
             versions={name: version(name) for name in ("chatlab", "locust", "gevent", "msgspec")}
             | {"python": platform.python_version()},
             kernel=platform.release(),
@@ -131,6 +133,20 @@ class RunDirectory:
     def close(self) -> None:
         """Nothing more will be written."""
         self._reserve.unlink(missing_ok=True)
+
+    def absorb(self, other: Path) -> None:
+        """Take over the trials and rows of a run that was made for a part of this one."""
+        manifest = Manifest.read(other)
+        for file in sorted(other.glob("*.csv")):
+            head, rows = file.read_bytes().split(b"\n", 1)
+            own = self.path / file.name
+            with own.open("ab") as table:
+                table.write(rows if own.stat().st_size else head + b"\n" + rows)
+        for kept in (other / "locust").iterdir():
+            shutil.copytree(kept, self.path / "locust" / kept.name)
+        self.manifest.trials += manifest.trials
+        self.manifest.state = manifest.state
+        self.save()
 
     def finish(self, record: TrialRecord, tables: dict[str, pd.DataFrame]) -> None:
         """Keep the rows of a trial, in the tables of the run or, if it was rejected, beside them; note what it was."""

@@ -8,6 +8,7 @@ import msgspec
 from loadtests.errors import HarnessError
 from loadtests.link.backends.backend import BackendName, LinkStats
 from loadtests.samples import SCHEMA_VERSION
+from loadtests.scenario.scenario import Clock
 
 _NAME = "run.json"
 Stamps = Literal["wire", "kernel"]
@@ -122,6 +123,11 @@ class Manifest(msgspec.Struct, kw_only=True):
     stamps: Stamps = "wire"
     #: Locust's own, about its processes.
     load_options: list[str] = []
+    #: `virtual`: each trial ran in a machine whose clock stands still while anybody computes.
+    clock: Clock = "real"
+    #: Of a virtual run, SHA-256 of what its rows follow from (`programs`, `kernel`, `scenario`), and of each table.
+    fingerprint: dict[str, str] = {}
+    digests: dict[str, str] = {}
     #: The network interface that leads to a server elsewhere, if the link is there.
     interface: str | None = None
     versions: dict[str, str] = {}

@@ -106,6 +106,10 @@ class HostPort(str):
         return host.strip("[]"), int(port)
 
 
+Clock = Literal["real", "virtual"]
+CLOCKS: tuple[Clock, ...] = get_args(Clock)
+
+
 class Scenario(msgspec.Struct, frozen=True):
     """What one trial does; a file may describe many by `vary` (see `loadtests.scenario.matrix`)."""
 
@@ -134,6 +138,8 @@ class Scenario(msgspec.Struct, frozen=True):
     #: Dotted key → values; each combination is one variant.
     vary: dict[str, list[Any]] = msgspec.field(default_factory=dict)
     server: HostPort = HostPort("embedded")
+    #: `virtual`: each trial in a machine whose clock no busy computer can disturb (`chatlab clock build` first).
+    clock: Clock = "real"
     #: What each variant's summary must keep.
     thresholds: list[Threshold] = msgspec.field(default_factory=list)
 
