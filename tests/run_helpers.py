@@ -43,7 +43,9 @@ _BUSY = (
 
 
 def chatlab(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "loadtests", *map(str, arguments)]
+    # A test that the machine disturbed is run again as a whole.
+    once = ["--repeat", "0"] if arguments[0] == "run" else []
+    command = [sys.executable, "-m", "loadtests", *map(str, arguments), *once]
     return subprocess.run(command, capture_output=True, text=True, timeout=110)
 
 
@@ -73,7 +75,7 @@ class StartedRun:
         scenario = folder / "long.yaml"
         scenario.write_text(text)
         self.results = folder / "results"
-        command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--no-report"]
+        command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--no-report", "--repeat", "0"]
         command += ["--results", str(self.results)]
         # A session of its own, as a terminal gives it: Ctrl-C reaches every process of the group.
         self.process = subprocess.Popen(

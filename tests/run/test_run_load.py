@@ -37,6 +37,7 @@ def test_a_frozen_server_does_not_thin_the_load(tmp_path: Path) -> None:
     during = messages["intended_s"].between(frozen_s, thawed_s)
     implied_ms = (thawed_s - messages["intended_s"]).where(during, 0) * 1000
     assert messages["response_time_ms"].quantile(0.99) == pytest.approx(implied_ms.quantile(0.99), rel=0.05)
+    assert messages.loc[during, "disturbed"].mean() < 0.2, "a slow server is never a disturbance"
 
 
 def test_a_closed_workload_and_a_missed_threshold(tmp_path: Path) -> None:

@@ -63,6 +63,31 @@ def test_a_stall_is_found_on_its_core_with_its_length() -> None:
     assert sum(stall.length_ns for stall in found) > 0.9 * (end_ns - begin_ns)
 
 
+def burn(until: Connection) -> None:
+    while not until.poll():
+        pass
+
+
+@pytest.mark.realtime("runs")
+@pytest.mark.skipif(not may_use_real_time(), reason="real-time priority is not allowed here: run as root")
+def test_an_ordinary_process_that_burns_its_cpu_makes_no_stall() -> None:
+    """Such as a server or a client under test."""
+    core = min(os.sched_getaffinity(0))
+    told, note = Pipe(duplex=False)
+    hog = Process(target=burn, args=(told,))
+    hog.start()
+    assert hog.pid is not None
+    os.sched_setaffinity(hog.pid, {core})
+    with StallMeter([core]) as meter:
+        begin_ns = time.monotonic_ns()
+        while psutil.Process(hog.pid).cpu_times().user < 0.5:
+            time.sleep(0.01)
+        share = sum(stall.length_ns for stall in meter.stalls()) / (time.monotonic_ns() - begin_ns)
+    note.send("end")
+    hog.join()
+    assert share < 0.05
+
+
 def test_a_sleeper_dies_with_a_parent_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
