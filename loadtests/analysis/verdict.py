@@ -11,8 +11,8 @@ from loadtests.analysis.trust import Doubt, doubts
 from loadtests.errors import ExitCode
 from loadtests.scenario.thresholds import Check, Threshold, check
 
-#: Of doubts on the terminal.
-_MOST_LINES = 5
+#: Of doubts on the terminal; the headline makes it five.
+_MOST_LINES = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Verdict:
         kept = f"thresholds kept in {passed} of {count(len(self.checks), 'case')}"
         match self.exit_code:
             case ExitCode.NOT_TRUSTWORTHY:
-                return f"verdict: not trustworthy, for {count(len(self.doubts), 'reason')} (exit code 3)"
+                return f"verdict: not trustworthy, for {count(sum(one.is_fatal for one in self.doubts), 'reason')} (exit code 3)"
             case ExitCode.FAILED:
                 return f"verdict: failed, {kept} (exit code 1)"
         return f"verdict: passed, {kept if self.checks else 'no threshold to keep'}"

