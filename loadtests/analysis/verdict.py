@@ -49,7 +49,8 @@ class Verdict:
         kept = f"thresholds kept in {passed} of {count(len(self.checks), 'case')}"
         match self.exit_code:
             case ExitCode.NOT_TRUSTWORTHY:
-                return f"verdict: not trustworthy, for {count(sum(one.is_fatal for one in self.doubts), 'reason')} (exit code 3)"
+                reasons = count(sum(one.is_fatal for one in self.doubts), "reason")
+                return f"verdict: not trustworthy, for {reasons} (exit code 3)"
             case ExitCode.FAILED:
                 return f"verdict: failed, {kept} (exit code 1)"
         return f"verdict: passed, {kept if self.checks else 'no threshold to keep'}"
