@@ -25,8 +25,9 @@ class TerminalClient:
         )
         os.close(slave)
         self.screen = ""
-        self._display = pyte.Screen(100, 24)
-        self._emulator = pyte.Stream(self._display)
+        #: What a person sees.
+        self.display = pyte.Screen(100, 24)
+        self._emulator = pyte.Stream(self.display)
         self.until(">")
 
     def type(self, keys: str) -> None:
@@ -42,18 +43,21 @@ class TerminalClient:
     def until_shown(self, text: str) -> None:
         """Read until this stands on the screen, as a person sees it: what is redrawn is sent in pieces."""
         deadline = time.monotonic() + 10 * SECOND
-        while not any(text in line for line in self._display.display):
+        while not any(text in line for line in self.display.display):
             left_s = max(0, deadline - time.monotonic())
-            assert select.select([self._master], [], [], left_s)[0], "\n".join(self._display.display)
+            assert select.select([self._master], [], [], left_s)[0], "\n".join(self.display.display)
             self._read()
 
     def _read(self) -> None:
-        """Take in what is shown, and say where the cursor is if that is asked (CPR): at the top, all rows are below."""
+        """Take in what is shown, and say where the cursor is whenever that is asked (CPR)."""
         data = os.read(self._master, 65_536).decode(errors="replace")
         self.screen += data
-        self._emulator.feed(data)
-        for _ in range(data.count("\x1b[6n")):
-            self.type("\x1b[1;1R")
+        before, *others = data.split("\x1b[6n")
+        self._emulator.feed(before)
+        for after in others:
+            cursor = self.display.cursor
+            self.type(f"\x1b[{cursor.y + 1};{cursor.x + 1}R")
+            self._emulator.feed(after)
 
     def end(self) -> int:
         """Its exit code, once it has ended."""

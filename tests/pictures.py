@@ -1,0 +1,63 @@
+"""Draws the pictures of the README from a real session: `python tests/pictures.py` writes chat/client.svg."""
+
+import re
+from pathlib import Path
+
+import pyte
+from chat_helpers import RawClient, server_process
+from rich.console import Console
+from rich.text import Text
+from terminal_helpers import TerminalClient
+
+PICTURE = Path(__file__).parents[1] / "chat" / "client.svg"
+#: pyte's names → rich's, where they differ.
+_COLOURS = {"default": "default", "brown": "yellow", "brightbrown": "bright_yellow"}
+
+
+def drawn(display: pyte.Screen, title: str) -> str:
+    """What stands on the screen, as SVG."""
+    console = Console(record=True, width=display.columns, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115
+    last = max((row for row in range(display.lines) if display.display[row].strip()), default=0)
+    for row in range(last + 1):
+        line = Text()
+        for column in range(display.columns):
+            char = display.buffer[row][column]
+            colour = _COLOURS.get(char.fg, char.fg.replace("bright", "bright_"))
+            line.append(char.data, f"{colour}{' reverse' if char.reverse else ''}{' bold' if char.bold else ''}")
+        console.print(line, no_wrap=True, end="\n")
+    # Without the fonts that it would load from elsewhere.
+    return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
+
+
+def main() -> None:
+    """A short talk, with a room, a private message and a line that breaks."""
+    with server_process() as server, RawClient(server.address, "ben") as ben:
+        ana = TerminalClient("ana", server, "--mode", "redundant")
+        ana.until_shown("2 here")
+        ana.type("hello, anybody?\r")
+        ana.until_shown("hello, anybody?  (")
+        for text in (
+            "hi ana",
+            "did your message come over the first connection, or over the second? here it is always the first",
+        ):
+            ben.send(type="say", text=text)
+            ana.until_shown(text[:30])
+        ana.type("/msg ben shall we?\r")
+        ana.until_shown("shall we?  (")
+        ana.type("/j tea\r")
+        ana.until_shown("you are in tea")
+        ben.send(type="join", room="tea")
+        ana.until_shown("ben joined tea")
+        ana.type("/me pours a cup\r")
+        ana.until_shown("pours a cup  (")
+        ben.send(type="say", text="with milk, please", room="tea")
+        ana.until_shown("with milk, please")
+        ben.send(type="say", text="is anybody else still here?")
+        ana.until_shown("unread: lobby 1")
+        PICTURE.write_text(drawn(ana.display, "chat-client ana --mode redundant"), encoding="utf-8")
+        ana.type("/quit\r")
+        ana.end()
+
+
+if __name__ == "__main__":
+    main()
