@@ -1,159 +1,254 @@
-"""Figures of a run: each function takes a Run and returns a matplotlib Figure, axes labelled with units.
+"""Figures of a run: each function takes a Run and returns a Gallery, axes labelled with units.
 
-The first varied key of the scenario is the condition (panels, or the x axis), the second one is the colour.
+The first varied key of the scenario is the condition (a panel each, or the x axis), the second one is the colour;
+both in the scenario's order.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.axes import Axes
 
+from loadtests.analysis.percentiles import LEAST_BEYOND, is_known, percentiles
+from loadtests.analysis.pictures import DASHES, PALETTE, Gallery, Picture, finished, panel, plain_log
 from loadtests.analysis.read import Run
+from loadtests.analysis.stats import per_receiver
 
 _RESPONSE_TIME = "response time (ms)"
-#: Okabe–Ito: distinguishable with any colour vision, and in print.
-_PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"]
+#: More points than this are drawn as density.
+_MOST_POINTS = 3000
+#: Shorter stalls than this, in ms, are not marked.
+_FELT_STALL_MS = 5.0
+#: More points than this add nothing to a curve of 700 pixels.
+_CURVE_POINTS = 1000
+Values = npt.NDArray[np.float64]
+
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
 
-def _needs_messages(draw: Callable[[Run], Figure]) -> Callable[[Run], Figure]:
-    """Without a message that was answered there is nothing to draw, and the figure says so."""
-
-    @functools.wraps(draw)
-    def drawn(run: Run) -> Figure:
-        if run.messages["response_time_ms"].notna().any():
-            return draw(run)
-        figure, axes = plt.subplots(figsize=(6, 1))
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "No message was answered after the warm-up.", ha="center", va="center")
-        plt.close(figure)
-        return figure
-
-    return drawn
+def distribution(run: Run) -> Gallery:
+    """ECDF of response times; lost messages keep it below 1."""
+    messages = run.measured("response_time_ms", "outcome")
+    pictures = _curves(run, messages, "response_time_ms", _RESPONSE_TIME, "share answered by then")
+    return Gallery("How long does a message take?", pictures, "Dotted: 99 %. A curve that ends below 1 lost messages.")
 
 
-def set_style() -> None:
-    """The house style, for all figures of a notebook."""
-    sns.set_theme(style="whitegrid", context="notebook", palette=_PALETTE)
-    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titleweight": "bold"})
+def tail(run: Run) -> Gallery:
+    """The share of messages that waited longer, on a log scale, down to where ten messages are left."""
+    messages = run.measured("response_time_ms", "outcome")
+    pictures = [_tail(name, groups) for name, groups in _panels(run, messages[messages["outcome"] != "refused"])]
+    note = f"0.01 is p99, 0.001 is p99.9. Curves end where fewer than {LEAST_BEYOND} messages are beyond."
+    return Gallery("How bad is the tail?", pictures, note)
 
 
-@_needs_messages
-def distribution(run: Run) -> Figure:
-    """ECDF of response times, a panel for each condition, a curve for each colour; lost messages keep it below 1."""
-    condition, colour = _roles(run)
-    messages = run.messages.assign(response_time_ms=lambda rows: rows["response_time_ms"].fillna(float("inf")))
-    grid = sns.displot(
-        messages,
-        x="response_time_ms",
-        col=condition,
-        hue=colour,
-        kind="ecdf",
-        log_scale=True,
-        col_wrap=3 if _count(messages, condition) > 3 else None,
-        facet_kws={"sharex": False},
-        palette=_palette(messages, colour),
-        height=3.6,
-        aspect=1.15,
-    )
-    for panel in grid.axes.flat:
-        _plain_log_axis(panel.xaxis)
-        panel.axhline(0.99, color="grey", linewidth=0.8, linestyle=":")
-    grid.set_axis_labels(_RESPONSE_TIME, "share answered by then")
-    return _titled(grid, condition, "How long does a message take? (dotted: 99 %)")
-
-
-@_needs_messages
-def over_time(run: Run) -> Figure:
+def over_time(run: Run) -> Gallery:
     """Each message at its intended time: retransmissions are the steps above the floor, overload is a slope."""
+    messages = run.measured("intended_s", "response_time_ms")
+    changes, stalls = run.link_changes, run.table("stalls")
+    stalls = stalls[stalls["length_ms"] >= _FELT_STALL_MS]
+    pictures = []
+    for name, groups in _panels(run, messages):
+        figure, [axes] = panel()
+        for label, rows, colour, place in groups:
+            answered = rows.dropna(subset="response_time_ms")
+            x, y = answered["intended_s"], answered["response_time_ms"]
+            if len(answered) > _MOST_POINTS:
+                _density(axes, x, y, label, colour)
+            else:
+                axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=_MARKERS[place % 8], label=label, linewidth=0)
+            lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
+            axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=axes.get_xaxis_transform())
+        for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
+            axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
+        stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
+        axes.plot(stalled_s[stalled_s >= 0], np.zeros((stalled_s >= 0).sum()), "k|", ms=10, clip_on=False)
+        axes.set(title=_titled(run, name), xlabel="intended time of the message (s)", ylabel=_RESPONSE_TIME)
+        axes.set_ylim(bottom=0)
+        pictures.append(finished(figure, f"Response time of each message over time, {name}"))
+    note = "Dashed: the link changes. Cross at the upper edge: lost. Tick at the lower: a stall. Bands: 1 to 99 %."
+    return Gallery("When were messages slow?", pictures, note)
+
+
+def percentile_table(run: Run) -> Gallery:
+    """Percentiles side by side, one panel each, only those that enough messages tell."""
+    messages = run.measured("response_time_ms", "outcome")
     condition, colour = _roles(run)
-    messages = run.messages.dropna(subset="response_time_ms")
-    grid = sns.relplot(
-        messages,
-        x="intended_s",
-        y="response_time_ms",
-        col=condition,
-        hue=colour,
-        style=colour,
-        col_wrap=3 if _count(messages, condition) > 3 else None,
-        facet_kws={"sharey": False},
-        palette=_palette(messages, colour),
-        s=22,
-        alpha=0.7,
-        linewidth=0,
-        height=3.6,
-        aspect=1.15,
-    )
-    changes = run.link_changes
-    for value, panel in grid.axes_dict.items():
-        panel.set_ylim(bottom=0)
-        for time_s in changes.loc[changes[condition] == value, "time_s"].round(1).unique():
-            panel.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
-    grid.set_axis_labels("intended time of the message (s)", _RESPONSE_TIME)
-    return _titled(
-        grid, condition, "When were messages slow?" + (" (dashed: the link changes)" if len(changes) else "")
-    )
+    values = [value for value in run.trials[condition].cat.categories if (run.trials[condition] == value).any()]
+    pictures = []
+    for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}.items():
+        figure, [axes] = panel()
+        found = 0
+        for place, (label, rows) in enumerate(_groups(messages, colour)):
+            of = {value: rows.loc[rows[condition] == value, "response_time_ms"] for value in values}
+            known = {v: percentiles(t, [share])[0] for v, t in of.items() if is_known(len(t), share)}
+            offset = (place - 0.5) * 0.16 if colour else 0.0
+            places = [values.index(value) + offset for value in known]
+            found += len(known)
+            axes.plot(places, list(known.values()), _MARKERS[place % 8], color=PALETTE[place % 8], label=label, ms=7)
+        if not found:
+            continue
+        axes.set_xticks(range(len(values)), [str(value) for value in values], rotation=20 if len(values) > 3 else 0)
+        axes.set(title=name, xlabel=condition, ylabel=_RESPONSE_TIME, yscale="log", xlim=(-0.5, len(values) - 0.5))
+        plain_log(axes.yaxis)
+        pictures.append(finished(figure, f"{name} of response time for each {condition}"))
+    return Gallery("Median and tail", pictures, "A percentile is drawn where ten messages or more are beyond it.")
 
 
-@_needs_messages
-def comparison(run: Run) -> Figure:
-    """Box plots of response times side by side: box = quartiles, whiskers = 1st and 99th percentile, dots beyond."""
+def one_way_delay(run: Run) -> Gallery:
+    """ECDF of one-way delay: from the sender's hand, through the server, to each receiver."""
+    rows = run.table("deliveries", ["one_way_delay_ms"])
+    pictures = _curves(run, rows, "one_way_delay_ms", "one-way delay (ms)", "share delivered by then")
+    return Gallery("How long until the others have it?", pictures)
+
+
+def fan_out(run: Run) -> Gallery:
+    """ECDF of the time until the last receiver had a message."""
+    rows = run.measured("last_delivery_ms")
+    pictures = _curves(
+        run, rows.dropna(subset="last_delivery_ms"), "last_delivery_ms", "time (ms)", "share of messages"
+    )
+    return Gallery("When does the last receiver have it?", pictures)
+
+
+def jitter(run: Run) -> Gallery:
+    """ECDF over receivers of the interarrival jitter."""
+    pictures = _curves(run, per_receiver(run), "jitter_ms", "interarrival jitter, RFC 3550 (ms)", "share of receivers")
+    return Gallery("How unsteady is the delay?", pictures)
+
+
+def second_copy(run: Run) -> Gallery:
+    """By how much the first copy was earlier than the second one, and which connection brought it."""
+    rows = run.measured("second_copy_lag_ms", "path").dropna(subset="second_copy_lag_ms")
+    if rows.empty:
+        return Gallery(
+            "What did the second connection gain?", [], "No message came twice: no `connections: redundant`."
+        )
+    shares = (rows["path"] == "secondary").groupby(rows["variant"], observed=True).mean()
+    note = "First copy by the second connection: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    pictures = _curves(run, rows, "second_copy_lag_ms", "lead of the first copy (ms)", "share of messages")
+    return Gallery("What did the second connection gain?", pictures, note)
+
+
+def seconds(run: Run) -> Gallery:
+    """Response time, throughput, retransmissions, RTT and congestion window of the same seconds, by variant."""
+    messages = run.measured("intended_s", "response_time_ms")
+    tcp = run.table("tcp")
+    tcp = tcp[tcp["side"] == "client"]
+    pictures = []
+    for variant, rows in messages.groupby("variant", observed=True):
+        figure, [time, rate, retransmitted, rtt, window] = panel(5)
+        by_second = rows.groupby(["trial", rows["intended_s"].floordiv(1)])["response_time_ms"]
+        for axes, values, label in (
+            (time, by_second.quantile(0.5), "median"),
+            (time, by_second.max(), "slowest"),
+            (rate, by_second.count(), None),
+        ):
+            mean = values.groupby(level=1).mean()
+            axes.plot(mean.index + 0.5, mean, label=label, linestyle="--" if label == "slowest" else "-")
+        ends = tcp[(tcp["variant"] == variant) & (tcp["time_s"] >= 0)]
+        when = ends["time_s"].floordiv(1)
+        steps = ends.sort_values("time_s").groupby(["trial", "user", "path"])["retransmissions"].diff().clip(lower=0)
+        # Summed over connections within a trial, then the mean over trials.
+        counts = steps.groupby([ends["trial"], when]).sum().groupby(level=1).mean()
+        retransmitted.bar(counts.index + 0.5, counts, width=0.8)
+        for axes, column in ((rtt, "rtt_ms"), (window, "cwnd_segments")):
+            mean = ends.groupby(when)[column].mean()
+            axes.plot(mean.index + 0.5, mean)
+        names = ("resp. (ms)", "answered/s", "retrans./s", "RTT (ms)", "cwnd (seg.)")
+        for axes, name in zip((time, rate, retransmitted, rtt, window), names, strict=True):
+            axes.set_ylabel(name)
+            axes.set_ylim(bottom=0)
+        time.set_title(str(variant))
+        window.set_xlabel("time (s)")
+        pictures.append(finished(figure, f"Response time, throughput, retransmissions, RTT and window: {variant}"))
+    return Gallery("What happened in the same seconds?", pictures, "TCP as the clients' ends saw it, mean over trials.")
+
+
+def cpu(run: Run) -> Gallery:
+    """CPU of generator, server and link over time, one panel a variant."""
+    machine = run.table("machine", ["time_s", "process", "cpu_percent"])
+    machine = machine[machine["time_s"] >= 0]
+    pictures = []
+    for variant, rows in machine.groupby("variant", observed=True):
+        figure, [axes] = panel()
+        for place, (process, of) in enumerate(rows.groupby("process")):
+            mean = of.groupby(of["time_s"].floordiv(1))["cpu_percent"].mean()
+            axes.plot(mean.index, mean, label=str(process), color=PALETTE[place % 8], linestyle=DASHES[place % 8])
+        axes.set(title=str(variant), xlabel="time (s)", ylabel="CPU (% of a core)")
+        axes.set_ylim(bottom=0)
+        pictures.append(finished(figure, f"CPU use over time of each process, {variant}"))
+    return Gallery("Was the machine busy?", pictures, "`machine` is all cores together.")
+
+
+def _tail(name: str, groups: Iterator[tuple[str | None, pd.DataFrame, str, int]]) -> Picture:
+    figure, [axes] = panel()
+    for label, rows, colour, place in groups:
+        times = np.sort(rows["response_time_ms"].fillna(np.inf).to_numpy(float))
+        beyond = 1 - np.arange(1, len(times) + 1) / max(len(times), 1)
+        shown = np.isfinite(times) & (beyond * len(times) >= LEAST_BEYOND)
+        x, y = _thinned(times[shown], beyond[shown])
+        axes.plot(x, y, color=colour, linestyle=DASHES[place % 8], label=label)
+    axes.set(title=name, xlabel=_RESPONSE_TIME, ylabel="share of messages that took longer", xscale="log", yscale="log")
+    axes.set_ylim(top=1)
+    plain_log(axes.xaxis)
+    plain_log(axes.yaxis)
+    return finished(figure, f"Share of messages that took longer than each response time, {name}")
+
+
+def _curves(run: Run, rows: pd.DataFrame, column: str, x_label: str, y_label: str) -> list[Picture]:
+    """An ECDF in each panel; what is missing never came, and keeps the curve below 1."""
+    pictures = []
+    for name, groups in _panels(run, rows):
+        figure, [axes] = panel()
+        is_positive = False
+        for label, of, colour, place in groups:
+            values = np.sort(of[column].fillna(np.inf).to_numpy(float))
+            x, y = _thinned(values, np.arange(1, len(values) + 1) / max(len(values), 1))
+            is_positive |= bool(x.size) and x[0] > 0
+            axes.plot(x[np.isfinite(x)], y[np.isfinite(x)], color=colour, linestyle=DASHES[place % 8], label=label)
+        axes.axhline(0.99, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(title=_titled(run, name), xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))
+        if is_positive:
+            axes.set_xscale("log")
+            plain_log(axes.xaxis)
+        pictures.append(finished(figure, f"{y_label.capitalize()} against {x_label}, {name}"))
+    return pictures
+
+
+def _thinned(x: Values, y: Values) -> tuple[Values, Values]:
+    """Enough points for a curve, the last hundred among them: the tail is what is looked at."""
+    if len(x) <= _CURVE_POINTS:
+        return x, y
+    tail_points = np.arange(len(x) - 100, len(x))
+    kept = np.unique(np.concatenate([np.linspace(0, len(x) - 1, _CURVE_POINTS).astype(int), tail_points]))
+    return x[kept], y[kept]
+
+
+def _density(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", label: str | None, colour: str) -> None:
+    """Bands of many points by time: the median, and from 1 to 99 %."""
+    width_s = max((x.max() - x.min()) / 60, 1e-9)
+    bins = y.groupby((x // width_s) * width_s + width_s / 2)
+    low, middle, high = (bins.quantile(share) for share in (0.01, 0.5, 0.99))
+    axes.fill_between(low.index, low, high, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(middle.index, middle, color=colour, label=label)
+
+
+def _panels(run: Run, rows: pd.DataFrame) -> Iterator[tuple[str, Iterator[tuple[str | None, pd.DataFrame, str, int]]]]:
+    """For each condition: its name, and (label, rows, colour, place) of each curve."""
     condition, colour = _roles(run)
-    messages = run.messages.dropna(subset="response_time_ms")
-    figure, axes = plt.subplots(figsize=(9, 4.2))
-    sns.boxplot(
-        messages,
-        x=condition,
-        y="response_time_ms",
-        hue=colour,
-        palette=_palette(messages, colour),
-        log_scale=(False, True),
-        whis=(1, 99),
-        gap=0.15,
-        flierprops={"markersize": 3, "alpha": 0.6},
-        ax=axes,
-    )
-    _plain_log_axis(axes.yaxis)
-    axes.set(xlabel=condition or "", ylabel=_RESPONSE_TIME)
-    axes.set_title("Conditions side by side (whiskers: 1st and 99th percentile)")
-    if colour:
-        sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), title=colour)
-    plt.close(figure)
-    return figure
+    for name, of in rows.groupby(condition, observed=True):
+        groups = enumerate(_groups(of, colour))
+        yield str(name), ((label, group, PALETTE[place % 8], place) for place, (label, group) in groups)
 
 
-@_needs_messages
-def percentiles(run: Run) -> Figure:
-    """Median, p95 and p99 of response time for each condition: where does the tail leave the median?"""
-    condition, colour = _roles(run)
-    keys = [key for key in (condition, colour) if key]
-    times = run.messages.groupby(keys, observed=True)["response_time_ms"]
-    shares = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-    rows = pd.concat({name: times.quantile(share) for name, share in shares.items()})
-    rows = rows.rename_axis(["percentile", *keys]).reset_index()
-    grid = sns.catplot(
-        rows,
-        x=condition,
-        y="response_time_ms",
-        hue=colour,
-        col="percentile",
-        kind="point",
-        palette=_palette(rows, colour),
-        dodge=0.25 if colour else False,
-        linestyle="none",
-        height=3.6,
-        aspect=0.9,
-    )
-    for panel in grid.axes.flat:
-        panel.set_yscale("log")
-        _plain_log_axis(panel.yaxis)
-        panel.tick_params(axis="x", rotation=20)
-    grid.set_axis_labels(condition, _RESPONSE_TIME)
-    return _titled(grid, "percentile", "Median and tail")
+def _groups(rows: pd.DataFrame, colour: str | None) -> Iterator[tuple[str | None, pd.DataFrame]]:
+    if colour is None:
+        yield None, rows
+        return
+    for label, of in rows.groupby(colour, observed=True):
+        yield str(label), of
 
 
 def _roles(run: Run) -> tuple[str, str | None]:
@@ -162,24 +257,12 @@ def _roles(run: Run) -> tuple[str, str | None]:
     return conditions[0], conditions[1] if len(conditions) > 1 else None
 
 
-def _count(rows: pd.DataFrame, key: str) -> int:
-    return rows[key].nunique()
+def _titled(run: Run, name: str) -> str:
+    condition = run.conditions[0]
+    return name if condition in ("link", "variant") else f"{condition} = {name}"
 
 
-def _palette(rows: pd.DataFrame, colour: str | None) -> list[str] | None:
-    return _PALETTE[: _count(rows, colour)] if colour else None
-
-
-def _titled(grid: sns.axisgrid.Grid, condition: str, title: str) -> Figure:
-    grid.set_titles("{col_name}" if condition in ("link", "percentile", "variant") else f"{condition} = {{col_name}}")
-    grid.figure.suptitle(title, y=1.04, fontweight="bold")
-    figure: Figure = grid.figure
-    plt.close(figure)  # a notebook shows the figure that a cell returns; left open, it would be shown twice
-    return figure
-
-
-def _plain_log_axis(axis: Axis) -> None:
-    """`200`, not `2×10²`; and ticks at 1, 2 and 5, since a narrow range may hold no power of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+#: Of a report, in its order.
+ALL: tuple[Callable[[Run], Gallery], ...] = (
+    distribution, tail, percentile_table, over_time, second_copy, seconds, one_way_delay, fan_out, jitter, cpu,
+)  # fmt: skip

@@ -1,38 +1,209 @@
-"""A run directory → `report.html`: the notebook, executed on it."""
+"""A run directory → `report.html`: one page that needs nothing from elsewhere; the verdict first."""
 
-import os
+import html
+import math
+import platform
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
+import pandas as pd
 
-from loadtests.data import NOTEBOOKS
-from loadtests.errors import HarnessError
+from loadtests.analysis import plots
+from loadtests.analysis.percentiles import is_known, least_count
+from loadtests.analysis.read import Run, open_run
+from loadtests.analysis.stats import link_report, presentable, response_percentiles, summarise
+from loadtests.analysis.verdict import Verdict, judge
+from loadtests.errors import ExitCode
 
-NOTEBOOK = NOTEBOOKS / "01_response_time.ipynb"
+_SHARES = {"p50 (ms)": 0.50, "p95 (ms)": 0.95, "p99 (ms)": 0.99, "p99.9 (ms)": 0.999}
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:1240px;margin:0 auto;padding:16px}
+h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.25rem;margin:1.6em 0 .4em}h3{font-size:1.05rem;margin:1.4em 0 .3em}
+.verdict{border-left:6px solid #0072B2;background:#eef5fb;padding:8px 14px}.verdict.bad{border-color:#D55E00;
+background:#fdf1ea}ul{margin:.3em 0;padding-left:1.3em}.scroll{overflow-x:auto}table{border-collapse:collapse;
+font-size:.9rem;font-variant-numeric:tabular-nums}th,td{padding:4px 10px;border-bottom:1px solid #ddd;text-align:right;
+white-space:nowrap}th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
+td.off{background:#fdf1ea;font-weight:bold}pre{background:#f4f4f4;padding:8px;overflow-x:auto;white-space:pre-wrap}
+.few{color:#666}@media(max-width:600px){body{padding:10px}table{font-size:.82rem}th,td{padding:3px 6px}}
+"""
 
 
 def write_report(run_directory: Path, *, with_disturbed: bool = False) -> Path:
-    """Execute the notebook on the run and write `report.html` into it; returns its path.
-
-    Raises HarnessError: a cell failed.
-    """
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(NOTEBOOK.parent)}},
-        extra_arguments=["--log-level=40"],  # errors only: its warnings are about servers open to a network
-    )
-    try:
-        told = {"CHATLAB_RUN": str(run_directory.resolve()), "CHATLAB_WITH_DISTURBED": "1" if with_disturbed else ""}
-        client.execute(env=os.environ | told)
-    except CellExecutionError as error:
-        raise HarnessError(f"{NOTEBOOK.name} failed on {run_directory}: {error.ename}: {error.evalue}") from None
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": f"chatlab: {run_directory.name}"}})
+    """Write `report.html` into the run directory; returns its path."""
+    run = open_run(run_directory, with_disturbed=with_disturbed)
     report = run_directory / "report.html"
-    report.write_text(html, encoding="utf-8")
+    report.write_text(page(run), encoding="utf-8")
     return report
+
+
+def page(run: Run) -> str:
+    """The report as HTML; all that came from a file is escaped."""
+    verdict, summary = judge(run), summarise(run)
+    described = str(run.manifest.scenario.get("description", ""))
+    parts = [
+        f"<h1>{_text(run.path.resolve().name)}</h1><p>{_text(described)}</p>",
+        _verdict(verdict),
+        f"<p>{' '.join(_text(sentence) for sentence in answer(run, summary))}</p>",
+        f"<p>{_text(_circumstances(run))}</p>",
+        "<h2>Response times</h2>" + _times(run, summary),
+        "<h2>What became of the messages</h2>" + _outcomes(run, summary),
+        "<h2>Figures</h2>" + "".join(draw(run)._repr_html_() for draw in plots.ALL),
+        "<h2>Was the link really like that?</h2>" + _links(run),
+        "<h2>To reproduce it</h2>" + _how(run),
+    ]
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>chatlab: {_text(run.path.resolve().name)}</title><style>{_STYLE}</style></head><body>"
+        f"{''.join(parts)}</body></html>"
+    )
+
+
+def answer(run: Run, summary: pd.DataFrame) -> list[str]:
+    """The answer in up to three sentences, made from the numbers."""
+    if not summary["average_ms"].notna().any():
+        return ["No message was answered after the warm-up."]
+    typical = summary.sort_values("p50_ms")
+    quick, slow = typical.iloc[0], typical.iloc[-1]
+    sentences = [f"Half of the messages took up to {_ms(quick['p50_ms'])} with {quick['variant']}"]
+    if len(typical) > 1:
+        sentences[0] += f", and up to {_ms(slow['p50_ms'])} with {slow['variant']}"
+    sentences[0] += "."
+    worst = summary.assign(stretch=summary["p95_ms"] / summary["p50_ms"]).sort_values("stretch").iloc[-1]
+    sentences.append(
+        f"The tail leaves the median farthest with {worst['variant']}: one message in twenty took longer than "
+        f"{_ms(worst['p95_ms'])}, {worst['stretch']:.1f} times the median."
+    )
+    lost, sent = int(summary["lost"].sum()), int(summary["count"].sum())
+    sentences.append(f"Of {sent:,} messages {lost or 'none'} {'were' if lost > 1 else 'was'} lost.")
+    return sentences
+
+
+def _verdict(verdict: Verdict) -> str:
+    """Trusted or why not, each time that it was seen, and all thresholds."""
+    items = [f"<li>{_text(str(check))}</li>" for check in verdict.checks]
+    for doubt in verdict.doubts:
+        details = "".join(f"<li>{_text(detail)}</li>" for detail in doubt.details)
+        seen = f"<details><summary>each time</summary><ul>{details}</ul></details>" if len(doubt.details) > 1 else ""
+        items.append(f"<li>{_text(str(doubt))}{seen}</li>")
+    if not verdict.checks:
+        items.append("<li>The scenario sets no thresholds.</li>")
+    kind = "verdict bad" if verdict.exit_code != ExitCode.PASSED else "verdict"
+    return f'<div class="{kind}"><strong>{_text(verdict.headline)}</strong><ul>{"".join(items)}</ul></div>'
+
+
+def _circumstances(run: Run) -> str:
+    """Date, duration, users and rates."""
+    manifest = run.manifest
+    scenario = manifest.scenario
+    users = scenario.get("users", {"BroadcastUser": 10})
+    stages = scenario.get("stages", [])
+    duration = " + ".join(str(stage.get("duration", "?")) for stage in stages) or "12s"
+    rate = scenario.get("messages", {}).get("rate", "1/s")
+    people = ", ".join(f"{count} {name}" for name, count in users.items())
+    return (
+        f"{manifest.started_utc or 'date unknown'}: {len(run.trials)} trials of {duration}, state {manifest.state}; "
+        f"{people}; {rate} for each user who talks; links made by "
+        f"{', '.join(sorted({trial.backend for trial in manifest.trials}))}."
+    )
+
+
+def _times(run: Run, summary: pd.DataFrame) -> str:
+    messages = run.measured("response_time_ms", "outcome")
+    shares = response_percentiles(messages, run.conditions, _SHARES)
+    answers = summary["count"] - summary["refused"]
+    columns: dict[str, Iterable[str]] = {
+        "variant": summary["variant"].map(str),
+        "messages": [f"{count:,}" for count in summary["count"]],
+        "mean (ms)": map(_number, summary["average_ms"]),
+        "deviation (ms)": map(_number, summary["stddev_ms"]),
+        "smallest (ms)": map(_number, summary["minimum_ms"]),
+    }
+    for name, share in _SHARES.items():
+        columns[name] = [
+            _number(value) if is_known(count, share) else "too few"
+            for value, count in zip(shares[name], answers, strict=True)
+        ]
+    columns["largest (ms)"] = map(_number, summary["maximum_ms"])
+    columns["jitter (ms)"] = map(_number, summary["jitter_ms"])
+    note = (
+        "<p class=few>From the intended time of each message to the arrival of its echo; warm-up left out. A lost "
+        f"message counts as infinite (∞). Too few: p99 takes {least_count(0.99):,} messages, p99.9 "
+        f"{least_count(0.999):,}, so that ten are beyond it. Jitter: RFC 3550.</p>"
+    )
+    return _table(list(columns), list(zip(*columns.values(), strict=True))) + note
+
+
+def _outcomes(run: Run, summary: pd.DataFrame) -> str:
+    shown = presentable(summary)
+    names = [
+        "count",
+        "disturbed",
+        "lost",
+        "refused",
+        "duplicated",
+        "copies_dropped",
+        "retransmissions",
+        "files",
+        "files_failed",
+    ]
+    names = [name for name in names if name in shown]
+    rows = [[str(row["variant"]), *(f"{row[name]:,}" for name in names)] for _, row in shown.iterrows()]
+    note = (
+        "<p class=few>Retransmissions: segments of both ends, warm-up included. Disturbed: the machine stalled "
+        "meanwhile, so the times of these messages are left out.</p>"
+    )
+    return _table(["variant", *(name.replace("_", " ") for name in names)], rows) + note
+
+
+def _links(run: Run) -> str:
+    links = link_report(run)
+    if links.empty:
+        return "<p>This run used no link of its own.</p>"
+    heads = [
+        str(column).replace("_ratio", " (share)").replace("_ms", " (ms)").replace("_bps", " (bit/s)")
+        for column in links
+    ]
+    rows = [[str(cell) for cell in row] for row in links.itertuples(index=False)]
+    note = (
+        "<p class=few>Asked for → measured by probes just before and after each trial, means over trials; up: client "
+        "to server, both: there and back. Coloured, with an exclamation mark: outside its tolerance.</p>"
+    )
+    return _table(heads, rows) + note
+
+
+def _how(run: Run) -> str:
+    manifest = run.manifest
+    seeds = ", ".join(str(seed) for seed in sorted({trial.seed for trial in manifest.trials}))
+    versions = ", ".join(f"{name} {number}" for name, number in manifest.versions.items())
+    command = f"chatlab run {manifest.scenario_file} --backend {manifest.backend}"
+    return (
+        f"<pre>{_text(command)}</pre><p>Seeds of the trials: {_text(seeds)}. Versions: {_text(versions)}. Kernel "
+        f"{_text(manifest.kernel)}, {manifest.cores} cores, {_text(platform.machine())}. The scenario is in "
+        "<code>run.json</code>, each message in <code>messages.csv</code>.</p>"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    kind = ' class="few"' if text == "too few" else ' class="off"' if text.endswith(" !") else ""
+    return f"<td{kind}>{_text(text)}</td>"
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:,.1f}"
+
+
+def _ms(value: float) -> str:
+    return "forever" if math.isinf(value) else f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)

@@ -146,6 +146,8 @@ def link_report(run: Run) -> pd.DataFrame:
     Cells say `requested → measured` (means over trials); a `!` marks a figure that was out of its window.
     """
     rows = run.table("link")
+    if rows.empty:
+        return pd.DataFrame()
     keys = [*(key for key in run.conditions if key.startswith("link")), "path", "direction"]
     groups = rows.groupby([*keys, "metric"], observed=True)
     figures = groups.agg(requested=("requested", "mean"), measured=("measured", "mean"), within=("within", "min"))

@@ -1,4 +1,4 @@
-"""Frames as people see them in notebooks and reports. The only place where what a run says becomes HTML."""
+"""Frames as people see them in notebooks."""
 
 import html
 from typing import TYPE_CHECKING

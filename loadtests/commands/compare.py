@@ -68,7 +68,7 @@ def _compared(runs: list[Run], key: str | None, margin: float) -> list[Compariso
 
 def _refuse_doubtful(runs: list[Run]) -> None:
     for run in runs:
-        if found := doubts(run):
+        if found := [doubt.sentence for doubt in doubts(run) if doubt.is_fatal]:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise HarnessError(f"{run.path} is not to be trusted: {found[0]}{more}; --force compares it all the same")
 

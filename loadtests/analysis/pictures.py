@@ -1,0 +1,104 @@
+"""Pictures that a notebook and a report show alike: self-contained, with an alternative text, legible on a phone.
+
+Each panel is a picture of its own, drawn in the size in which it is read; a page lays as many side by side as fit.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+#: Okabe–Ito: distinguishable with any colour vision, and in print.
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+#: Dashes tell curves apart in print.
+DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-", "--"]
+_WIDTH_IN, _HEIGHT_IN, _DPI = 4.7, 3.3, 150
+_STYLE: dict[Any, Any] = {
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "font.size": 10,
+    "lines.linewidth": 1.8,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One panel."""
+
+    png: bytes
+    #: What it shows, for whoever cannot see it.
+    alt: str
+
+    def to_html(self) -> str:
+        """An `img` that needs nothing from elsewhere."""
+        data = base64.b64encode(self.png).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt, quote=True)}">'
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Panels that answer one question; shown by a notebook as they are in a report."""
+
+    title: str
+    pictures: Sequence[Picture]
+    #: How to read them, or why there are none.
+    note: str = ""
+
+    def _repr_html_(self) -> str:
+        pictures = "".join(picture.to_html() for picture in self.pictures)
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return (
+            "<style>.chatlab-gallery{display:flex;flex-wrap:wrap;gap:12px}"
+            ".chatlab-gallery img{width:400px;max-width:100%;height:auto}</style>"
+            f'<h3>{html.escape(self.title)}</h3>{note}<div class="chatlab-gallery">{pictures}</div>'
+        )
+
+
+def panel(rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of one panel, or of several above each other that share their x axis."""
+    with mpl.rc_context(), sns.axes_style("whitegrid"):
+        mpl.rcParams.update(_STYLE)
+        height_in = _HEIGHT_IN if rows == 1 else 1.25 * rows + 0.8
+        figure, axes = plt.subplots(
+            rows, 1, figsize=(_WIDTH_IN, height_in), sharex=True, squeeze=False, layout="constrained"
+        )
+    return figure, list(axes[:, 0])
+
+
+def finished(figure: Figure, alt: str) -> Picture:
+    """The picture of a panel; the legend goes below the data, however many entries it has."""
+    with mpl.rc_context(_STYLE):
+        shown: dict[str, Any] = {}
+        for axes in figure.axes:
+            handles, labels = axes.get_legend_handles_labels()
+            shown |= dict(zip(labels, handles, strict=True))
+        if shown:
+            columns = min(len(shown), 3 if max(map(len, shown)) < 14 else 2)
+            figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns, frameon=False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=_DPI)
+    plt.close(figure)
+    return Picture(buffer.getvalue(), alt)
+
+
+def plain_log(axis: Axis) -> None:
+    """`200`, not `2×10²`; few ticks where the range is wide, 1, 2 and 5 where it holds no two powers of ten."""
+    low, high = sorted(axis.get_view_interval())
+    is_wide = low > 0 and high / low > 200
+    axis.set_major_locator(LogLocator(subs=(1.0,) if is_wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e4 else f"{value:,.0f}"))
+    axis.set_minor_formatter(FuncFormatter(lambda *_: ""))

@@ -1,0 +1,60 @@
+"""Every notebook runs headless, on a run that holds little as on one that holds all; the report needs nothing else."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+from test_stats import message, write_run
+
+from loadtests.analysis.read import Run
+from loadtests.analysis.report import page
+from loadtests.data import NOTEBOOKS
+from loadtests.samples import TABLES
+
+NAMES = sorted(file.stem for file in NOTEBOOKS.glob("0*.ipynb"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    messages = [
+        message(trial, 10.0 * trial + n)
+        | {"intended_s": n / 10, "sent_s": n / 10, "path": "primary", "user": 1, "id": n}
+        for trial in (1, 2)
+        for n in range(40)
+    ]
+    made = write_run(tmp_path / "made", {"messages": messages}, [{"link": "lan"}, {"link": "<script>"}])
+    used = [
+        {"trial": trial, "time_s": 2.0, "process": process, "cpu_percent": 9.0}
+        for trial in (1, 2)
+        for process in ("load", "machine")
+    ]
+    pd.DataFrame(used, columns=list(TABLES["machine"])).to_csv(made.path / "machine.csv", index=False)
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_and_defines_no_function(run: Run, name: str) -> None:
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    assert not any(re.search(r"\bdef |\blambda\b", cell.source) for cell in notebook.cells)
+    client = NotebookClient(notebook, kernel_name="python3", extra_arguments=["--log-level=40"])
+    client.execute(env=os.environ | {"CHATLAB_RUN": str(run.path), "PYTHONPATH": os.pathsep.join(sys.path)})
+    first = notebook.cells[0].outputs[-1]["data"]["text/html"]
+    assert first.startswith("<h2>")
+
+
+def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(run: Run) -> None:
+    text = page(run)
+    assert "<script" not in text
+    assert not re.search(r'(?:src|href)="(?!data:)', text)
+    assert text.count("<img") == len(re.findall(r'<img src="data:[^"]+" alt="[^"]{10,}"', text)) > 8
+    assert "&lt;script&gt;" in text
+
+
+def test_the_verdict_comes_first(run: Run) -> None:
+    text = page(run)
+    assert text.index('class="verdict') < text.index("<table") < text.index("<img")
