@@ -90,8 +90,7 @@ class Run:
         elif name in _LARGE:
             rows = _read_large(file, wanted)
         else:
-            rows = pd.read_csv(file)
-            rows = rows[wanted] if columns else rows
+            rows = pd.read_csv(file).reindex(columns=wanted)  # an older run lacks some
         if rows.empty:  # nobody can know then that the columns hold numbers
             rows = rows.astype(float)
         return rows

@@ -166,6 +166,10 @@ def test_tables_of_an_older_version_get_the_columns_of_today(tmp_path: Path) -> 
     rows = [message(1, 5.0) | {"exact": exact} for exact in (1, 0)]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "messages.csv", index=False)
     assert run.measured("stamp")["stamp"].tolist() == ["kernel", "read"]
+    for name in ("files", "link"):
+        older = [column for column in TABLES[name] if column != "disturbed"]
+        pd.DataFrame([{"trial": 1, "outcome": "done"}], columns=older).to_csv(tmp_path / f"{name}.csv", index=False)
+    assert summarise(run)["files"].tolist() == [1]
 
 
 def test_open_run_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
