@@ -76,6 +76,8 @@ def panel(rows: int = 1) -> tuple[Figure, list[Axes]]:
         figure, axes = plt.subplots(
             rows, 1, figsize=(_WIDTH_IN, height_in), sharex=True, squeeze=False, layout="constrained"
         )
+        for one in axes[:, 0]:
+            one.set_prop_cycle(color=PALETTE)
     return figure, list(axes[:, 0])
 
 
@@ -96,9 +98,10 @@ def finished(figure: Figure, alt: str) -> Picture:
 
 
 def plain_log(axis: Axis) -> None:
-    """`200`, not `2×10²`; few ticks where the range is wide, 1, 2 and 5 where it holds no two powers of ten."""
+    """`200`, not `2×10²`; the narrower the range, the more ticks in each power of ten."""
     low, high = sorted(axis.get_view_interval())
-    is_wide = low > 0 and high / low > 200
-    axis.set_major_locator(LogLocator(subs=(1.0,) if is_wide else (1.0, 2.0, 5.0)))
+    ratio = high / low if low > 0 else 1.0
+    subs = (1.0,) if ratio > 200 else (1.0, 2.0, 5.0) if ratio > 6 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e4 else f"{value:,.0f}"))
     axis.set_minor_formatter(FuncFormatter(lambda *_: ""))

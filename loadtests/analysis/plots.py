@@ -63,7 +63,8 @@ def over_time(run: Run) -> Gallery:
         for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
             axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
         stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
-        axes.plot(stalled_s[stalled_s >= 0], np.zeros((stalled_s >= 0).sum()), "k|", ms=10, clip_on=False)
+        for time_s in stalled_s[stalled_s >= 0]:
+            axes.axvline(time_s, ymax=0.05, color="black", linewidth=0.9)
         axes.set(title=_titled(run, name), xlabel="intended time of the message (s)", ylabel=_RESPONSE_TIME)
         axes.set_ylim(bottom=0)
         pictures.append(finished(figure, f"Response time of each message over time, {name}"))
@@ -80,7 +81,7 @@ def percentile_table(run: Run) -> Gallery:
     for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}.items():
         figure, [axes] = panel()
         found = 0
-        for place, (label, rows) in enumerate(_groups(messages, colour)):
+        for place, label, rows in _groups(messages, colour):
             of = {value: rows.loc[rows[condition] == value, "response_time_ms"] for value in values}
             known = {v: percentiles(t, [share])[0] for v, t in of.items() if is_known(len(t), share)}
             offset = (place - 0.5) * 0.16 if colour else 0.0
@@ -239,16 +240,18 @@ def _panels(run: Run, rows: pd.DataFrame) -> Iterator[tuple[str, Iterator[tuple[
     """For each condition: its name, and (label, rows, colour, place) of each curve."""
     condition, colour = _roles(run)
     for name, of in rows.groupby(condition, observed=True):
-        groups = enumerate(_groups(of, colour))
-        yield str(name), ((label, group, PALETTE[place % 8], place) for place, (label, group) in groups)
+        groups = _groups(of, colour)
+        yield str(name), ((label, group, PALETTE[place % 8], place) for place, label, group in groups)
 
 
-def _groups(rows: pd.DataFrame, colour: str | None) -> Iterator[tuple[str | None, pd.DataFrame]]:
+def _groups(rows: pd.DataFrame, colour: str | None) -> Iterator[tuple[int, str | None, pd.DataFrame]]:
+    """(Place among all values of the colour, which decides how it is drawn; its label; its rows)."""
     if colour is None:
-        yield None, rows
+        yield 0, None, rows
         return
+    places = list(rows[colour].cat.categories)
     for label, of in rows.groupby(colour, observed=True):
-        yield str(label), of
+        yield places.index(label), str(label), of
 
 
 def _roles(run: Run) -> tuple[str, str | None]:

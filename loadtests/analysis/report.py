@@ -2,7 +2,6 @@
 
 import html
 import math
-import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -161,7 +160,7 @@ def _links(run: Run) -> str:
     if links.empty:
         return "<p>This run used no link of its own.</p>"
     heads = [
-        str(column).replace("_ratio", " (share)").replace("_ms", " (ms)").replace("_bps", " (bit/s)")
+        str(column).replace("_ratio", " (share)").replace("_ms", " (ms)").replace("_mbps", " (Mbit/s)")
         for column in links
     ]
     rows = [[str(cell) for cell in row] for row in links.itertuples(index=False)]
@@ -179,7 +178,7 @@ def _how(run: Run) -> str:
     command = f"chatlab run {manifest.scenario_file} --backend {manifest.backend}"
     return (
         f"<pre>{_text(command)}</pre><p>Seeds of the trials: {_text(seeds)}. Versions: {_text(versions)}. Kernel "
-        f"{_text(manifest.kernel)}, {manifest.cores} cores, {_text(platform.machine())}. The scenario is in "
+        f"{_text(manifest.kernel)}, {manifest.cores} cores. The scenario is in "
         "<code>run.json</code>, each message in <code>messages.csv</code>.</p>"
     )
 

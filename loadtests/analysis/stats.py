@@ -146,8 +146,12 @@ def link_report(run: Run) -> pd.DataFrame:
     Cells say `requested → measured` (means over trials); a `!` marks a figure that was out of its window.
     """
     rows = run.table("link")
+    rows = rows[rows["when"] != "change"]
     if rows.empty:
         return pd.DataFrame()
+    is_rate = rows["metric"].str.endswith("_bps")
+    rows.loc[is_rate, ["requested", "measured"]] /= 1e6
+    rows["metric"] = rows["metric"].str.replace("_bps", "_mbps")
     keys = [*(key for key in run.conditions if key.startswith("link")), "path", "direction"]
     groups = rows.groupby([*keys, "metric"], observed=True)
     figures = groups.agg(requested=("requested", "mean"), measured=("measured", "mean"), within=("within", "min"))
