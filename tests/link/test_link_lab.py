@@ -291,7 +291,8 @@ def test_a_link_that_was_off_after_the_load_makes_a_run_untrustworthy(tmp_path: 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chatlab:
         assert chatlab.stdout is not None
         assert any("measuring the link again" in line for line in chatlab.stdout)
-        holder = next(iter(descendants(chatlab.pid)))
+        outside = os.readlink("/proc/self/ns/mnt")
+        holder = next(pid for pid in descendants(chatlab.pid) if os.readlink(f"/proc/{pid}/ns/mnt") != outside)
         enter = ["nsenter", "--target", str(holder), "--mount"]
         enter += [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         flooding = [*enter, "ip", "netns", "exec", "server", sys.executable, "-c", FLOOD]
