@@ -38,7 +38,9 @@ def distribution(run: Run) -> Gallery:
 def tail(run: Run) -> Gallery:
     """The share of messages that waited longer, on a log scale, down to where ten messages are left."""
     messages = run.measured("response_time_ms", "outcome")
-    pictures = [_tail(name, groups) for name, groups in _panels(run, messages[messages["outcome"] != "refused"])]
+    messages = messages[messages["outcome"] != "refused"]
+    enough = messages.groupby(run.conditions[0], observed=True)["response_time_ms"].count() > LEAST_BEYOND
+    pictures = [_tail(name, groups) for name, groups in _panels(run, messages) if enough[name]]
     note = f"0.01 is p99, 0.001 is p99.9. Curves end where fewer than {LEAST_BEYOND} messages are beyond."
     return Gallery("How bad is the tail?", pictures, note)
 
@@ -84,6 +86,7 @@ def percentile_table(run: Run) -> Gallery:
         for place, label, rows in _groups(messages, colour):
             of = {value: rows.loc[rows[condition] == value, "response_time_ms"] for value in values}
             known = {v: percentiles(t, [share])[0] for v, t in of.items() if is_known(len(t), share)}
+            known = {value: ms for value, ms in known.items() if np.isfinite(ms)}
             offset = (place - 0.5) * 0.16 if colour else 0.0
             places = [values.index(value) + offset for value in known]
             found += len(known)
@@ -94,7 +97,11 @@ def percentile_table(run: Run) -> Gallery:
         axes.set(title=name, xlabel=condition, ylabel=_RESPONSE_TIME, yscale="log", xlim=(-0.5, len(values) - 0.5))
         plain_log(axes.yaxis)
         pictures.append(finished(figure, f"{name} of response time for each {condition}"))
-    return Gallery("Median and tail", pictures, "A percentile is drawn where ten messages or more are beyond it.")
+    return Gallery(
+        "Median and tail",
+        pictures,
+        "A percentile is drawn where ten messages or more are beyond it, and it is not among the lost ones.",
+    )
 
 
 def one_way_delay(run: Run) -> Gallery:
@@ -207,7 +214,7 @@ def _curves(run: Run, rows: pd.DataFrame, column: str, x_label: str, y_label: st
         for label, of, colour, place in groups:
             values = np.sort(of[column].fillna(np.inf).to_numpy(float))
             x, y = _thinned(values, np.arange(1, len(values) + 1) / max(len(values), 1))
-            is_positive |= bool(x.size) and x[0] > 0
+            is_positive |= bool(x.size) and 0 < x[0] < np.inf
             axes.plot(x[np.isfinite(x)], y[np.isfinite(x)], color=colour, linestyle=DASHES[place % 8], label=label)
         axes.axhline(0.99, color="grey", linewidth=0.8, linestyle=":")
         axes.set(title=_titled(run, name), xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))

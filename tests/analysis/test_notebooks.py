@@ -58,3 +58,9 @@ def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(r
 def test_the_verdict_comes_first(run: Run) -> None:
     text = page(run)
     assert text.index('class="verdict') < text.index("<table") < text.index("<img")
+
+
+def test_a_run_that_lost_everything_and_recorded_little_has_a_report(tmp_path: Path) -> None:
+    messages = [message(1, None, outcome="lost") | {"intended_s": n / 10} for n in range(40)]
+    text = page(write_run(tmp_path, {"messages": messages}, [{"link": "lan"}]))
+    assert "No message was answered after the warm-up." in text
