@@ -2,9 +2,10 @@
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
-import msgspec
+import numpy as np
 import pandas as pd
 
 from loadtests.analysis.compare import LOSSES, Comparison
@@ -47,7 +48,7 @@ def as_markdown(comparisons: list[Comparison], margin: float) -> str:
 
 def as_json(comparisons: list[Comparison]) -> str:
     """A list of objects; what is unknown is null, what is infinite is the text `inf`."""
-    return json.dumps([_plain(msgspec.to_builtins(one)) for one in comparisons], indent=2)
+    return json.dumps([_plain(asdict(one)) for one in comparisons], indent=2)
 
 
 def explained(margin: float) -> str:
@@ -86,4 +87,4 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,30 +1,20 @@
 """A run directory → `report.html`: one page that needs nothing from elsewhere; the verdict first."""
 
-import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from loadtests.analysis import plots
+from loadtests.analysis import document, plots
+from loadtests.analysis.document import text
 from loadtests.analysis.percentiles import is_known, least_count
 from loadtests.analysis.read import Run, open_run
-from loadtests.analysis.stats import link_report, presentable, response_percentiles, summarise
+from loadtests.analysis.stats import presentable, response_percentiles, summarise
 from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
 
 _SHARES = {"p50 (ms)": 0.50, "p95 (ms)": 0.95, "p99 (ms)": 0.99, "p99.9 (ms)": 0.999}
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:1240px;margin:0 auto;padding:16px}
-h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.25rem;margin:1.6em 0 .4em}h3{font-size:1.05rem;margin:1.4em 0 .3em}
-.verdict{border-left:6px solid #0072B2;background:#eef5fb;padding:8px 14px}.verdict.bad{border-color:#D55E00;
-background:#fdf1ea}ul{margin:.3em 0;padding-left:1.3em}.scroll{overflow-x:auto}table{border-collapse:collapse;
-font-size:.9rem;font-variant-numeric:tabular-nums}th,td{padding:4px 10px;border-bottom:1px solid #ddd;text-align:right;
-white-space:nowrap}th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
-td.off{background:#fdf1ea;font-weight:bold}pre{background:#f4f4f4;padding:8px;overflow-x:auto;white-space:pre-wrap}
-.few{color:#666}@media(max-width:600px){body{padding:10px}table{font-size:.82rem}th,td{padding:3px 6px}}
-"""
 
 
 def write_report(run_directory: Path, *, with_disturbed: bool = False) -> Path:
@@ -40,22 +30,17 @@ def page(run: Run) -> str:
     verdict, summary = judge(run), summarise(run)
     described = str(run.manifest.scenario.get("description", ""))
     parts = [
-        f"<h1>{_text(run.path.resolve().name)}</h1><p>{_text(described)}</p>",
+        f"<h1>{text(run.path.resolve().name)}</h1><p>{text(described)}</p>",
         _verdict(verdict),
-        f"<p>{' '.join(_text(sentence) for sentence in answer(run, summary))}</p>",
-        f"<p>{_text(_circumstances(run))}</p>",
+        f"<p>{' '.join(text(sentence) for sentence in answer(run, summary))}</p>",
+        f"<p>{text(_circumstances(run))}</p>",
         "<h2>Response times</h2>" + _times(run, summary),
         "<h2>What became of the messages</h2>" + _outcomes(run, summary),
         "<h2>Figures</h2>" + "".join(draw(run)._repr_html_() for draw in plots.ALL),
-        "<h2>Was the link really like that?</h2>" + _links(run),
+        "<h2>Was the link really like that?</h2>" + document.links(run),
         "<h2>To reproduce it</h2>" + _how(run),
     ]
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>chatlab: {_text(run.path.resolve().name)}</title><style>{_STYLE}</style></head><body>"
-        f"{''.join(parts)}</body></html>"
-    )
+    return document.page(f"chatlab: {run.path.resolve().name}", "".join(parts))
 
 
 def answer(run: Run, summary: pd.DataFrame) -> list[str]:
@@ -80,15 +65,15 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
 
 def _verdict(verdict: Verdict) -> str:
     """Trusted or why not, each time that it was seen, and all thresholds."""
-    items = [f"<li>{_text(str(check))}</li>" for check in verdict.checks]
+    items = [f"<li>{text(str(check))}</li>" for check in verdict.checks]
     for doubt in verdict.doubts:
-        details = "".join(f"<li>{_text(detail)}</li>" for detail in doubt.details)
+        details = "".join(f"<li>{text(detail)}</li>" for detail in doubt.details)
         seen = f"<details><summary>each time</summary><ul>{details}</ul></details>" if len(doubt.details) > 1 else ""
-        items.append(f"<li>{_text(str(doubt))}{seen}</li>")
+        items.append(f"<li>{text(str(doubt))}{seen}</li>")
     if not verdict.checks:
         items.append("<li>The scenario sets no thresholds.</li>")
     kind = "verdict bad" if verdict.exit_code != ExitCode.PASSED else "verdict"
-    return f'<div class="{kind}"><strong>{_text(verdict.headline)}</strong><ul>{"".join(items)}</ul></div>'
+    return f'<div class="{kind}"><strong>{text(verdict.headline)}</strong><ul>{"".join(items)}</ul></div>'
 
 
 def _circumstances(run: Run) -> str:
@@ -130,7 +115,7 @@ def _times(run: Run, summary: pd.DataFrame) -> str:
         f"message counts as infinite (∞). Too few: p99 takes {least_count(0.99):,} messages, p99.9 "
         f"{least_count(0.999):,}, so that ten are beyond it. Jitter: RFC 3550.</p>"
     )
-    return _table(list(columns), list(zip(*columns.values(), strict=True))) + note
+    return document.table(list(columns), list(zip(*columns.values(), strict=True))) + note
 
 
 def _outcomes(run: Run, summary: pd.DataFrame) -> str:
@@ -152,23 +137,7 @@ def _outcomes(run: Run, summary: pd.DataFrame) -> str:
         "<p class=few>Retransmissions: segments of both ends, warm-up included. Disturbed: the machine stalled "
         "meanwhile, so the times of these messages are left out.</p>"
     )
-    return _table(["variant", *(name.replace("_", " ") for name in names)], rows) + note
-
-
-def _links(run: Run) -> str:
-    links = link_report(run)
-    if links.empty:
-        return "<p>This run used no link of its own.</p>"
-    heads = [
-        str(column).replace("_ratio", " (share)").replace("_ms", " (ms)").replace("_mbps", " (Mbit/s)")
-        for column in links
-    ]
-    rows = [[str(cell) for cell in row] for row in links.itertuples(index=False)]
-    note = (
-        "<p class=few>Asked for → measured by probes just before and after each trial, means over trials; up: client "
-        "to server, both: there and back. Coloured, with an exclamation mark: outside its tolerance.</p>"
-    )
-    return _table(heads, rows) + note
+    return document.table(["variant", *(name.replace("_", " ") for name in names)], rows) + note
 
 
 def _how(run: Run) -> str:
@@ -177,21 +146,10 @@ def _how(run: Run) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in manifest.versions.items())
     command = f"chatlab run {manifest.scenario_file} --backend {manifest.backend}"
     return (
-        f"<pre>{_text(command)}</pre><p>Seeds of the trials: {_text(seeds)}. Versions: {_text(versions)}. Kernel "
-        f"{_text(manifest.kernel)}, {manifest.cores} cores. The scenario is in "
+        f"<pre>{text(command)}</pre><p>Seeds of the trials: {text(seeds)}. Versions: {text(versions)}. Kernel "
+        f"{text(manifest.kernel)}, {manifest.cores} cores. The scenario is in "
         "<code>run.json</code>, each message in <code>messages.csv</code>.</p>"
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(text: str) -> str:
-    kind = ' class="few"' if text == "too few" else ' class="off"' if text.endswith(" !") else ""
-    return f"<td{kind}>{_text(text)}</td>"
 
 
 def _number(value: float) -> str:
@@ -202,7 +160,3 @@ def _number(value: float) -> str:
 
 def _ms(value: float) -> str:
     return "forever" if math.isinf(value) else f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)

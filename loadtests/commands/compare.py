@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print a table for a pull request")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures and link tables too")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -52,6 +53,10 @@ def main(arguments: argparse.Namespace) -> int:
         print(comparison_text.as_markdown(comparisons, arguments.margin))
     else:
         print(comparison_text.as_text(comparisons, arguments.margin))
+    if arguments.html:
+        from loadtests.analysis.comparison_page import write_page  # figures take a second to import
+
+        write_page(arguments.html, runs, comparisons, arguments.margin)
     broken = [sentence for guard in guards for sentence in guard.broken_by(comparisons)]
     for sentence in broken:
         print(sentence)

@@ -1,5 +1,6 @@
 """Comparison of variants: the unit is the trial, and a true difference is told from none."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from loadtests.analysis.compare import METRICS, Comparison, compare_runs, compar
 from loadtests.analysis.guard import Guard
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import holm, paired, unpaired
+from loadtests.cli import main
 from loadtests.errors import HarnessError
 
 SAMPLE = st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=9, unique=True).map(np.array)
@@ -107,6 +109,19 @@ def test_whoever_loses_messages_is_never_better(tmp_path: Path) -> None:
 def test_a_percentile_of_a_few_messages_is_not_told(tmp_path: Path) -> None:
     found = of(compare_within(run_of(tmp_path, 1, 50, 60), "link"), "p99_ms")
     assert (found.verdict, found.note) == ("too few", "50 messages in a trial; it takes 1000")
+
+
+@pytest.mark.parametrize("form", ["", "--json", "--markdown"])
+def test_the_command_prints_writes_a_page_and_guards(tmp_path: Path, capsys: Any, form: str) -> None:
+    run, file = run_of(tmp_path, 1, 50, 60, lost=0), tmp_path / "page.html"
+    options = [str(run.path), "--by", "link", "--force", "--html", str(file), "--fail-if", "p50 > +10%"]
+    assert main(["compare", *options, *([form] if form else [])]) == 1
+    printed, failed = capsys.readouterr().out.rsplit("FAILED: ", 1)
+    assert failed.startswith("p50 > +10%: level1 against level0")
+    if form == "--json":
+        assert {one["verdict"] for one in json.loads(printed)} >= {"worse", "too few"}
+    text = file.read_text()
+    assert text.count("<img") == text.count('alt="Ratio of response times') == 1
 
 
 def test_too_few_trials_decide_nothing(tmp_path: Path) -> None:
