@@ -175,7 +175,10 @@ def seconds(run: Run) -> Gallery:
 
 
 def cpu(run: Run) -> Gallery:
-    """CPU of generator, server and link over time, one panel a variant."""
+    """CPU of generator, server and link over time, one panel a variant; none in virtual time, where it is free."""
+    question = "Was the machine busy?"
+    if run.manifest.clock == "virtual":
+        return Gallery(question, [], "In virtual time computing takes no time.")
     machine = run.table("machine", ["time_s", "process", "cpu_percent"])
     machine = machine[machine["time_s"] >= 0]
     pictures = []
@@ -187,7 +190,7 @@ def cpu(run: Run) -> Gallery:
         axes.set(title=str(variant), xlabel="time (s)", ylabel="CPU (% of a core)")
         axes.set_ylim(bottom=0)
         pictures.append(finished(figure, f"CPU use over time of each process, {variant}"))
-    return Gallery("Was the machine busy?", pictures, "`machine` is all cores together.")
+    return Gallery(question, pictures, "`machine` is all cores together.")
 
 
 def _tail(name: str, groups: Iterator[tuple[str | None, pd.DataFrame, str, int]]) -> Picture:

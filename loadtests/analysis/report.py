@@ -85,10 +85,12 @@ def _circumstances(run: Run) -> str:
     duration = " + ".join(str(stage.get("duration", "?")) for stage in stages) or "12s"
     rate = scenario.get("messages", {}).get("rate", "1/s")
     people = ", ".join(f"{count} {name}" for name, count in users.items())
+    clock = " In virtual time, where computing takes no time: these are the times of network and protocol alone."
     return (
         f"{manifest.started_utc or 'date unknown'}: {len(run.trials)} trials of {duration}, state {manifest.state}; "
         f"{people}; {rate} for each user who talks; links made by "
         f"{', '.join(sorted({trial.backend for trial in manifest.trials}))}."
+        + (clock if manifest.clock == "virtual" else "")
     )
 
 

@@ -67,6 +67,8 @@ def _compared(runs: list[Run], key: str | None, margin: float) -> list[Compariso
     if len(runs) == 1 and key:
         return compare_within(runs[0], key, margin)
     if len(runs) == 2 and not key:
+        if runs[0].manifest.clock != runs[1].manifest.clock:
+            raise HarnessError("compare: one run is in real time, one in virtual time, where computing takes no time")
         return compare_runs(runs[0], runs[1], margin)
     raise HarnessError("compare: give two runs, or one run and --by KEY")
 

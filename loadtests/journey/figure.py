@@ -43,10 +43,11 @@ def draw(
             axes.plot(left_ms, (begin + end) / 2, "x", color=colour)
         else:
             axes.plot([left_ms, (arrived_s - zero_s) * 1e3], [begin, end], color=colour, linestyle=style, linewidth=1)
-    for name, at_s in times_s.items():
-        at_ms = (at_s - zero_s) * 1e3
-        axes.plot(at_ms, height[sender], "o", color="black", markersize=4)
-        axes.annotate(name, (at_ms, height[sender]), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=9)
+    for number, (name, at_s) in enumerate(times_s.items()):
+        point = ((at_s - zero_s) * 1e3, height[sender])
+        offset = (0, -14 if number % 2 else 6)  # the first two are often at the same time
+        axes.plot(*point, "o", color="black", markersize=4)
+        axes.annotate(name, point, xytext=offset, textcoords="offset points", ha="center", fontsize=9)
     axes.set_yticks(list(height.values()), list(height))
     axes.set_xlabel("time since the message was intended, ms")
     axes.set_title(title)

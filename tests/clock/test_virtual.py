@@ -67,3 +67,10 @@ def test_a_changed_size_is_found(run: Path, tmp_path: Path) -> None:
     done = chatlab("verify", str(copy))
     assert done.returncode == 1
     assert "messages.csv, line 3: was" in done.stdout
+
+
+def test_the_report_names_the_clock(run: Path) -> None:
+    """Whoever reads it knows that computing took no time, and sees no figure of CPU."""
+    report = (run / "report.html").read_text()
+    assert "In virtual time, where computing takes no time" in report
+    assert "CPU use over time" not in report
