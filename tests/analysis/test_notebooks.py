@@ -1,8 +1,9 @@
-"""Every notebook runs headless, on a run that holds little as on one that holds all; the report needs nothing else."""
+"""Every notebook runs headless; the report needs nothing from elsewhere."""
 
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -11,11 +12,13 @@ import pytest
 from nbclient import NotebookClient
 from test_stats import message, write_run
 
+from loadtests.analysis import questions
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import page
 from loadtests.data import NOTEBOOKS
 from loadtests.samples import TABLES
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 NAMES = sorted(file.stem for file in NOTEBOOKS.glob("0*.ipynb"))
 
 
@@ -38,13 +41,23 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_and_defines_no_function(run: Run, name: str) -> None:
+def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str) -> None:
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     assert not any(re.search(r"\bdef |\blambda\b", cell.source) for cell in notebook.cells)
     client = NotebookClient(notebook, kernel_name="python3", extra_arguments=["--log-level=40"])
-    client.execute(env=os.environ | {"CHATLAB_RUN": str(run.path), "PYTHONPATH": os.pathsep.join(sys.path)})
+    client.execute(env=os.environ | {"CHATLAB_RUN": str(REFERENCE), "PYTHONPATH": os.pathsep.join(sys.path)})
     first = notebook.cells[0].outputs[-1]["data"]["text/html"]
     assert first.startswith("<h2>")
+
+
+@pytest.mark.parametrize(
+    ("question", "scenario"),
+    [(questions.queues, "bandwidth-sweep"), (questions.second_connection_gain, "demo"), (questions.files, "FileUser")],
+)
+def test_where_a_run_cannot_answer_the_scenario_that_would_is_named(
+    run: Run, question: Callable[[Run], questions.Answer], scenario: str
+) -> None:
+    assert scenario in str(question(run))
 
 
 def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(run: Run) -> None:
