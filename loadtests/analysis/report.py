@@ -96,7 +96,8 @@ def _circumstances(run: Run) -> str:
 
 def _times(run: Run, summary: pd.DataFrame) -> str:
     messages = run.measured("response_time_ms", "outcome")
-    shares = response_percentiles(messages, run.conditions, _SHARES)
+    known = pd.DataFrame(response_percentiles(messages, run.conditions, _SHARES)).reset_index()
+    shares = summary[run.conditions].merge(known, on=run.conditions, how="left")  # a variant may have sent nothing
     answers = summary["count"] - summary["refused"]
     columns: dict[str, Iterable[str]] = {
         "variant": summary["variant"].map(str),
