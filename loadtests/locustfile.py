@@ -4,6 +4,7 @@ All of Locust's own options and its web UI work. Without `stages` in the scenari
 of the web UI) say how many users there are.
 """
 
+import argparse
 import gc
 import os
 import signal
@@ -38,6 +39,9 @@ def add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--scenario", default="", help="Scenario file (YAML): users, messages, stages")
     parser.add_argument("--secondary", default="", help="HOST:PORT of the second connections, if not --host")
     parser.add_argument("--record", default="", help="Folder for the raw records of every message")
+    # Of `chatlab run --web`: a socket that listens already, and a folder in which it says what it knows.
+    parser.add_argument("--web-socket", type=int, include_in_web_ui=False, help=argparse.SUPPRESS)
+    parser.add_argument("--live", default="", include_in_web_ui=False, help=argparse.SUPPRESS)
 
 
 @events.init.add_listener
@@ -74,11 +78,26 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         "is_recorded": bool(folder),
         "workers": 1,
     }
+    if environment.web_ui or options.web_socket is not None:
+        _show(environment, options.web_socket, Path(options.live) if options.live else None)
     if isinstance(runner, MasterRunner):
-        del options.scenario, options.record  # of this machine alone
-        workers.run_master(environment, folder)
+        del options.scenario, options.record, options.web_socket, options.live  # of this machine alone
+        workers.run_master(environment, folder, LOAD.live)
     else:
         LOAD.set_up(Recorder(folder))
+
+
+def _show(environment: Environment, web_socket: int | None, folder: Path | None) -> None:
+    """Our tabs in the web UI. Imported here: nobody else needs numpy."""
+    from loadtests.load.live import LiveFigures
+    from loadtests.load.webtab import add_tabs, note_end, serve
+
+    figures = LOAD.live = LiveFigures()
+    if web_socket is not None:
+        serve(environment, web_socket)
+    add_tabs(environment.web_ui, figures, folder)
+    if folder:
+        environment.events.quit.add_listener(lambda **_: note_end(figures, folder))
 
 
 @events.test_start.add_listener
@@ -86,7 +105,7 @@ def start_recording(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner):
         return
     recorder = LOAD.wait_for_recorder()
-    recorder.is_on |= environment.parsed_options.load["is_recorded"]
+    recorder.is_on |= environment.parsed_options.load["is_recorded"] or LOAD.live is not None
     recorder.start()
     if LOAD.engine is None:
         engine = LOAD.engine = _engine(environment, recorder)
@@ -122,7 +141,7 @@ def _engine(environment: Environment, recorder: Recorder) -> Engine:
         nick_prefix=options.load["nick_prefix"],
         worker=runner.worker_index if isinstance(runner, WorkerRunner) else 0,
         workers=options.load["workers"],
-        flush=LOAD.courier.ship if LOAD.courier else None,
+        flush=LOAD.courier.ship if LOAD.courier else LOAD.flush,
     )
 
 
@@ -150,8 +169,7 @@ class PauseWatch:
 
 @events.quitting.add_listener
 def write_the_rest(**_: Any) -> None:
-    if LOAD.recorder is not None:
-        LOAD.recorder.flush()
+    LOAD.flush()
     if LOAD.engine is not None:
         LOAD.engine.files.close()
 

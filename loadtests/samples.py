@@ -18,6 +18,7 @@ PATHS = ("primary", "secondary")
 #: Whose time a row has; the first two are `exact` 0 and 1 of a record.
 STAMPS = ("read", "kernel", "wire")
 OUTCOMES = ("done", "rejected", "cancelled", "failed")
+_NUMPY = {"B": "u1", "H": "<u2", "I": "<u4", "q": "<i8", "Q": "<u8"}
 
 
 class Record(NamedTuple):
@@ -29,6 +30,11 @@ class Record(NamedTuple):
     @property
     def packer(self) -> struct.Struct:
         return struct.Struct("<" + "".join(self.fields.values()))
+
+    @property
+    def numpy_fields(self) -> list[tuple[str, str]]:
+        """What `numpy.dtype` takes."""
+        return [(name, _NUMPY[code]) for name, code in self.fields.items()]
 
 
 #: A message was handed to the client.

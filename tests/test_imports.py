@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "chat": ["protocol arguments words", "net", "server client", "console", "__main__"],
     "loadtests": [
-        "errors samples stalls clocks data",
+        "errors samples stalls clocks data percentiles",
         "config",
         "link.model",
         "link.sandbox",
@@ -40,7 +40,7 @@ PURE += [f"loadtests/link/model/{name}.py" for name in ("profile", "effects", "p
 PURE += [f"loadtests/run/wire/{name}.py" for name in ("arrivals", "join")]
 PURE += ["loadtests/run/disturbed.py", "loadtests/stalls/intervals.py"]
 IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess", "asyncio", "threading", "pathlib"}
-LOCUST_FILES = {f"loadtests/{name}.py" for name in ("locustfile", "load/users", "load/shape")}
+LOCUST_FILES = {f"loadtests/{name}.py" for name in ("locustfile", "load/users", "load/shape", "load/webtab")}
 
 
 def imports(file: Path) -> set[str]:

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from loadtests.analysis.percentiles import is_known, least_count, percentiles
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import LEVEL, Shift, holm, paired, unpaired
 from loadtests.errors import HarnessError
+from loadtests.percentiles import is_known, least_count, percentiles
 
 Verdict = Literal["better", "worse", "equivalent", "undecided", "too few"]
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from loadtests.analysis.percentiles import LEAST_BEYOND, is_known, percentiles
 from loadtests.analysis.pictures import DASHES, PALETTE, Gallery, Picture, finished, panel, plain_log
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import per_receiver
+from loadtests.percentiles import LEAST_BEYOND, is_known, percentiles
 
 _RESPONSE_TIME = "response time (ms)"
 #: More points than this are drawn as density.

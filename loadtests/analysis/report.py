@@ -8,11 +8,11 @@ import pandas as pd
 
 from loadtests.analysis import document, plots
 from loadtests.analysis.document import text
-from loadtests.analysis.percentiles import is_known, least_count
 from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.stats import presentable, response_percentiles, summarise
 from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
+from loadtests.percentiles import is_known, least_count
 
 _SHARES = {"p50 (ms)": 0.50, "p95 (ms)": 0.95, "p99 (ms)": 0.99, "p99.9 (ms)": 0.999}
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from loadtests.analysis.percentiles import percentiles
 from loadtests.analysis.read import Run
+from loadtests.percentiles import percentiles
 from loadtests.samples import TABLES
 
 #: Columns of percentiles in the summary → share of messages below.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from loadtests.analysis.percentiles import least_count
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import SHARES
+from loadtests.percentiles import least_count
 from loadtests.samples import USERS_PER_WORKER
 from loadtests.scenario.thresholds import Threshold
 

@@ -20,6 +20,7 @@ from loadtests.scenario.scenario import CLOCKS
 
 if TYPE_CHECKING:
     from loadtests.run.directory import RunDirectory
+    from loadtests.run.live import LiveView
 
 #: The disk's fault, not ours.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
@@ -57,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="run a trial that the machine disturbed again, up to N times (the scenario's `repeat`, which is 2)",
     )
+    parser.add_argument("--web", action="store_true", help="show the run in Locust's web UI while it goes on")
+    parser.add_argument("--web-host", metavar="ADDRESS", help="from where it can be seen (127.0.0.1: this machine)")
+    parser.add_argument("--web-port", type=_at_least_0, metavar="PORT", help="(8089; 0: any that is free)")
     _add_processes(parser)
 
 
@@ -99,6 +103,11 @@ def _locust_options(arguments: argparse.Namespace) -> list[str]:
     """What Locust is told about processes; raises HarnessError: the options contradict each other."""
     if arguments.master and (arguments.worker or arguments.processes):
         raise HarnessError("run: --master makes no load itself: leave out --worker and --processes, or --master")
+    for name in ("web_host", "web_port"):
+        if getattr(arguments, name) is not None and not arguments.web:
+            raise HarnessError(f"run: {_option(name)} goes with --web")
+    if arguments.web and (arguments.worker or arguments.clock == "virtual"):
+        raise HarnessError("run --web: there is nothing to see of a worker, or in virtual time")
     given = [name for name in _NEEDS if getattr(arguments, name) is not None]
     for name in given:
         if not getattr(arguments, _NEEDS[name]):
@@ -115,18 +124,30 @@ def _option(name: str) -> str:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run all trials and judge them; raises HarnessError: bad input, or the harness failed."""
-    # Imported when needed: pandas and nbconvert take a second, which help, completion and errors need not wait for.
-    from loadtests.clock.virtual import run_virtually
+    # Imported when needed: pandas takes a second, which help, completion and errors need not wait for.
+    from loadtests.run.live import looked_at
     from loadtests.run.loading import work
-    from loadtests.run.trials import Watch, run_trials
-    from loadtests.stalls.host import Host
-    from loadtests.stalls.meter import StallMeter
 
     options = _locust_options(arguments)
     if arguments.worker:
         if arguments.scenario or arguments.resume:
             raise HarnessError("run --worker: leave out the scenario: the master sends it")
         work(options, arguments.processes or 1, arguments.results)
+    if not arguments.web:
+        return _run(arguments, options, None)
+    with looked_at(
+        arguments.web_host or "127.0.0.1", 8089 if arguments.web_port is None else arguments.web_port
+    ) as view:
+        return _run(arguments, options, view)
+
+
+def _run(arguments: argparse.Namespace, options: list[str], view: "LiveView | None") -> int:
+    """The run itself; `view`: where it is looked at."""
+    from loadtests.clock.virtual import run_virtually
+    from loadtests.run.trials import Watch, run_trials
+    from loadtests.stalls.host import Host
+    from loadtests.stalls.meter import StallMeter
+
     directory, trials = _prepared(arguments, options)
     path = _seen_from_here(directory.path)
     repeat = max((trial.scenario.repeat for trial in trials), default=0)
@@ -150,7 +171,7 @@ def main(arguments: argparse.Namespace) -> int:
             code = run_virtually(directory, trials, directory.manifest.backend, arguments.jobs)
         else:
             with StallMeter() as meter:  # outside of the laboratory, from where all of the machine is seen
-                watch = Watch(meter, Host())
+                watch = Watch(meter, Host(), view)
                 code = run_in_lab(trials_inside) if needs_lab else trials_inside()
     finally:
         directory.close()

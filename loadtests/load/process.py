@@ -1,10 +1,15 @@
 """What a Locust process holds of a load: its recorder, and once a test has begun, its engine."""
 
+from typing import TYPE_CHECKING
+
 from gevent.event import Event
 
 from loadtests.load.batches import Courier
 from loadtests.load.engine import Engine
 from loadtests.load.recorder import Recorder
+
+if TYPE_CHECKING:
+    from loadtests.load.live import LiveFigures
 
 
 class LoadProcess:
@@ -15,6 +20,8 @@ class LoadProcess:
         #: Sends what a worker records to its master.
         self.courier: Courier | None = None
         self.engine: Engine | None = None
+        #: For the web UI, if there is one; not in a worker.
+        self.live: LiveFigures | None = None
         self._has_recorder = Event()
 
     def set_up(self, recorder: Recorder) -> None:
@@ -27,6 +34,12 @@ class LoadProcess:
         self._has_recorder.wait()
         assert self.recorder is not None
         return self.recorder
+
+    def flush(self) -> None:
+        """Write out what was recorded, and show it to whoever looks."""
+        batch = self.recorder.flush() if self.recorder else {}
+        if self.live:
+            self.live.take(batch)
 
     def users_engine(self) -> Engine:
         """The engine, which is there as soon as users are."""

@@ -8,7 +8,7 @@ Locust go on. A worker that dies, or leaves by itself, ends the test.
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
@@ -16,6 +16,9 @@ from loadtests.errors import ExitCode
 from loadtests.load.batches import LOST, Collector, Courier
 from loadtests.load.process import LoadProcess
 from loadtests.load.recorder import Recorder, clock
+
+if TYPE_CHECKING:
+    from loadtests.load.live import LiveFigures
 
 _RECORDS, _FINISH = "chatlab_records", "chatlab_finish"
 #: How often the master looks who is there, and asks again those who have not finished.
@@ -42,8 +45,11 @@ def run_worker(environment: Any, load: LoadProcess, recorder: Recorder) -> None:
     environment.events.quitting.add_listener(finish)
 
 
-def run_master(environment: Any, folder: Path | None) -> None:
-    """Make this process a master, which waits for the last record and keeps all in `folder` (None: nowhere)."""
+def run_master(environment: Any, folder: Path | None, live: "LiveFigures | None" = None) -> None:
+    """Make this process a master, which waits for the last record and keeps all in `folder` (None: nowhere).
+
+    What comes is shown to `live` too.
+    """
     runner = environment.runner
     collector = Collector(folder, clock())
     losses: list[str] | None = None
@@ -77,7 +83,12 @@ def run_master(environment: Any, folder: Path | None) -> None:
             if collector.gone and not collector.is_ending:
                 _end(environment)
 
-    runner.register_message(_RECORDS, lambda environment, msg: collector.take(msg.node_id, msg.data))
+    def take(environment: Any, msg: Any) -> None:
+        collector.take(msg.node_id, msg.data)
+        if live:
+            live.take(msg.data["data"], msg.node_id)
+
+    runner.register_message(_RECORDS, take)
     environment.events.test_start.add_listener(begin)
     environment.events.test_stopping.add_listener(is_ending)
     environment.events.test_stop.add_listener(finish)

@@ -39,7 +39,6 @@ from loadtests.samples import (
 _LINES = (ECHOED, ECHOED_AGAIN, DELIVERED, DELIVERED_AGAIN)
 #: Fields that are times on the clock of the machine where they were noted.
 _MOMENTS = {"intended_ns", "sent_ns", "received_ns", "seen_ns", "at_ns"}
-_NUMPY = {"B": "u1", "H": "<u2", "I": "<u4", "q": "<i8", "Q": "<u8"}
 
 
 def read_records(folder: Path, record: Record) -> pd.DataFrame:
@@ -237,7 +236,7 @@ def _names(codes: "pd.Series[int]", names: tuple[str, ...]) -> "pd.Series[str]":
 
 
 def _dtype(record: Record) -> "np.dtype[np.void]":
-    return np.dtype([(name, _NUMPY[code]) for name, code in record.fields.items()])
+    return np.dtype(record.numpy_fields)
 
 
 def _parts(folder: Path, record: Record) -> dict[str, "np.ndarray[Any, np.dtype[np.void]]"]:

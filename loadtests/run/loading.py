@@ -16,6 +16,7 @@ from loadtests.data import LOCUSTFILE
 from loadtests.errors import HarnessError
 from loadtests.link.lab import Lab
 from loadtests.run.children import APART, ended
+from loadtests.run.live import LiveView
 from loadtests.scenario.matrix import Trial
 
 _LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
@@ -23,9 +24,14 @@ _LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
 
 @contextmanager
 def load(
-    lab: Lab | None, trial: Trial, raw: Path, server_port: int, options: list[str]
+    lab: Lab | None, trial: Trial, raw: Path, server_port: int, options: list[str], view: LiveView | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Locust, in the client's namespace if there is a lab. `options` are Locust's own, about processes."""
+    """Locust, in the client's namespace if there is a lab.
+
+    Args:
+        options: Locust's own, about processes.
+        view: where its web UI is seen, if it is.
+    """
     scenario = raw / "scenario.json"  # JSON is YAML
     scenario.write_text(json.dumps(trial.load))
     hosts = (
@@ -38,9 +44,13 @@ def load(
     if "secondary" in hosts:
         command += ["--secondary", hosts["secondary"]]
     command += options + _local_port(options)
+    inherited: tuple[int, ...] = ()
+    if view:
+        command += ["--web-socket", str(view.descriptor), "--live", str(view.folder)]
+        inherited = (view.descriptor,)
     popen = lab.client.popen if lab else subprocess.Popen
     with (raw / "locust.log").open("wb") as output:
-        process = popen(command, **APART, stdout=output, stderr=output, cwd=raw, env=_environment())
+        process = popen(command, **APART, pass_fds=inherited, stdout=output, stderr=output, cwd=raw, env=_environment())
     with ended(process):
         yield process
 

@@ -21,6 +21,7 @@ from loadtests.run.children import seconds_of, tail
 from loadtests.run.directory import RunDirectory
 from loadtests.run.disturbed import Disturbances
 from loadtests.run.interrupt import Interrupt
+from loadtests.run.live import LiveView
 from loadtests.run.loading import load as load_of_trial
 from loadtests.run.machine import MachineSampler
 from loadtests.run.manifest import MachineFacts, TrialRecord
@@ -46,6 +47,8 @@ class Watch:
 
     meter: StallMeter
     host: Host
+    #: Who looks on (`--web`).
+    view: LiveView | None = None
 
 
 def run_trials(
@@ -224,7 +227,7 @@ class _TrialRun:
             chat_server = running.enter_context(server.embedded_server(lab, trial.scenario.congestion, raw))
         if links:
             links.start()  # the load meets fresh randomness, however long calibration took
-        load = running.enter_context(load_of_trial(lab, trial, raw, server.PORT, self._options))
+        load = running.enter_context(load_of_trial(lab, trial, raw, server.PORT, self._options, self._witness.view))
         if "--master" in self._options:
             self._progress.say(trial, "waiting for workers")
         self._watch(load, links, chat_server)
@@ -249,6 +252,13 @@ class _TrialRun:
                 self._interrupt.check()
                 sampler.sample()
                 self._progress.follow(self._trial, self._raw)
+                if view := self._witness.view:
+                    view.tell(
+                        f"trial {self._trial.number}, {self._trial.name}",
+                        self._tables.get("link", []),
+                        links.changes() if links else [],
+                        self._stalls.cores,
+                    )
                 if links:
                     links.check()
                 if links and awaits_timeline and (began := collect.started(self._raw)):

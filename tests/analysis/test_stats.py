@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.analysis.percentiles import is_known, least_count, percentiles
 from loadtests.analysis.plots import over_time
 from loadtests.analysis.read import OLDEST_SCHEMA, Run, open_run
 from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
 from loadtests.errors import HarnessError
+from loadtests.percentiles import is_known, least_count, percentiles
 from loadtests.run.manifest import Manifest, TrialRecord
 from loadtests.samples import SCHEMA_VERSION, TABLES
 

@@ -41,6 +41,16 @@ def wait_for_port(port: int) -> None:
             time.sleep(0.05)
 
 
+def our_tab_shows_answers(address: str) -> bool:
+    """Return when the figures of the tab `Chat` tell of answered messages."""
+    while True:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            tables = {table["key"]: table["data"] for table in json.load(answer)["extended_stats"]}
+        if tables["chat"][1]["answered"] != "0":
+            return True
+        time.sleep(0.2)
+
+
 def test_locusts_own_web_ui_is_served() -> None:
     with server_process() as server, socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -52,6 +62,7 @@ def test_locusts_own_web_ui_is_served() -> None:
             form = b"user_count=2&spawn_rate=2&host=" + options[1].encode()
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/swarm", data=form, timeout=10) as answer:
                 assert json.load(answer)["success"]
+            assert our_tab_shows_answers(f"http://127.0.0.1:{port}/stats/requests")
         finally:
             locust.terminate()
             locust.communicate(timeout=30)
