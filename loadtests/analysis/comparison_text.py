@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -41,14 +42,18 @@ def as_text(comparisons: list[Comparison], margin: float) -> str:
 
 def as_markdown(comparisons: list[Comparison], margin: float) -> str:
     """For a pull request."""
-    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows(comparisons)]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{body}\n\n{explained(margin)}"
+    return f"{markdown_table(HEADINGS, rows(comparisons))}\n\n{explained(margin)}"
+
+
+def markdown_table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """The lines of a table."""
+    lines = [headings, ["---"] * len(headings), *cells]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def as_json(comparisons: list[Comparison]) -> str:
     """A list of objects; what is unknown is null, what is infinite is the text `inf`."""
-    return json.dumps([_plain(asdict(one)) for one in comparisons], indent=2)
+    return json.dumps([plain(asdict(one)) for one in comparisons], indent=2)
 
 
 def explained(margin: float) -> str:
@@ -80,11 +85,12 @@ def _interval(shift: Shift, metric: str) -> str:
     return f"{middle} [{low}, {high}]"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can say: NaN is null, an infinite number the text `inf`."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value.item() if isinstance(value, np.generic) else value

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exit with 1 if a change is beyond this and not by chance; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="compare runs that must not be believed, too")
+    parser.add_argument(
+        "--machine",
+        action="store_true",
+        help="REAL VIRTUAL: how much of each percentile was the network, and how much the machine",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print a table for a pull request")
@@ -46,6 +51,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise HarnessError(str(error)) from None
     if not arguments.force:
         _refuse_doubtful(runs)
+    if arguments.machine:
+        return _machine(runs, arguments)
     comparisons = _compared(runs, arguments.by, arguments.margin)
     if arguments.json:
         print(comparison_text.as_json(comparisons))
@@ -63,12 +70,34 @@ def main(arguments: argparse.Namespace) -> int:
     return ExitCode.FAILED if broken else ExitCode.PASSED
 
 
+def _machine(runs: list[Run], arguments: argparse.Namespace) -> int:
+    """What the network and the machine took of a real run, by a virtual one of the same scenario."""
+    from loadtests.analysis import machine_page
+    from loadtests.analysis.machine_share import machine_shares
+
+    if len(runs) != 2 or arguments.by or arguments.guards:
+        raise HarnessError("compare --machine: give two runs, REAL VIRTUAL, without --by and --fail-if")
+    shares = machine_shares(*runs)
+    if arguments.json:
+        print(machine_page.as_json(shares))
+    elif arguments.markdown:
+        print(machine_page.as_markdown(shares))
+    else:
+        print(machine_page.as_text(shares))
+    if arguments.html:
+        machine_page.write_page(arguments.html, f"Network or machine: {runs[0].path.resolve().name}", shares)
+    return ExitCode.PASSED
+
+
 def _compared(runs: list[Run], key: str | None, margin: float) -> list[Comparison]:
     if len(runs) == 1 and key:
         return compare_within(runs[0], key, margin)
     if len(runs) == 2 and not key:
         if runs[0].manifest.clock != runs[1].manifest.clock:
-            raise HarnessError("compare: one run is in real time, one in virtual time, where computing takes no time")
+            raise HarnessError(
+                "compare: one run is in real time, one in virtual time, where computing takes no time; "
+                "--machine shows what that leaves"
+            )
         return compare_runs(runs[0], runs[1], margin)
     raise HarnessError("compare: give two runs, or one run and --by KEY")
 

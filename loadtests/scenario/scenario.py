@@ -150,6 +150,11 @@ class Scenario(msgspec.Struct, frozen=True):
             for key, wanted in threshold.where.items():
                 if wanted not in [label(value) for value in self.vary.get(key, ())]:
                     raise ValueError(f"threshold {threshold.text!r}: no variant has {key}={wanted}")
+            if self.clock == "virtual" and threshold.column == "count":
+                raise ValueError(
+                    f"threshold {threshold.text!r}: virtual time tells no capacity, since computing takes none there; "
+                    "leave it out, or run in real time"
+                )
         if found := contradiction(self.thresholds):
             raise ValueError(f"thresholds {found[0].text!r} and {found[1].text!r} contradict each other")
         if self.warmup >= self.duration_s:

@@ -29,6 +29,11 @@ from loadtests.commands.words import duration, size
             "s.yaml: thresholds 'response_time_ms.p99 < 100' and 'response_time_ms.p99 > 200' contradict each other",
         ),
         (
+            "{clock: virtual, thresholds: ['count > 100']}",
+            "s.yaml: threshold 'count > 100': virtual time tells no capacity, since computing takes none there; "
+            "leave it out, or run in real time",
+        ),
+        (
             "link: {rtt: 40ms, timeline: [{at: 13s, outage: 1s}]}",
             "s.yaml:1: link.timeline: nothing happens at 13 s: the load ends after 12 s",
         ),
