@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from loadtests.clock.kernel import built
+from loadtests.errors import HarnessError
 from loadtests.link.backends.netem import kernel_has_netem
 from loadtests.link.sandbox.laboratory import run_in_lab
 
@@ -52,17 +54,30 @@ def need_netem() -> None:
 
 
 def run_in_uml(command: Sequence[str], folder: Path, timeout_s: float) -> tuple[int, str]:
-    """Exit code and output of `command` under user-mode Linux, as root, in the project's folder.
+    """Exit code and output of `command` under Debian's user-mode Linux, as root, in the project's folder.
 
     Skips the test if user-mode Linux is not installed; in CI that is a failure.
     """
     if shutil.which("linux") is None:
         missing = "user-mode Linux is not installed (apt-get install user-mode-linux)"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    return _run_in("linux", command, folder, timeout_s)
+
+
+def run_in_virtual_time(command: Sequence[str], folder: Path, timeout_s: float) -> tuple[int, str]:
+    """The same in a kernel whose clock stands still while anybody computes; skips the test if it is not built."""
+    try:
+        kernel = built()
+    except HarnessError as error:
+        pytest.skip(str(error))
+    return _run_in(str(kernel), command, folder, timeout_s, "time-travel=inf-cpu")
+
+
+def _run_in(kernel: str, command: Sequence[str], folder: Path, timeout_s: float, *options: str) -> tuple[int, str]:
     (folder / "command").write_text(f"cd {shlex.quote(str(PROJECT))}\nexec {shlex.join(command)}\n")
     root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"]
-    kernel = subprocess.run(
-        ["linux", *root, "mem=512M", f"init={UML / 'init'}", f"FOLDER={folder}", "con=null", "con0=null,fd:1"],
+    console = subprocess.run(
+        [kernel, *root, "mem=512M", f"init={UML / 'init'}", f"FOLDER={folder}", "con=null", "con0=null,fd:1", *options],
         env=os.environ | _amx_workaround(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -72,7 +87,7 @@ def run_in_uml(command: Sequence[str], folder: Path, timeout_s: float) -> tuple[
         timeout=timeout_s,
     )
     output = folder / "output"
-    assert output.exists(), f"user-mode Linux did not start:\n{kernel.stdout}"
+    assert output.exists(), f"user-mode Linux did not start:\n{console.stdout}"
     return int((folder / "exit-code").read_text()), output.read_text()
 
 

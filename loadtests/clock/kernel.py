@@ -60,7 +60,7 @@ def build() -> Path:
     if (_place() / "sha256").exists():
         return built()
     _need_tools()
-    folder = cache() / "build"
+    folder = _place().with_suffix(".build")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     log.write_bytes(b"")
