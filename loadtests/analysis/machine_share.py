@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.analysis.compare import LEAST_TRIALS, SHARES, per_trial
-from loadtests.analysis.percentiles import least_count
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import Shift, unpaired
 from loadtests.errors import HarnessError
+from loadtests.percentiles import least_count
 
 #: Keys in which the scenarios of the two runs may differ: how often and when, not what was done.
 _FREE = {"clock", "repetitions", "repeat", "seed", "thresholds", "description"}
