@@ -236,6 +236,10 @@ class ChatClient:
         self._feed_all()
         return number
 
+    def set_topic(self, text: str, room: str = LOBBY) -> int:
+        """Say what a room is about; an event `TopicSet` or a refusal follows. Raises as :meth:`say`."""
+        return self.request(lambda number: messages.SetTopic(text, number, room))
+
     def who(self, room: str = LOBBY) -> None:
         """Ask who is in a room; a :class:`chat.client.events.Present` event answers.
 
@@ -243,6 +247,10 @@ class ChatClient:
             NotRegistered: there is no session, or no connection to it just now.
         """
         self._ask(messages.Who(room))
+
+    def recall(self, lines: int, room: str = LOBBY) -> None:
+        """Ask for the last lines of a room; an event `Recalled` answers. Raises as :meth:`who`."""
+        self._ask(messages.Recall(lines, room))
 
     def list_rooms(self) -> None:
         """Ask which rooms there are; a :class:`chat.client.events.RoomList` event answers. Raises as :meth:`who`."""

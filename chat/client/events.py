@@ -137,6 +137,14 @@ class Renamed(_Event, frozen=True):
     own: bool
 
 
+class TopicSet(_Event, frozen=True):
+    """Somebody, perhaps we ourselves, has said what a room is about; an empty text: nothing in particular."""
+
+    nick: str
+    text: str
+    room: str = LOBBY
+
+
 class PeerLeft(_Event, frozen=True):
     """Somebody has left a room; everybody leaves the lobby last."""
 
@@ -158,16 +166,25 @@ class Departed(_Event, frozen=True):
 
 
 class Present(_Event, frozen=True):
-    """Answer to `who`: the nicknames of those who are in the room."""
+    """Answer to `who`: the nicknames of those who are in the room, and what it is about."""
 
     nicks: list[str]
     room: str = LOBBY
+    topic: str = ""
+
+
+class Recalled(_Event, frozen=True):
+    """Answer to `recall`: the last lines of a room, oldest first."""
+
+    room: str
+    lines: "list[Received | PeerJoined | PeerLeft | Renamed | TopicSet]"
 
 
 class RoomList(_Event, frozen=True):
-    """Answer to `rooms`: all rooms, and how many are in each."""
+    """Answer to `rooms`: all rooms, how many are in each, and what they are about."""
 
     rooms: dict[str, int]
+    topics: dict[str, str] = {}
 
 
 class Refused(_Event, frozen=True):
@@ -309,9 +326,11 @@ Event = (
     | PeerJoined
     | Renamed
     | PeerLeft
+    | TopicSet
     | Entered
     | Departed
     | Present
+    | Recalled
     | RoomList
     | Refused
     | Gap

@@ -23,11 +23,13 @@ from chat.client.events import (
     PeerJoined,
     PeerLeft,
     Present,
+    Recalled,
     Received,
     ReceivedAgain,
     Refused,
     Renamed,
     RoomList,
+    TopicSet,
 )
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
@@ -47,6 +49,7 @@ _Logged = (
     | messages.Joined
     | messages.Renamed
     | messages.Left
+    | messages.TopicSet
     | messages.Refused
     | messages.FileLine
 )
@@ -360,7 +363,7 @@ class ClientSession:
         match message:
             case messages.Said() | messages.Told() | messages.Joined() | messages.Renamed() | messages.Left():
                 pass
-            case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
+            case messages.TopicSet() | messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
                 pass
             case messages.Refused(log=log) if log:
                 pass
@@ -380,10 +383,12 @@ class ClientSession:
                 self._asked = max(0, self._asked - 1)
                 self._settled = message
                 return self._settle()
-            case messages.Present(nicks, room):
-                return [Present(nicks, room)]
-            case messages.RoomList(rooms):
-                return [RoomList(rooms)]
+            case messages.Present(nicks, room, topic):
+                return [Present(nicks, room, topic)]
+            case messages.Recalled(room, lines):
+                return [Recalled(room, [_recalled(line, path, received_ns, seen_ns) for line in lines])]
+            case messages.RoomList(rooms, topics):
+                return [RoomList(rooms, topics)]
             case _:
                 # A gap line among them: what is missing shows in the numbers.
                 return []
@@ -463,6 +468,10 @@ class ClientSession:
                 return self._renamed(message)
             case messages.Left():
                 return PeerLeft(message.nick, message.reason, message.log)
+            case messages.TopicSet(_, _, nick, text, number):
+                if number is not None and nick in self._names:
+                    self._pending.pop(number, None)
+                return TopicSet(nick, text, message.log)
             case messages.Refused():
                 number = message.id
                 if number is not None:
@@ -524,6 +533,22 @@ class ClientSession:
         self._names[nick] = None
         if len(self._names) > _MAX_NAMES:
             del self._names[next(iter(self._names))]
+
+
+def _recalled(
+    line: messages.RoomLine, path: PathName, received_ns: int, seen_ns: int
+) -> Received | PeerJoined | PeerLeft | Renamed | TopicSet:
+    """What a line of a room meant to those who were there."""
+    match line:
+        case messages.Said(log, seq, nick, text, number):
+            return Received("say", nick, None, text, number, log, seq, received_ns, seen_ns, False, path)
+        case messages.Joined():
+            return PeerJoined(line.nick, line.log)
+        case messages.Renamed():
+            return Renamed(line.nick, line.to, line.log, own=False)
+        case messages.TopicSet():
+            return TopicSet(line.from_, line.text, line.log)
+    return PeerLeft(line.nick, line.reason, line.log)
 
 
 def _room_of(pending: _Pending) -> str:

@@ -58,6 +58,8 @@ COMMANDS = (
     Command("/leave", "[ROOM]", "leave a room", Console.leave_room),
     Command("/rooms", "", "list the rooms", lambda console: console.client.list_rooms()),
     Command("/who", "[ROOM]", "list who is in the room", Console.who),
+    Command("/topic", "[TEXT]", "say what the room is about, or ask; /topic - removes it", Console.topic),
+    Command("/last", "[LINES]", "show the last lines of the room again (20)", Console.recall),
     Command("/nick", "NAME", "change your nickname", lambda console, nick: console.client.rename(nick)),
     Command("/away", "[TEXT]", "tell who writes to you why you are away; without TEXT you are back", Console.go_away),
     Command("/ignore", "[NICK]", "hide what somebody says, or show it again", Console.ignore),

@@ -16,6 +16,7 @@ from chat.client.events import (
     PeerJoined,
     PeerLeft,
     Present,
+    Recalled,
     Received,
     Reconnecting,
     Refused,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 DIM = "fg:ansibrightblack"
 #: Most nicknames, and rooms, that are remembered for completion.
 MAX_NAMES = 100_000
+#: Most lines that are shown again at once.
+MAX_RECALLED = 1_000
 #: Where received files go.
 DOWNLOADS = Path("downloads")
 
@@ -178,6 +181,20 @@ class Console:
         """Ask who is in a room, by default the one that one speaks in."""
         self.client.who(room or self.room)
 
+    def topic(self, text: str | None = None) -> None:
+        """Say what the room is about in which one speaks; without a text, ask; `-` removes it."""
+        if text is None:
+            self.client.who(self.room)
+        else:
+            self.client.set_topic("" if text == "-" else text, self.room)
+
+    def recall(self, lines: str = "20") -> None:
+        """Show the last lines of the room again; also those from before one came."""
+        if not lines.isascii() or not lines.isdecimal() or not 0 < int(lines) <= MAX_RECALLED:
+            self.show(f"! /last takes a number of lines, from 1 to {MAX_RECALLED}.")
+        else:
+            self.client.recall(int(lines), self.room)
+
     def learn_rooms(self) -> None:
         """Find out which rooms there are, for completion, without a word."""
         with contextlib.suppress(ChatError):
@@ -232,8 +249,16 @@ class Console:
             is_for_us = event.to is not None or bool(re.search(rf"\b{re.escape(fold(nick))}\b", fold(event.text)))
             self.show(line, "", event.sender, is_for_us=is_for_us)
             self._mind(event)
+        if isinstance(event, Recalled):
+            self._show_again(event)
         if isinstance(event, Registered | Closed):
             self.on_change()
+
+    def _show_again(self, event: Recalled) -> None:
+        for each in event.lines:
+            line = describe(each, self.client.nick, event.room)
+            if line is not None and not (isinstance(each, Received) and fold(each.sender) in self.ignored):
+                self.show(f"| {line}", DIM)
 
     def _mind(self, event: Received) -> None:
         """Count what is said where nobody looks, and tell who writes to us that we are away."""
@@ -267,6 +292,9 @@ class Console:
                 self.rooms[room] = None
                 if fold(room) == fold(self.room):
                     self.room = room  # as it is written there
+                    if self.is_watched:
+                        with contextlib.suppress(ChatError):
+                            self.client.who(room)
             case Departed(room):
                 self.unread.pop(room, None)
                 if room == self.room:

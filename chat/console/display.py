@@ -19,6 +19,7 @@ from chat.client.events import (
     PeerJoined,
     PeerLeft,
     Present,
+    Recalled,
     Received,
     Reconnecting,
     Refused,
@@ -27,6 +28,7 @@ from chat.client.events import (
     Resumed,
     RoomList,
     StartedAnew,
+    TopicSet,
 )
 from chat.protocol.fields import INBOX, LOBBY
 from chat.words import count
@@ -79,11 +81,18 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             return f"* you are in {visible(room)}"
         case Departed(room):
             return f"* you left {visible(room)}"
-        case Present(nicks, room):
+        case TopicSet(peer, text, room):
+            where = "" if room == here else f" of {visible(room)}"
+            return f"* {visible(peer)} {'set' if text else 'removed'} the topic{where}{_about(text)}"
+        case Present(nicks, room, topic):
             where = "here" if room == LOBBY else f"in {visible(room)}"
-            return f"* {len(nicks)} {where}: {', '.join(map(visible, nicks))}"
-        case RoomList(rooms):
-            return f"* {count(len(rooms), 'room')}: {', '.join(f'{visible(room)} ({n})' for room, n in rooms.items())}"
+            about = f"; topic{_about(topic)}" if topic else ""
+            return f"* {len(nicks)} {where}: {', '.join(map(visible, nicks))}{about}"
+        case Recalled(room, lines):
+            return f"* the last {count(len(lines), 'line')} of {visible(room)}:"
+        case RoomList(rooms, topics):
+            listed = [f"{visible(room)} ({n}{_about(topics.get(room, ''))})" for room, n in rooms.items()]
+            return f"* {count(len(rooms), 'room')}: {', '.join(listed)}"
         case FileOffered() | FileDone() | FileFailed():
             return _file_line(event)
         case Refused(_, "bad_token", _):
@@ -142,6 +151,10 @@ def colour_of(nick: str) -> str:
 
 def _label(log: str, here: str) -> str:
     return "" if log in (here, INBOX) else f"[{visible(log)}] "
+
+
+def _about(topic: str) -> str:
+    return f": {visible(topic)}" if topic else ""
 
 
 def _room(room: str) -> str:

@@ -97,6 +97,21 @@ class Who(Message, frozen=True):
     room: str = LOBBY
 
 
+class SetTopic(Message, frozen=True, tag="topic"):
+    """What a room, in which the sender must be, is about from now on; an empty text: nothing in particular."""
+
+    text: str
+    id: MessageId | None = None
+    room: str = LOBBY
+
+
+class Recall(Message, frozen=True, tag="last"):
+    """What were the last so many lines of a room, in which the sender must be?"""
+
+    lines: Count
+    room: str = LOBBY
+
+
 class ListRooms(Message, frozen=True, tag="rooms"):
     """Which rooms are there?"""
 
@@ -181,8 +196,9 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     line_bytes: Count = 65_536
     #: Longest text, as UTF-8. Escaped in JSON it may grow sixfold and must still fit in a line.
     text_bytes: Count = 8_192
-    #: Longest name of a person or a room, in characters.
+    #: Longest name of a person or a room, and longest topic of a room, in characters.
     nick_chars: Count = 32
+    topic_chars: Count = 300
     #: How far a file's sender may be ahead of what its receiver has confirmed.
     file_window_bytes: Count = 524_288
     #: Open transfers of one session, counted apart as sender and as receiver.
@@ -284,6 +300,20 @@ class Left(Message, frozen=True):
     reason: str
 
 
+class TopicSet(Message, frozen=True, tag="topic"):
+    """Someone, perhaps you, has said what the room is about from now on."""
+
+    log: str
+    seq: Seq
+    from_: str = msgspec.field(name="from")
+    text: str
+    id: MessageId | None = None
+
+
+#: What the log of a room consists of.
+RoomLine = Said | Joined | Renamed | Left | TopicSet
+
+
 class Refused(Message, frozen=True):
     """A request is not granted. Within a session it comes from the inbox log, so that it is not lost either."""
 
@@ -335,12 +365,21 @@ class Present(Message, frozen=True):
 
     nicks: list[str]
     room: str = LOBBY
+    topic: str = ""
+
+
+class Recalled(Message, frozen=True, tag="last"):
+    """The last lines of a room, oldest first, as they came to those who were there."""
+
+    room: str
+    lines: list[RoomLine]
 
 
 class RoomList(Message, frozen=True, tag="rooms"):
-    """All rooms, and how many are in each."""
+    """All rooms, how many are in each, and the topics of those that have one, as far as there is room for them."""
 
     rooms: dict[str, Count]
+    topics: dict[str, str] = {}
 
 
 class Settled(Message, frozen=True):
@@ -385,12 +424,14 @@ Up = (
     | Nick
     | Join
     | Leave
+    | SetTopic
     | FileOffer
     | FileAccept
     | FileEnd
     | FileChunk
     | FileCredit
     | Who
+    | Recall
     | ListRooms
     | Settle
     | Ping
@@ -405,11 +446,13 @@ Down = (
     | Joined
     | Renamed
     | Left
+    | TopicSet
     | Refused
     | FileLine
     | FileChunk
     | FileCredit
     | Present
+    | Recalled
     | RoomList
     | Settled
     | Gap

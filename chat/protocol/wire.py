@@ -10,11 +10,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from chat.protocol.messages import Down, Message, Up
+from chat.protocol.messages import Down, Message, RoomLine, Up
 
 _encoder = msgspec.json.Encoder()
 UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
 DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
+ROOM_LINE: msgspec.json.Decoder[RoomLine] = msgspec.json.Decoder(RoomLine)
 
 #: About how much is decoded at once. What waits for its turn waits as bytes: as objects, short lines would occupy
 #: a hundred times as much.

@@ -1,6 +1,19 @@
 """What a message costs its sender, in units: about the work that it makes. See :class:`chat.server.budget.Budget`."""
 
-from chat.protocol.messages import FileChunk, FileCredit, FileOffer, Hello, Join, Leave, Nick, Say, Up, Who
+from chat.protocol.messages import (
+    FileChunk,
+    FileCredit,
+    FileOffer,
+    Hello,
+    Join,
+    Leave,
+    Nick,
+    Recall,
+    Say,
+    SetTopic,
+    Up,
+    Who,
+)
 from chat.server.rooms import Rooms
 
 #: So many people hear a line for the price of one unit, and so many bytes have it.
@@ -17,9 +30,9 @@ def cost_of(message: Up, rooms: Rooms) -> float:
         case Say(text, _, name):
             room = rooms.find(name)
             return 1 + len(text) / BYTES + (len(room.members) / HEARERS if room is not None else 0)
-        case Join() | Leave() | Nick() | Hello():
+        case Join() | Leave() | Nick() | Hello() | SetTopic():
             return CHANGE + len(rooms.lobby.members) / HEARERS
-        case FileOffer():
+        case FileOffer() | Recall():
             return CHANGE
         case Who(name):
             room = rooms.find(name)

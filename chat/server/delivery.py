@@ -30,6 +30,9 @@ class Keeper(Protocol):
     def keep(self, log: Log, line: bytes) -> None:
         """This line was just appended to the log."""
 
+    def keep_topic(self, log: Log, topic: str) -> None:
+        """The room of this log is about something else now."""
+
     def forget(self, log: Log) -> None:
         """The log is there no more."""
 

@@ -31,16 +31,17 @@ from chat.protocol.messages import (
     Nick,
     Ping,
     Pong,
-    Present,
+    Recall,
     Refused,
     Renamed,
-    RoomList,
     Said,
     Say,
     Settle,
     Settled,
+    SetTopic,
     Tell,
     Told,
+    TopicSet,
     Up,
     Welcome,
     Who,
@@ -188,7 +189,7 @@ class Hub:
 
     def _receive_in_session(self, connection: Connection, session: Session, message: Up) -> None:
         match message:
-            case Say() | Tell() | Nick() | Join() | Leave() | FileOffer() | FileAccept() | FileEnd():
+            case Say() | Tell() | Nick() | Join() | Leave() | SetTopic() | FileOffer() | FileAccept() | FileEnd():
                 # Marked before it is judged: the second copy must not succeed where the first was refused.
                 if message.id is not None and not session.ids.accept(message.id):
                     self.duplicates += 1
@@ -201,15 +202,14 @@ class Hub:
             case Ping(n):
                 self.delivery.tell(connection, Pong(n))
             case Who(name):
-                room = self.rooms.find(name)
-                if room is None:
-                    raise Refusal("no_such_room", f"There is no room {name}.")
-                self.delivery.tell(connection, Present(room.nicks, room.log.name))
+                self.delivery.tell(connection, self.rooms.present(name))
+            case Recall(lines, name):
+                self.delivery.tell(connection, self.rooms.recall(session, name, lines))
             case Settle():
                 cursors = {log.name: log.last_seq for log in _logs_of(session)}
                 self.delivery.tell(connection, Settled(session.ids.highest, session.nick, cursors))
             case ListRooms():
-                self.delivery.tell(connection, RoomList({room.log.name: len(room.members) for room in self.rooms}))
+                self.delivery.tell(connection, self.rooms.listing())
             case Bye():
                 self._end(session, "said bye", encode(Bye("You said bye.")))
             case Attach(token, cursors, follow) if token == session.token:
@@ -288,9 +288,9 @@ class Hub:
             self.delivery.follow(connection, log, cursors[log.name])
 
     def _grant(
-        self, session: Session, message: Say | Tell | Nick | Join | Leave | FileOffer | FileAccept | FileEnd
+        self, session: Session, message: Say | Tell | Nick | Join | Leave | SetTopic | FileOffer | FileAccept | FileEnd
     ) -> None:
-        if self._keeper is not None and self._keeper.full and isinstance(message, Say | Nick | Join):
+        if self._keeper is not None and self._keeper.full and isinstance(message, Say | Nick | Join | SetTopic):
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         match message:
             case Say():
@@ -313,6 +313,8 @@ class Hub:
             case Leave(name, number):
                 self._leave(session, self.rooms.of(session, name))
                 self._tell_member(session, number)
+            case SetTopic():
+                self._set_topic(session, message)
             case FileOffer(nick):
                 self._courier.offer(session, self._directory.called(nick), message)
             case FileAccept():
@@ -358,6 +360,15 @@ class Hub:
             self.delivery.leave(connection, room.log)
         del session.rooms[room]
         self._exit_room(session, room, "left the room")
+
+    def _set_topic(self, session: Session, message: SetTopic) -> None:
+        text, room = message.text, self.rooms.of(session, message.room)
+        if len(text) > self.limits.topic_chars:
+            raise Refusal("topic_too_long", f"A topic has at most {self.limits.topic_chars} characters.")
+        room.topic = text
+        self.delivery.append(room.log, lambda name, seq: TopicSet(name, seq, session.nick, text, message.id))
+        if self._keeper is not None:
+            self._keeper.keep_topic(room.log, text)
 
     def _tell_member(self, session: Session, number: int | None) -> None:
         session.last_change = max(session.last_change, number or 0)

@@ -21,8 +21,7 @@ import msgspec
 
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
-from chat.protocol.messages import Joined, Left, Renamed, Said
-from chat.protocol.wire import DOWN
+from chat.protocol.wire import ROOM_LINE
 from chat.server.log import Log
 from chat.server.rooms import Rooms
 
@@ -41,9 +40,6 @@ TRIM_LINES = 500
 BALLAST_BYTES = 8 << 20
 #: How often to see whether it is still full.
 LOOK_AGAIN_S = 1.0
-
-#: What lines of rooms are.
-_KINDS = (Said, Joined, Left, Renamed)
 
 _TABLES = """
 CREATE TABLE line (room TEXT, seq INTEGER, data BLOB, PRIMARY KEY (room, seq)) WITHOUT ROWID;
@@ -69,6 +65,8 @@ class Journal:
         self._path = path
         self._lines: list[tuple[str, int, bytes]] = []
         self._forgotten: list[Log] = []
+        #: Topics that are to be written.
+        self._topics: dict[str, str] = {}
         #: For each room, the number of the first line that the file still has.
         self._first_seq: dict[str, int] = {}
         self._trimmed: dict[str, int] = {}
@@ -109,13 +107,14 @@ class Journal:
             self._fact("history")
             last_seq = self._fact("last_seq")
             lines = self._read_lines()
+            topics = dict(self._database.execute("SELECT substr(name, 7), value FROM fact WHERE name LIKE 'topic %'"))
         except sqlite3.Error as error:
             raise self._fault("is damaged", error) from error
         if not last_seq.isdecimal():
             raise self._damage(f"its last_seq is {last_seq!r}")
         rooms.go_on_after(int(last_seq))
         for room, (first_seq, found) in lines.items():
-            rooms.restore(room, first_seq, found)
+            rooms.restore(room, first_seq, found, str(topics.get(room, "")))
             self._first_seq[room] = first_seq
 
     def keep(self, log: Log, line: bytes) -> None:
@@ -126,10 +125,15 @@ class Journal:
         if log.first_seq - self._first_seq.setdefault(log.name, log.first_seq) >= TRIM_LINES:
             self._trimmed[log.name] = self._first_seq[log.name] = log.first_seq
 
+    def keep_topic(self, log: Log, topic: str) -> None:
+        """The room is about something else now."""
+        self._topics[log.name] = topic
+
     def forget(self, log: Log) -> None:
         """A room is empty, or a session is over."""
         if log.name != INBOX:
             self._forgotten.append(log)
+            self._topics.pop(log.name, None)
 
     def commit(self) -> None:
         """Write what there is to be written.
@@ -150,7 +154,7 @@ class Journal:
             self.commit()
             return
         self._since_checkpoint += len(self._lines)
-        self._lines, self._trimmed, self._forgotten = [], {}, []
+        self._lines, self._trimmed, self._forgotten, self._topics = [], {}, [], {}
         if self._since_checkpoint >= CHECKPOINT_LINES and (self._checkpoint is None or not self._checkpoint.is_alive()):
             self._since_checkpoint = 0
             self._begin_checkpoint()
@@ -269,7 +273,10 @@ class Journal:
         for log in self._forgotten:
             execute("DELETE FROM line WHERE room = ? AND seq <= ?", (log.name, log.last_seq))
             execute("UPDATE fact SET value = max(value, ?) WHERE name = 'last_seq'", (log.last_seq,))
+            execute("DELETE FROM fact WHERE name = ?", (f"topic {log.name}",))
             self._first_seq.pop(log.name, None)
+        for room, topic in self._topics.items():
+            execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (f"topic {room}", topic))
         execute("COMMIT")
 
     def _begin_checkpoint(self) -> None:
@@ -307,7 +314,7 @@ def _is_line(room: object, seq: object, data: object) -> bool:
     if not isinstance(room, str) or not isinstance(seq, int) or not isinstance(data, bytes) or data[-1:] != b"\n":
         return False
     try:
-        message = DOWN.decode(data)
+        message = ROOM_LINE.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return isinstance(message, _KINDS) and (message.log, message.seq) == (room, seq)
+    return (message.log, message.seq) == (room, seq)

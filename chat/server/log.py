@@ -90,6 +90,13 @@ class Log:
         """How many lines after this cursor are already gone."""
         return max(0, self.first_seq - 1 - cursor)
 
+    def tail(self, lines: int, max_bytes: int) -> list[bytes]:
+        """The last so many lines, oldest first; fewer, if there are no more or `max_bytes` hold no more."""
+        tail = self._lines[max(self._dropped, len(self._lines) - lines) :] if lines else []
+        sizes = accumulate(len(line) for line in reversed(tail))
+        kept = sum(size <= max_bytes for size in sizes)
+        return tail[len(tail) - kept :]
+
     def read(self, cursor: int, max_bytes: int) -> Batch:
         """The lines after the cursor, oldest first: at least one if there is any, and more only within `max_bytes`.
 

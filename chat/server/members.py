@@ -104,10 +104,12 @@ class Connection:
 class Room:
     """A log that is followed by all who are in it."""
 
-    __slots__ = ("log", "members")
+    __slots__ = ("log", "members", "topic")
 
     def __init__(self, log: Log) -> None:
         self.log = log
+        #: What it is about, if anybody has said so.
+        self.topic = ""
         #: In order of arrival.
         self.members: dict[Session, None] = {}
 

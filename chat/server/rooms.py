@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import LOBBY
+from chat.protocol.messages import Present, Recalled, RoomList
 from chat.protocol.names import clean_room, fold, shortened, skeleton
+from chat.protocol.wire import ROOM_LINE
 from chat.server.log import Log
 from chat.server.members import Room, Session
 
@@ -14,6 +16,10 @@ LOBBY_BYTES = 8 << 20
 ROOM_LINES = 4_096
 ROOM_BYTES = 256 << 10
 MAX_ROOMS = 1_024
+#: How much of topics, and of lines that are asked for again, goes into one answer.
+TOPICS_BYTES = 16 << 10
+RECALLED_BYTES = 32 << 10
+RECALLED_LINES = 1_000
 
 
 class Rooms:
@@ -47,7 +53,37 @@ class Rooms:
     def __iter__(self) -> Iterator[Room]:
         return iter(self._by_name.values())
 
-    def restore(self, name: str, first_seq: int, lines: list[bytes]) -> None:
+    def present(self, name: str) -> Present:
+        """Who is in this room.
+
+        Raises:
+            Refusal: there is none of that name.
+        """
+        room = self.find(name)
+        if room is None:
+            raise Refusal("no_such_room", f"There is no room {name}.")
+        return Present(room.nicks, room.log.name, room.topic)
+
+    def listing(self) -> RoomList:
+        """All rooms."""
+        topics, left_bytes = {}, TOPICS_BYTES
+        for room in self:
+            left_bytes -= len(room.topic.encode())
+            if room.topic and left_bytes >= 0:
+                topics[room.log.name] = room.topic
+        return RoomList({room.log.name: len(room.members) for room in self}, topics)
+
+    def recall(self, session: Session, name: str, lines: int) -> Recalled:
+        """The last lines of a room.
+
+        Raises:
+            Refusal: the session is not in it.
+        """
+        log = self.of(session, name).log
+        tail = log.tail(min(lines, RECALLED_LINES), RECALLED_BYTES)
+        return Recalled(log.name, [ROOM_LINE.decode(line) for line in tail])
+
+    def restore(self, name: str, first_seq: int, lines: list[bytes], topic: str = "") -> None:
         """Fill a room with lines that were kept from an earlier time, before anybody follows it.
 
         Its name was good then; what may be opened now is not asked.
@@ -56,6 +92,7 @@ class Rooms:
         room.log = Log(room.log.name, max_lines=room.log.max_lines, max_bytes=room.log.max_bytes, after=first_seq - 1)
         for line in lines:
             room.log.append(line)
+        room.topic = topic
 
     def go_on_after(self, seq: int) -> None:
         """No new room shall have lines up to this number."""

@@ -63,6 +63,7 @@ def test_welcome_and_joined(hall: Hall) -> None:
             "line_bytes": 65536,
             "text_bytes": 8192,
             "nick_chars": 32,
+            "topic_chars": 300,
             "file_window_bytes": 524288,
             "files": 8,
             "rooms": 16,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import MODES, Clients, leave, server_process
+from terminal_helpers import TerminalClient
 
 from chat.client.client import MAX_WAITING, ChatClient, Mode
 from chat.client.events import Closed, Echoed, Entered, Event, NotSent, Received, Reconnecting, StartedAnew
@@ -126,3 +127,34 @@ def test_a_client_waits_as_long_as_the_server_said(clients: Clients) -> None:
     assert not ana.closed
     ana.close()
     assert clients.of(ana, Closed) == [Closed("closed", ())]
+
+
+@pytest.mark.realtime("chat")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_person_sees_what_became_of_each_line(tmp_path: Path, mode: Mode) -> None:
+    """At a terminal: what is typed while there is no server waits in sight, and ends as a message or as not sent."""
+    options = ["127.0.0.1", "--journal", str(tmp_path / "journal")]
+    with server_process(*options) as server:
+        ana = TerminalClient("ana", server, "--no-colour", "--mode", mode)
+        ana.type("before\r")
+        ana.until("ana: before  (")
+        server.process.kill()
+        server.end()
+    ana.until("! No connection; reconnecting. What you say is kept, and sent then.")
+    ana.type("during\r")
+    ana.until("… waiting: during")
+    with server_process(*options, port=server.address[1]) as server:
+        ana.until("ana: during  (")
+        ana.type("after\r")
+        ana.until("ana: after  (")
+        server.process.kill()
+        server.end()
+    ana.until("No connection; reconnecting", after="ana: after")
+    ana.type("never\r")
+    ana.until("… waiting: never")
+    ana.type("/quit\r")
+    ana.until("! not sent: never")
+    assert ana.end() == 0
+    for text in ("before", "during", "after"):
+        assert ana.screen.count(f"ana: {text}  (") == 1
+    assert "perhaps" not in ana.screen
