@@ -55,6 +55,8 @@ class Comparison:
     #: Adjusted for all comparisons made at once (Holm).
     p_value: float
     verdict: Verdict
+    #: The figure of each trial of A, and of B.
+    values: tuple[tuple[float, ...], tuple[float, ...]]
     #: Why it is too few, or how many trials would probably decide; empty otherwise.
     note: str = ""
 
@@ -134,7 +136,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
         if is_paired
         else (a[metric].to_numpy(float), b[metric].to_numpy(float))
     )
-    trials = (len(of_a), len(of_b))
+    trials, values = (len(of_a), len(of_b)), (tuple(map(float, of_a)), tuple(map(float, of_b)))
     a_median, b_median = float(np.median(of_a)), float(np.median(of_b))
     note = ""
     if metric in SHARES and np.isnan([*of_a, *of_b]).any():
@@ -144,7 +146,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
         note = f"{min(trials)} trials; it takes {LEAST_TRIALS}"
     if note:
         return Comparison(
-            name, metric, trials, is_paired, a_median, b_median, nothing, nothing, math.nan, "too few", note
+            name, metric, trials, is_paired, a_median, b_median, nothing, nothing, math.nan, "too few", values, note
         )
     test = paired if is_paired else unpaired
     difference, ratio = test(of_a, of_b), nothing
@@ -156,7 +158,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
     if np.ptp([*np.nan_to_num(of_a), *np.nan_to_num(of_b)]) == 0:
         p_value = math.nan  # all are alike (nothing was lost anywhere): nothing is tested, nothing to adjust for
     return Comparison(
-        name, metric, trials, is_paired, a_median, b_median, difference, ratio, p_value, "undecided", note
+        name, metric, trials, is_paired, a_median, b_median, difference, ratio, p_value, "undecided", values, note
     )
 
 

@@ -15,7 +15,10 @@ def write_page(file: Path, runs: list[Run], comparisons: list[Comparison], margi
     title = " against ".join(run.path.resolve().name for run in reversed(runs))
     names = list(dict.fromkeys(one.name for one in comparisons))
     shifts = [_shift(name, [one for one in comparisons if one.name == name], margin) for name in names]
-    note = "B / A with its 95 % interval; shaded: the margin. Below 1, B is faster. What too few tell is not drawn."
+    note = (
+        "B / A with its 95 % interval; shaded: the margin. Below 1, B is faster. Dots: each trial over the median of "
+        "A, those of A on the left, those of B on the right. What too few tell is not drawn."
+    )
     links = "".join(f"<h2>Links of {html.escape(run.path.resolve().name)}</h2>{document.links(run)}" for run in runs)
     body = (
         f"<h1>{html.escape(title)}</h1>"
@@ -41,7 +44,12 @@ def _shift(name: str, comparisons: list[Comparison], margin: float) -> Picture |
     axes.axhline(1, color="black", linewidth=0.8)
     for place, one in enumerate(found):
         spread = [[one.ratio.estimate - one.ratio.low], [one.ratio.high - one.ratio.estimate]]
-        axes.errorbar([place], [one.ratio.estimate], yerr=spread, fmt="o", color="#0072B2", capsize=4)
+        for side, (values, colour, mark) in enumerate(zip(one.values, ("0.45", "#D55E00"), "o^", strict=True)):
+            known = [value / one.a for value in values if math.isfinite(value)]
+            at = [place + (side - 0.5) * 0.4] * len(known)
+            label = f"{'AB'[side]}'s trials"
+            axes.scatter(at, known, s=12, alpha=0.6, linewidth=0, color=colour, marker=mark, label=label)
+        axes.errorbar([place], [one.ratio.estimate], yerr=spread, fmt="s", color="#0072B2", capsize=4, label="B / A")
     axes.set_xticks(range(len(found)), [one.metric.removesuffix("_ms") for one in found])
     axes.set(title=name, ylabel="response time, B / A", xlim=(-0.5, len(found) - 0.5))
     told = ", ".join(f"{one.metric} {one.ratio.estimate:.3g} ({one.verdict})" for one in found)

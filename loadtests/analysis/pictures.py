@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 #: Dashes tell curves apart in print.
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-", "--"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 _WIDTH_IN, _HEIGHT_IN, _DPI = 4.7, 3.3, 150
 _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
@@ -95,6 +96,12 @@ def finished(figure: Figure, alt: str) -> Picture:
         figure.savefig(buffer, format="png", dpi=_DPI)
     plt.close(figure)
     return Picture(buffer.getvalue(), alt)
+
+
+def from_zero(axes: Axes, least: float = 0.0) -> None:
+    """The y axis begins at 0, and ends above all that is drawn, at `least` or higher."""
+    top = max(axes.dataLim.y1, least)
+    axes.set_ylim(0, 1.08 * top if 0 < top < float("inf") else None)
 
 
 def plain_log(axis: Axis) -> None:

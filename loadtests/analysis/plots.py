@@ -11,7 +11,17 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from loadtests.analysis.pictures import DASHES, PALETTE, Gallery, Picture, finished, panel, plain_log
+from loadtests.analysis.pictures import (
+    DASHES,
+    MARKERS,
+    PALETTE,
+    Gallery,
+    Picture,
+    finished,
+    from_zero,
+    panel,
+    plain_log,
+)
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import per_receiver
 from loadtests.percentiles import LEAST_BEYOND, is_known, percentiles
@@ -24,8 +34,6 @@ _FELT_STALL_MS = 5.0
 #: More points than this add nothing to a curve of 700 pixels.
 _CURVE_POINTS = 1000
 Values = npt.NDArray[np.float64]
-
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
 
 def distribution(run: Run) -> Gallery:
@@ -59,16 +67,16 @@ def over_time(run: Run) -> Gallery:
             if len(answered) > _MOST_POINTS:
                 _density(axes, x, y, label, colour)
             else:
-                axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=_MARKERS[place % 8], label=label, linewidth=0)
+                axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=MARKERS[place % 8], label=label, linewidth=0)
             lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
             axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=axes.get_xaxis_transform())
         for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
             axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
         stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
-        for time_s in stalled_s[stalled_s >= 0]:
+        for time_s in stalled_s[stalled_s.between(*axes.get_xlim())]:
             axes.axvline(time_s, ymax=0.05, color="black", linewidth=0.9)
         axes.set(title=_titled(run, name), xlabel="intended time of the message (s)", ylabel=_RESPONSE_TIME)
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         pictures.append(finished(figure, f"Response time of each message over time, {name}"))
     note = "Dashed: the link changes. Cross at the upper edge: lost. Tick at the lower: a stall. Bands: 1 to 99 %."
     return Gallery("When were messages slow?", pictures, note)
@@ -90,7 +98,7 @@ def percentile_table(run: Run) -> Gallery:
             offset = (place - 0.5) * 0.16 if colour else 0.0
             places = [values.index(value) + offset for value in known]
             found += len(known)
-            axes.plot(places, list(known.values()), _MARKERS[place % 8], color=PALETTE[place % 8], label=label, ms=7)
+            axes.plot(places, list(known.values()), MARKERS[place % 8], color=PALETTE[place % 8], label=label, ms=7)
         if not found:
             continue
         axes.set_xticks(range(len(values)), [str(value) for value in values], rotation=20 if len(values) > 3 else 0)
@@ -115,7 +123,11 @@ def fan_out(run: Run) -> Gallery:
     """ECDF of the time until the last receiver had a message."""
     rows = run.measured("last_delivery_ms")
     pictures = _curves(
-        run, rows.dropna(subset="last_delivery_ms"), "last_delivery_ms", "time (ms)", "share of messages"
+        run,
+        rows.dropna(subset="last_delivery_ms"),
+        "last_delivery_ms",
+        "until the last one has it (ms)",
+        "share of messages",
     )
     return Gallery("When does the last receiver have it?", pictures)
 
@@ -127,16 +139,38 @@ def jitter(run: Run) -> Gallery:
 
 
 def second_copy(run: Run) -> Gallery:
-    """By how much the first copy was earlier than the second one, and which connection brought it."""
+    """Which connection brought the first copy, and how much earlier it came for it than the primary's own."""
+    question = "What did the second connection gain?"
     rows = run.measured("second_copy_lag_ms", "path").dropna(subset="second_copy_lag_ms")
     if rows.empty:
-        return Gallery(
-            "What did the second connection gain?", [], "No message came twice: no `connections: redundant`."
-        )
-    shares = (rows["path"] == "secondary").groupby(rows["variant"], observed=True).mean()
-    note = "First copy by the second connection: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    pictures = _curves(run, rows, "second_copy_lag_ms", "lead of the first copy (ms)", "share of messages")
-    return Gallery("What did the second connection gain?", pictures, note)
+        return Gallery(question, [], "No message came twice: no `connections: redundant`.")
+    rows = rows.assign(variant=rows["variant"].cat.remove_unused_categories(), is_gain=rows["path"] == "secondary")
+    shares = rows.groupby("variant", observed=True)["is_gain"].mean()
+    brought, [axes] = panel()
+    axes.barh(range(len(shares)), 100 * (1 - shares), color=PALETTE[0], label="primary")
+    axes.barh(
+        range(len(shares)), 100 * shares, left=100 * (1 - shares), color=PALETTE[1], label="secondary", hatch="//"
+    )
+    axes.set_yticks(range(len(shares)), [str(name) for name in shares.index])
+    axes.invert_yaxis()
+    axes.set(title="Who brought the first copy?", xlabel="messages (%)", xlim=(0, 100))
+    gained, [axes] = panel()
+    for place, (name, of) in enumerate(rows.groupby("variant", observed=True)):
+        gains_ms = np.sort(of.loc[of["is_gain"], "second_copy_lag_ms"].to_numpy(float))
+        if not gains_ms.size:
+            continue
+        x, y = _thinned(gains_ms, np.arange(len(gains_ms), 0, -1) / len(of))
+        axes.plot(x, 100 * y, color=PALETTE[place % 8], linestyle=DASHES[place % 8], label=str(name))
+    axes.set(title="How much earlier was it?", xlabel="gain (ms)", ylabel="messages that gained more (%)", xscale="log")
+    from_zero(axes)
+    plain_log(axes.xaxis)
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    pictures = [
+        finished(brought, f"Share of messages whose first copy came by the second connection: {told}"),
+        finished(gained, "Share of messages that the second connection brought earlier, by how much at least"),
+    ]
+    note = "Of messages that came twice. A message gains where the second connection was first: by its lead."
+    return Gallery(question, pictures, note)
 
 
 def seconds(run: Run) -> Gallery:
@@ -167,7 +201,7 @@ def seconds(run: Run) -> Gallery:
         names = ("resp. (ms)", "answered/s", "retrans./s", "RTT (ms)", "cwnd (seg.)")
         for axes, name in zip((time, rate, retransmitted, rtt, window), names, strict=True):
             axes.set_ylabel(name)
-            axes.set_ylim(bottom=0)
+            from_zero(axes, least=1.0 if axes is retransmitted else 0.0)
         time.set_title(str(variant))
         window.set_xlabel("time (s)")
         pictures.append(finished(figure, f"Response time, throughput, retransmissions, RTT and window: {variant}"))
@@ -182,13 +216,15 @@ def cpu(run: Run) -> Gallery:
     machine = run.table("machine", ["time_s", "process", "cpu_percent"])
     machine = machine[machine["time_s"] >= 0]
     pictures = []
+    processes = sorted(machine["process"].unique(), key=lambda name: (str(name).startswith("other"), name))
     for variant, rows in machine.groupby("variant", observed=True):
         figure, [axes] = panel()
-        for place, (process, of) in enumerate(rows.groupby("process")):
+        for process, of in rows.groupby("process"):
+            place = processes.index(process)
             mean = of.groupby(of["time_s"].floordiv(1))["cpu_percent"].mean()
             axes.plot(mean.index, mean, label=str(process), color=PALETTE[place % 8], linestyle=DASHES[place % 8])
         axes.set(title=str(variant), xlabel="time (s)", ylabel="CPU (% of a core)")
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
         pictures.append(finished(figure, f"CPU use over time of each process, {variant}"))
     return Gallery(question, pictures, "`machine` is all cores together.")
 
@@ -279,3 +315,5 @@ def _titled(run: Run, name: str) -> str:
 ALL: tuple[Callable[[Run], Gallery], ...] = (
     distribution, tail, percentile_table, over_time, second_copy, seconds, one_way_delay, fan_out, jitter, cpu,
 )  # fmt: skip
+#: Of several runs in one report: what is drawn in a panel for each variant.
+SIDE_BY_SIDE = (distribution, tail, percentile_table, over_time, one_way_delay, fan_out, jitter)

@@ -4,8 +4,9 @@ Messages and deliveries may be tens of millions of rows. They are read by DuckDB
 somebody asks for, and texts that repeat (`path`, `outcome`) as categories of one byte; the other tables are small.
 """
 
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +129,47 @@ class Run:
             rows, places = rows[places >= 0], places[places >= 0]
         of_trial = self.trials.drop(columns="trial").iloc[places].set_index(rows.index)
         return rows.assign(**{str(key): of_trial[key] for key in of_trial})
+
+
+class SeveralRuns(Run):
+    """Runs side by side, as one whose conditions are the variant and the run it is of; trials are numbered anew."""
+
+    runs: tuple[Run, ...]
+    names: list[str]
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        """Names of runs are those of their folders."""
+        super().__init__(runs[0].path, runs[0].with_disturbed)
+        object.__setattr__(self, "runs", tuple(runs))
+        object.__setattr__(self, "names", [run.path.resolve().name for run in runs])
+
+    @property
+    def conditions(self) -> list[str]:
+        return ["variant", "run"]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        variants = list(dict.fromkeys(name for run in self.runs for name in run.trials["variant"].cat.categories))
+        parts = [
+            run.trials[["trial", "repetition", "variant"]].assign(trial=run.trials["trial"] + first, run=name)
+            for run, first, name in zip(self.runs, self._firsts, self.names, strict=True)
+        ]
+        frame = pd.concat(parts, ignore_index=True)
+        for key, labels in (("variant", variants), ("run", self.names)):
+            frame[key] = pd.Categorical(frame[key], categories=list(dict.fromkeys(labels)), ordered=True)
+        return frame
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        """What is added to the numbers of each run's trials."""
+        highest = [int(run.trials["trial"].max()) if len(run.trials) else 0 for run in self.runs]
+        return [0, *itertools.accumulate(highest)][: len(highest)]
+
+    def rows(self, name: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
+        wanted = None if columns is None else list(columns)
+        parts = [run.rows(name, wanted) for run in self.runs]
+        parts = [part.assign(trial=part["trial"] + first) for part, first in zip(parts, self._firsts, strict=True)]
+        return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = None) -> Run:

@@ -1,15 +1,19 @@
 """A run directory → `report.html`: one page that needs nothing from elsewhere; the verdict first."""
 
 import math
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from loadtests.analysis import document, plots
 from loadtests.analysis.document import text
-from loadtests.analysis.read import Run, open_run
+from loadtests.analysis.linkplots import link_delay, queue
+from loadtests.analysis.pictures import Gallery
+from loadtests.analysis.read import Run, SeveralRuns, open_run
 from loadtests.analysis.stats import presentable, response_percentiles, summarise
+from loadtests.analysis.sweeps import heat_map, sweep
 from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
 from loadtests.percentiles import is_known, least_count
@@ -25,10 +29,29 @@ def write_report(run_directory: Path, *, with_disturbed: bool = False) -> Path:
     return report
 
 
+def write_side_by_side(runs: Sequence[Run], file: Path) -> None:
+    """Write one page of several runs, a curve for each, to `file`."""
+    together = SeveralRuns(runs)
+    summary = summarise(together)
+    parts = [f"<h1>{text(', '.join(together.names))}</h1>"]
+    for run, name in zip(runs, together.names, strict=True):
+        described = str(run.manifest.scenario.get("description", ""))
+        parts += [f"<h2>{text(name)}</h2><p>{text(described)}</p>", _verdict(judge(run))]
+        parts.append(f"<p>{text(_circumstances(run))}</p>")
+    parts += ["<h2>Response times</h2>" + _times(together, summary)]
+    parts += ["<h2>What became of the messages</h2>" + _outcomes(together, summary)]
+    parts += ["<h2>Figures</h2>" + _figures(together, plots.SIDE_BY_SIDE)]
+    for run, name in zip(runs, together.names, strict=True):
+        parts.append(f"<h2>Was the link of {text(name)} really like that?</h2>" + document.links(run))
+        parts.append(f"<h2>To reproduce {text(name)}</h2>" + _how(run))
+    file.write_text(document.page("chatlab: runs side by side", "".join(parts)), encoding="utf-8")
+
+
 def page(run: Run) -> str:
     """The report as HTML; all that came from a file is escaped."""
     verdict, summary = judge(run), summarise(run)
     described = str(run.manifest.scenario.get("description", ""))
+    figures = (*plots.ALL[:3], sweep, heat_map, *plots.ALL[3:-1], queue, link_delay, plots.cpu)
     parts = [
         f"<h1>{text(run.path.resolve().name)}</h1><p>{text(described)}</p>",
         _verdict(verdict),
@@ -36,7 +59,7 @@ def page(run: Run) -> str:
         f"<p>{text(_circumstances(run))}</p>",
         "<h2>Response times</h2>" + _times(run, summary),
         "<h2>What became of the messages</h2>" + _outcomes(run, summary),
-        "<h2>Figures</h2>" + "".join(draw(run)._repr_html_() for draw in plots.ALL),
+        "<h2>Figures</h2>" + _figures(run, figures),
         "<h2>Was the link really like that?</h2>" + document.links(run),
         "<h2>To reproduce it</h2>" + _how(run),
     ]
@@ -61,6 +84,18 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
     lost, sent = int(summary["lost"].sum()), int(summary["count"].sum())
     sentences.append(f"Of {sent:,} messages {lost or 'none'} {'were' if lost > 1 else 'was'} lost.")
     return sentences
+
+
+def _figures(run: Run, figures: Iterable[Callable[[Run], Gallery]]) -> str:
+    """Those that have something to show."""
+    galleries = [draw(run) for draw in figures]
+    return "".join(gallery._repr_html_() for gallery in galleries if gallery.pictures)
+
+
+def _names(run: Run, summary: pd.DataFrame) -> list[str]:
+    """What the rows of the summary are called."""
+    keys = run.conditions if isinstance(run, SeveralRuns) else ["variant"]
+    return [", ".join(map(str, row)) for row in summary[keys].itertuples(index=False)]
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -100,7 +135,7 @@ def _times(run: Run, summary: pd.DataFrame) -> str:
     shares = summary[run.conditions].merge(known, on=run.conditions, how="left")  # a variant may have sent nothing
     answers = summary["count"] - summary["refused"]
     columns: dict[str, Iterable[str]] = {
-        "variant": summary["variant"].map(str),
+        "variant": _names(run, summary),
         "messages": [f"{count:,}" for count in summary["count"]],
         "mean (ms)": map(_number, summary["average_ms"]),
         "deviation (ms)": map(_number, summary["stddev_ms"]),
@@ -135,7 +170,10 @@ def _outcomes(run: Run, summary: pd.DataFrame) -> str:
         "files_failed",
     ]
     names = [name for name in names if name in shown]
-    rows = [[str(row["variant"]), *(f"{row[name]:,}" for name in names)] for _, row in shown.iterrows()]
+    rows = [
+        [label, *(f"{row[name]:,}" for name in names)]
+        for label, (_, row) in zip(_names(run, summary), shown.iterrows(), strict=True)
+    ]
     note = (
         "<p class=few>Retransmissions: segments of both ends, warm-up included. Disturbed: the machine stalled "
         "meanwhile, so the times of these messages are left out.</p>"
@@ -147,7 +185,9 @@ def _how(run: Run) -> str:
     manifest = run.manifest
     seeds = ", ".join(str(seed) for seed in sorted({trial.seed for trial in manifest.trials}))
     versions = ", ".join(f"{name} {number}" for name, number in manifest.versions.items())
-    command = f"chatlab run {manifest.scenario_file} --backend {manifest.backend}"
+    command = shlex.join(
+        ["chatlab", "run", manifest.scenario_file, *(manifest.options or ["--backend", manifest.backend])]
+    )
     return (
         f"<pre>{text(command)}</pre><p>Seeds of the trials: {text(seeds)}. Versions: {text(versions)}. Kernel "
         f"{text(manifest.kernel)}, {manifest.cores} cores. The scenario is in "

@@ -1,11 +1,11 @@
-"""`chatlab report RUN`: summary, report and verdict of a run."""
+"""`chatlab report RUN…`: summary, report and verdict of a run, or one page of several."""
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
 
-from loadtests.analysis.read import open_run
+from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.stats import summarise
 from loadtests.analysis.verdict import judge, write_junit
 from loadtests.commands.words import table
@@ -14,7 +14,10 @@ from loadtests.errors import HarnessError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab report`."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory; several: side by side")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where the page of several goes (report.html in this folder)"
+    )
     parser.add_argument(
         "--with-disturbed", action="store_true", help="count messages that the machine disturbed in all figures too"
     )
@@ -22,7 +25,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Write them anew; the exit code is the verdict's. Raises HarnessError: there is no such run."""
-    return finish(arguments.run, with_disturbed=arguments.with_disturbed)
+    if len(arguments.runs) > 1:
+        return _side_by_side(arguments.runs, arguments.output or Path("report.html"), arguments.with_disturbed)
+    if arguments.output:
+        raise HarnessError("report --output: of one run the report is in its directory")
+    return finish(arguments.runs[0], with_disturbed=arguments.with_disturbed)
+
+
+def _side_by_side(folders: list[Path], file: Path, with_disturbed: bool) -> int:
+    """Write one page of several runs; the exit code is that of the worst."""
+    from loadtests.analysis.report import write_side_by_side
+
+    runs = [_opened(folder, with_disturbed) for folder in folders]
+    try:
+        write_side_by_side(runs, file)
+    except OSError as error:
+        raise HarnessError(f"{file}: cannot be written: {(error.strerror or '').lower()}") from error
+    print(f"report:  {file}")
+    verdicts = [judge(run) for run in runs]
+    for run, verdict in zip(runs, verdicts, strict=True):
+        print(f"{run.path}: {verdict.headline}")
+    return max(verdict.exit_code for verdict in verdicts)
+
+
+def _opened(folder: Path, with_disturbed: bool) -> Run:
+    try:
+        return open_run(folder, with_disturbed=with_disturbed)
+    except FileNotFoundError as error:
+        raise HarnessError(str(error)) from None
 
 
 #: The columns that are always shown, and those that are if anything is in them; the rest is in `summary.csv`.
@@ -47,10 +77,7 @@ def finish(
     run_directory: Path, junit: Path | None = None, *, with_report: bool = True, with_disturbed: bool = False
 ) -> int:
     """Write summary and report, say the verdict; raises HarnessError: there is no such run, or it cannot be read."""
-    try:
-        run = open_run(run_directory, with_disturbed=with_disturbed)
-    except FileNotFoundError as error:
-        raise HarnessError(str(error)) from None
+    run = _opened(run_directory, with_disturbed)
     summary = summarise(run)
     summary.to_csv(run.path / "summary.csv", index=False)
     print(shown(summary))

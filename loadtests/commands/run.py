@@ -232,11 +232,27 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
             captures=arguments.capture,
             stamps=arguments.stamps or "wire",
             clock=trials[0].scenario.clock,
+            options=_again(arguments, options),
         )
     except OSError as error:
         place = error.filename or arguments.resume or arguments.results
         raise HarnessError(f"{place}: cannot be written: {_reason(error)}") from error
     return directory, trials
+
+
+def _again(arguments: argparse.Namespace, locust_options: list[str]) -> list[str]:
+    """The options that make the same run again; where results go, and what is shown of them, is no part of it."""
+    values: dict[str, object] = {
+        "--backend": arguments.backend,
+        "--clock": arguments.clock,
+        "--trial": arguments.trial,
+        "--interface": arguments.interface,
+        "--stamps": arguments.stamps,
+        "--repeat": arguments.repeat,
+    }
+    given = [word for setting in arguments.settings for word in ("--set", setting)]
+    given += [word for option, value in values.items() if value is not None for word in (option, str(value))]
+    return given + (["--capture"] if arguments.capture else []) + locust_options
 
 
 def _check_clock(trials: list[Trial], options: list[str]) -> None:

@@ -4,6 +4,7 @@ import itertools
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -48,12 +49,14 @@ class RunDirectory:
         captures: bool,
         stamps: Stamps = "wire",
         clock: Clock = "real",
+        options: Sequence[str] = (),
     ) -> Self:
         """A directory for a new run.
 
         Args:
             interface: leads to a server elsewhere, if a link is to be put on it.
             load_options: Locust's own, about its processes.
+            options: of the command, as they would be given again.
         """
         now = datetime.now(UTC)
         path = _unused(results / f"{now:%Y%m%dT%H%M%SZ}-{document.title}")
@@ -62,6 +65,7 @@ class RunDirectory:
         manifest = Manifest(
             scenario_file=document.name,
             scenario=document.data,
+            options=list(options),
             started_utc=now.isoformat(timespec="seconds"),
             backend=backend,
             load_options=load_options,

@@ -114,6 +114,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     scenario_file: str = ""
     #: The scenario as it was written, with what the command line set.
     scenario: dict[str, Any] = {}
+    #: Options of `chatlab run` that say what it was, `--set` among them; empty if an older version made it.
+    options: list[str] = []
     started_utc: str = ""
     #: `running`, `finished`, `interrupted`, `failed: …`, or a sentence about what cut it short.
     state: str = "running"

@@ -9,12 +9,14 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from browser import browser, needs_browser
 from nbclient import NotebookClient
 from test_stats import message, write_run
 
 from loadtests.analysis import questions
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import page
+from loadtests.cli import main
 from loadtests.data import NOTEBOOKS
 from loadtests.samples import TABLES
 
@@ -77,3 +79,27 @@ def test_a_run_that_lost_everything_and_recorded_little_has_a_report(tmp_path: P
     messages = [message(1, None, outcome="lost") | {"intended_s": n / 10} for n in range(40)]
     text = page(write_run(tmp_path, {"messages": messages}, [{"link": "lan"}]))
     assert "No message was answered after the warm-up." in text
+
+
+def test_the_page_of_several_runs_has_all_of_them(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "page.html"
+    assert main(["report", str(run.path), str(REFERENCE), "--output", str(file)]) == 0
+    text = file.read_text()
+    assert text.count('class="verdict') == 2
+    assert "<td>lan single, reference</td>" in text
+    assert "lan, made" in text
+    assert f"report:  {file}" in capsys.readouterr().out
+
+
+@needs_browser
+def test_the_report_reads_on_a_screen_and_on_a_phone(tmp_path: Path) -> None:
+    """Nothing is asked of another machine, nothing is wider than the screen, each picture can be read out."""
+    file = tmp_path / "report.html"
+    file.write_text(page(Run(REFERENCE)))
+    with browser() as screen:
+        for width in (1280, 390):
+            screen.resize(width)
+            screen.open(file.as_uri())
+            assert screen.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            assert screen.evaluate("[...document.images].every(i => i.naturalWidth && i.width <= innerWidth && i.alt)")
+        assert all(asked.startswith(("file:", "data:")) for asked in screen.requested)

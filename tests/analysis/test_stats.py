@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.analysis.plots import over_time
-from loadtests.analysis.read import OLDEST_SCHEMA, Run, open_run
+from loadtests.analysis.read import OLDEST_SCHEMA, Run, SeveralRuns, open_run
 from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
+from loadtests.analysis.sweeps import heat_map, quantities, sweep
 from loadtests.errors import HarnessError
 from loadtests.percentiles import is_known, least_count, percentiles
 from loadtests.run.manifest import Manifest, TrialRecord
@@ -176,3 +177,35 @@ def test_open_run_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
     write_run(tmp_path, {}, [{"link": "lan"}])
     monkeypatch.setenv("CHATLAB_RUN", str(tmp_path))
     assert open_run().path == tmp_path
+
+
+def test_several_runs_are_one_whose_conditions_are_variant_and_run(tmp_path: Path) -> None:
+    times = {"before": 10.0, "after": 20.0}
+    runs = [
+        write_run(tmp_path / name, {"messages": [message(n, ms) for n in (1, 2)]}, [{"link": "lan"}, {"link": "4g"}])
+        for name, ms in times.items()
+    ]
+    together = SeveralRuns(runs)
+    assert together.rows("messages")["trial"].tolist() == [1, 2, 3, 4]
+    found = summarise(together).set_index(["variant", "run"])["p50_ms"]
+    assert found.to_dict() == {(link, name): ms for link in ("lan", "4g") for name, ms in times.items()}
+
+
+SWEPT = [{"link.loss": loss, "link.rtt": rtt} for loss in ("0%", "2%") for rtt in ("10ms", "50ms")]
+
+
+def test_swept_quantities_become_a_curve_and_a_map(tmp_path: Path) -> None:
+    messages = [message(n, 10.0 * n) | {"intended_s": at / 10} for n in range(1, 5) for at in range(30)]
+    run = write_run(tmp_path, {"messages": messages}, SWEPT)
+    assert quantities(run, "link.loss") == ([0, 2], "%")
+    assert quantities(run, "link.rtt") == ([10, 50], "ms")
+    assert [picture.alt for picture in sweep(run).pictures] == [
+        "p50 of response time over link.loss, with 95 % intervals"
+    ]
+    assert "0%: 10ms 10, 50ms 20; 2%: 10ms 30, 50ms 40" in heat_map(run).pictures[0].alt
+
+
+def test_a_run_that_sweeps_nothing_names_the_scenario_that_does(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {"messages": [message(1, 9.0)]}, [{"link": "lan"}])
+    assert "loss-delay" in heat_map(run).note
+    assert "loss-sweep" in sweep(run).note
