@@ -16,9 +16,13 @@ from chat.net.transport import reason_of
 from chat.protocol.errors import ChatError
 from chat.protocol.messages import PUBLIC_LIMITS, Limits
 from chat.server.journal import Journal, JournalError
+from chat.server.logs import log_to_stderr
+from chat.server.metrics import MetricsPort, TurnTimes, metrics_of, sentence
 from chat.server.monitor import TcpMonitor
 from chat.server.rooms import Rooms
 from chat.server.server import GRACE_S, ChatServer
+
+log = logging.getLogger("chat.server")
 
 #: How long a server that is stopped is thought to be away: as long as a service manager takes to start it again.
 BACK_IN_S = 1.0
@@ -73,6 +77,12 @@ def serve() -> None:
         "--tls-cert", metavar="FILE", help="speak TLS only, with this certificate (PEM, with its chain)"
     )
     parser.add_argument("--tls-key", metavar="FILE", help="its private key, if that is not in the same file")
+    parser.add_argument(
+        "--metrics", metavar="PORT", type=arguments.port, help="answer GET /metrics for Prometheus on 127.0.0.1"
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="what the log looks like (default: %(default)s)"
+    )
     parser.add_argument("--check", action="store_true", help="only say whether the journal adds up, and exit")
     options = parser.parse_args()
     if options.tls_key and not options.tls_cert:
@@ -81,9 +91,10 @@ def serve() -> None:
         if not options.journal:
             parser.error("--check looks at a journal: say which, with --journal FILE")
         sys.exit(_check(options.journal))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_to_stderr(options.log_format)
     _raise_descriptor_limit()
-    loop = Loop()
+    turns = TurnTimes() if options.metrics is not None else None
+    loop = Loop(turns)
     journal = None
     try:
         journal = Journal(options.journal) if options.journal else None
@@ -98,8 +109,13 @@ def serve() -> None:
             journal=journal,
             tls=_tls(options),
         )
+        metrics = None if turns is None else MetricsPort(loop, server, options.metrics, turns)
     except ChatError as error:
         sys.exit(_complain("chat-server", error))  # which closes a journal, too
+    signal.signal(
+        signal.SIGUSR1,
+        lambda *_: loop.call_soon_threadsafe(lambda: log.info("statistics: %s", sentence(metrics_of(server, turns)))),
+    )
     with contextlib.ExitStack() as files:
         if options.tcp_info:
             try:
@@ -108,7 +124,16 @@ def serve() -> None:
                 sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
             TcpMonitor(loop, server, file)
         try:
+            if options.log_format == "json":
+                log.info("listening on %s:%d", *server.address)
+            else:
+                print("listening on {}:{}".format(*server.address), file=sys.stderr, flush=True)
+            if metrics is not None:
+                log.info("metrics are at http://127.0.0.1:%d/metrics", metrics.port)
             _run(loop, server, options.back_in)
+            if metrics is not None:
+                metrics.close()
+            loop.close()
             if journal is not None:
                 journal.close()
         except JournalError as error:
@@ -147,7 +172,6 @@ def _run(loop: Loop, server: ChatServer, back_in_s: float | None) -> None:
     """Until a signal; then everybody is told, and what is still on its way is sent."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
-    print("listening on {}:{}".format(*server.address), file=sys.stderr, flush=True)
     # What exists now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -155,7 +179,6 @@ def _run(loop: Loop, server: ChatServer, back_in_s: float | None) -> None:
     server.close("The server is shutting down." if back_in_s is None else "The server is restarting.", back_in_s)
     while not server.idle:
         loop.run_once()
-    loop.close()
 
 
 def connect() -> None:

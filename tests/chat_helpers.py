@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import selectors
 import socket
 import subprocess
@@ -36,8 +37,22 @@ class ServerProcess:
         self.address: Address = (host, int(line.rsplit(":", 1)[1]))
         self._log: list[str] = []
         # Read all along: a pipe that is full would stop the server.
-        self._reader = threading.Thread(target=self._log.extend, args=[self._stderr], daemon=True)
+        self._came = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._stderr:
+            with self._came:
+                self._log.append(line)
+                self._came.notify_all()
+
+    def wait_for(self, pattern: str) -> str:
+        """The first group of this in the log, once it is there."""
+        with self._came:
+            found = self._came.wait_for(lambda: re.search(pattern, "".join(self._log)), timeout=10 * SECOND)
+        assert found, "".join(self._log)
+        return found[1]
 
     def stop(self) -> tuple[int, str]:
         """SIGTERM; exit code and the rest of its log."""

@@ -82,8 +82,8 @@ class Backlog:
             self.leave(log)
         self._drop_bulk(len(self._bulk or ()))
 
-    def send(self, send: Callable[[bytes], int]) -> None:
-        """Send what is next.
+    def send(self, send: Callable[[bytes], int]) -> int:
+        """Send what is next; return how many bytes are on their way.
 
         Args:
             send: takes bytes and returns how many of them are on their way.
@@ -94,8 +94,11 @@ class Backlog:
             parts.insert(0, _Part(None, b"".join(self._direct), 0))
         if self._bulk:
             parts.append(self._some_bulk(self._bulk))
-        if parts:
-            self._sent(parts, send(parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])))
+        if not parts:
+            return 0
+        count = send(parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts]))
+        self._sent(parts, count)
+        return count
 
     def began(self, log: Log, data: bytes, count: int) -> None:
         """So many bytes of these lines, which follow this log's cursor, are on their way, though not all of them.

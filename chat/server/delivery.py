@@ -61,6 +61,9 @@ class Delivery:
         self._new_bytes = 0
         #: Connections with a backlog that the kernel may have room for.
         self._ready: dict[Connection, None] = {}
+        #: Since the beginning: lines that were added; how often a line of a log was sent to somebody, or dropped before
+        #: it was; and all bytes that were sent.
+        self.lines = self.deliveries = self.skipped = self.sent_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Delivery of {len(self._heads)} log(s)>"
@@ -93,6 +96,7 @@ class Delivery:
         line = log.write(message_at)
         self._grown[log] = None
         self._new_bytes += len(line)
+        self.lines += 1
         if self._keeper is not None:
             self._keeper.keep(log, line)
 
@@ -176,18 +180,25 @@ class Delivery:
             data, cursor = log.read(head.flushed, BATCH_BYTES)
             size = len(data)
             behind = [(each, count) for each in head.members if (count := each.sink.send(data)) != size]
+            self.sent_bytes += size * len(head.members)
             for connection, count in behind:
                 self._backlog(connection).began(log, data, count)
                 self._block(connection)
+                self.sent_bytes -= size - count
+                self.deliveries += connection.cursors[log] - head.flushed
+            self.deliveries += (cursor - head.flushed) * len(head.members)
             head.flushed = cursor
         head.flushed = log.last_seq
 
     def _send_backlog(self, connection: Connection) -> bool:
         backlog = connection.backlog
         assert backlog is not None
-        backlog.send(connection.sink.send)
+        before = sum(connection.cursors.values())
+        self.sent_bytes += backlog.send(connection.sink.send)
         skipped, backlog.skipped = backlog.skipped, 0
         connection.skipped += skipped
+        self.skipped += skipped
+        self.deliveries += sum(connection.cursors.values()) - before - skipped
         if backlog.pending:
             self._block(connection)
         else:

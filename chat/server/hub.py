@@ -81,6 +81,8 @@ class Hub:
         self.limits = limits or Limits()
         #: Second copies of messages that had already come over another connection.
         self.duplicates = 0
+        #: How often something was refused, by code.
+        self.refusals: Counter[str] = Counter()
         self._new_token = new_token
         self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
         self._inbox_lines = inbox_lines
@@ -394,6 +396,7 @@ class Hub:
             self.delivery.close(room.log)
 
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
+        self.refusals[refusal.code] += 1
         session, number = connection.session, getattr(message, "id", None)
         if session is None:
             self.delivery.tell(connection, Refused(refusal.code, refusal.reason, number))

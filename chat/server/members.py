@@ -93,6 +93,11 @@ class Connection:
         return self.backlog is not None and self.backlog.direct_bytes > FULL_BYTES
 
     @property
+    def lag(self) -> int:
+        """How many lines of its logs it has still to be sent."""
+        return sum(log.last_seq - cursor for log, cursor in self.cursors.items()) if self.backlog is not None else 0
+
+    @property
     def bulk_bytes(self) -> int:
         """How much of files waits for it."""
         return self.backlog.bulk_bytes if self.backlog is not None else 0

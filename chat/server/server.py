@@ -107,6 +107,8 @@ class ChatServer:
         #: Called with nickname and transport of each connection just before it is freed.
         self.on_end: Callable[[str, Transport], None] = lambda _nick, _transport: None
         self._peers: dict[Connection, Peer] = {}
+        #: Connections that were accepted, and that were not because there were too many already.
+        self.accepted = self.turned_away = 0
         #: How many of them come from each address.
         self._origins: Counter[str] = Counter()
         self._forgiving: Timer | None = None
@@ -114,7 +116,7 @@ class ChatServer:
         #: first is the next.
         self._strangers: OrderedDict[Peer, int] = OrderedDict()
         self._strangers_timer: Timer | None = None
-        self._listener = _listen(host, port, congestion)
+        self._listener = listen(host, port, congestion)
         self._accepting = False
         self._accept_timer: Timer | None = None
         self._accept_again()
@@ -139,6 +141,15 @@ class ChatServer:
         for peer in self._peers.values():
             if peer.connection.session is not None:
                 yield peer.nick, peer.transport
+
+    @property
+    def strangers(self) -> int:
+        """How many connections belong to no session."""
+        return len(self._strangers)
+
+    def lags(self) -> list[int]:
+        """For each connection, how many lines it has still to be sent."""
+        return [connection.lag for connection in self._peers]
 
     def close(self, reason: str, back_in_s: float | None = None) -> None:
         """Accept nobody more and tell everybody `bye`.
@@ -215,6 +226,7 @@ class ChatServer:
     def _admit(self, sock: socket.socket, host: str, port: int) -> None:
         origin = _network(host)
         if (reason := self._too_many(origin)) is not None:
+            self.turned_away += 1
             with contextlib.suppress(OSError):
                 sock.setblocking(False)
                 sock.send(encode(Error("too_many_connections", reason)))
@@ -227,6 +239,7 @@ class ChatServer:
             sock.close()  # reset already
             return
         self._peers[peer.connection] = peer
+        self.accepted += 1
         self._origins[origin] += 1
         self._strangers[peer] = self.loop.now_ns() + int(self._registration_s * 1e9)
         if self._strangers_timer is None:
@@ -318,7 +331,12 @@ def _new_secret() -> str:
     return secrets.token_urlsafe(16)
 
 
-def _listen(host: str, port: int, congestion: str | None) -> socket.socket:
+def listen(host: str, port: int, congestion: str | None) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        AddressError: it cannot.
+    """
     family, address = resolve(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
