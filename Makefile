@@ -52,9 +52,9 @@ endef
 	@$(call need,$(PYTHON) -c 'import ensurepip',python3-venv)
 	@$(call need,command -v ip,iproute2)
 	$(PYTHON) -m venv --clear .venv
-	# What is imported is compiled then; compiling all of it now takes a third of the set-up's time.
+	@# Compiling every package takes a third of the set-up's time, so each is compiled when it is first imported; but for
+	@# those that every start of a client or of `chatlab` waits for, which are ready even where Python may not write.
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
-	# But for what every start of a client or of `chatlab` waits for, also where Python may not write what it compiled.
 	@$(BIN)/python -c 'import msgspec, prompt_toolkit, wcwidth, yaml, compileall as c, pathlib as p; \
 		[c.compile_dir(p.Path(m.__file__).parent, quiet=1) for m in (msgspec, prompt_toolkit, wcwidth, yaml)]'
 	@touch $@

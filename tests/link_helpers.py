@@ -1,5 +1,6 @@
 """What the tests of the link laboratory share: running a function inside it, and a kernel that has netem."""
 
+import functools
 import os
 import pickle
 import shlex
@@ -47,9 +48,14 @@ def in_lab(function: Callable[[], T]) -> T:
     return value  # type: ignore[no-any-return]
 
 
+@functools.cache
+def _has_netem() -> bool:
+    return in_lab(kernel_has_netem)
+
+
 def need_netem() -> None:
     """Skips the test where the kernel has no netem; user-mode Linux has it."""
-    if not in_lab(kernel_has_netem):
+    if not _has_netem():
         pytest.skip("this kernel has no netem")
 
 

@@ -83,7 +83,7 @@ class Journal:
             self._set_up()
             self._note_open(had_wal)
             self.full = not self._take_ballast()
-        except (sqlite3.Error, JournalError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, JournalError) as error:
             self._lock.close()
             raise error if isinstance(error, JournalError) else self._fault("cannot be used", error) from error
         # An interpreter that ends closes the database in any case; then the note that it is open must not stay behind.
@@ -108,7 +108,7 @@ class Journal:
             last_seq = self._fact("last_seq")
             lines = self._read_lines()
             topics = dict(self._database.execute("SELECT substr(name, 7), value FROM fact WHERE name LIKE 'topic %'"))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._fault("is damaged", error) from error
         if not last_seq.isdecimal():
             raise self._damage(f"its last_seq is {last_seq!r}")
@@ -300,7 +300,7 @@ class Journal:
     def _damage(self, what: str) -> JournalError:
         return JournalError(f"The journal {self._path} is damaged: {what}. Restore it, or move it away to begin anew.")
 
-    def _fault(self, what: str, error: sqlite3.Error) -> JournalError:
+    def _fault(self, what: str, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         return JournalError(f"The journal {self._path} {what}: {error}.")
 
 

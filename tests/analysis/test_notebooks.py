@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -42,12 +42,23 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[NotebookClient]:
+    """One for all notebooks: it starts, and imports what they share, once."""
+    client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", extra_arguments=["--log-level=40"])
+    environment = os.environ | {"CHATLAB_RUN": str(REFERENCE), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with client.setup_kernel(env=environment):
+        yield client
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str) -> None:
+def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str, kernel: NotebookClient) -> None:
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     assert not any(re.search(r"\bdef |\blambda\b", cell.source) for cell in notebook.cells)
-    client = NotebookClient(notebook, kernel_name="python3", extra_arguments=["--log-level=40"])
-    client.execute(env=os.environ | {"CHATLAB_RUN": str(REFERENCE), "PYTHONPATH": os.pathsep.join(sys.path)})
+    notebook.cells.append(nbformat.v4.new_code_cell("%reset -f"))  # the next one finds no name of this one
+    kernel.nb = notebook
+    for index, cell in enumerate(notebook.cells):
+        kernel.execute_cell(cell, index)
     first = notebook.cells[0].outputs[-1]["data"]["text/html"]
     assert first.startswith("<h2>")
 
