@@ -1,8 +1,11 @@
 """What the tests of whole runs share: calling `chatlab`, and what a run may say of a machine that is busy."""
 
+import contextlib
 import json
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import psutil
 import pytest
 
 from loadtests.cli import main
+from loadtests.load.recorder import SentCount
 
 ROOT = Path(__file__).parents[1]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")]
@@ -28,7 +32,7 @@ FROZEN = """
 link: lan
 users: {BroadcastUser: 4}
 messages: {rate: 20/s, arrival: constant}
-stages: [{users: 4, duration: 6s}]
+stages: [{users: 4, spawn_rate: 100/s, duration: 4s}]
 warmup: 0s
 """
 
@@ -68,8 +72,19 @@ def children_named(process: psutil.Process, *words: str) -> list[psutil.Process]
     return [child for child in process.children(recursive=True) if all(word in child.cmdline() for word in words)]
 
 
+def wait_until_sent(results: Path, trial: int, count: int, run: "subprocess.Popen[str]") -> bool:
+    """Whether so many messages were sent in this trial; False if another one has begun, or the run has ended."""
+    while run.poll() is None and not any(results.glob(f"*/trial-{trial + 1:03}")):
+        for file in results.glob(f"*/trial-{trial:03}/*.count"):
+            with contextlib.suppress(OSError, struct.error):  # it is being made, or the trial is over
+                if SentCount.read(file) >= count:
+                    return True
+        time.sleep(0.02)
+    return False
+
+
 class StartedRun:
-    """A run in a process of its own that has come as far as its load."""
+    """A run in a process of its own whose load has sent some messages."""
 
     def __init__(self, folder: Path, text: str = LONG) -> None:
         scenario = folder / "long.yaml"
@@ -81,11 +96,8 @@ class StartedRun:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "response time" in line:
-                return
-        raise AssertionError(f"the run ended early: {self.process.communicate()}")
+        if not wait_until_sent(self.results, 1, 20, self.process):
+            raise AssertionError(f"the run ended early: {self.process.communicate()}")
 
     def end(self) -> tuple[int, str]:
         """Exit code, and the rest of what it printed."""

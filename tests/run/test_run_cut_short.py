@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from run_helpers import SHORT, StartedRun, assert_finished, chatlab, children_named
+from run_helpers import StartedRun, assert_finished, chatlab, children_named, wait_until_sent
+
+from loadtests.link.backends import ferry
 
 pytestmark = pytest.mark.realtime("runs")
 
@@ -27,27 +30,55 @@ def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
     assert len(pd.read_csv(next(run.results.iterdir()) / "clients.csv")), "users leave in order"
 
 
-def test_a_run_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
-    scenario = tmp_path / "s.yaml"
-    scenario.write_text(SHORT.replace("4s", "2s"))
-    results = tmp_path / "results"
+REPEATED = """
+link: {rtt: 100ms}
+users: {BroadcastUser: 4}
+messages: {rate: 10/s, arrival: constant}
+stages: [{users: 4, spawn_rate: 100/s, duration: 2s}]
+warmup: 0s
+vary:
+  connections: [single, redundant]
+"""
+SENT, SENT_MEANWHILE = 8, 40  # of the 80 of a trial
+
+
+def test_a_disturbed_trial_is_repeated_and_a_run_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    """The emulator stands still in the first trial; the run is killed while that trial is repeated."""
+    scenario, results = tmp_path / "s.yaml", tmp_path / "results"
+    scenario.write_text(REPEATED)
     command = [sys.executable, "-m", "loadtests", "run", str(scenario), "--no-report", "--results", str(results)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert run.stdout is not None
-    assert any("trial 2 of 2" in line for line in run.stdout)
-    run.kill()  # in the middle of the second trial
-    run.communicate()
+    with (tmp_path / "printed").open("w") as printed:
+        run = subprocess.Popen(
+            [*command, "--backend", "emulator", "--repeat", "1"], stdout=printed, text=True, start_new_session=True
+        )
+    if wait_until_sent(results, 1, SENT, run):  # or it was rejected before, by what the machine did
+        (emulator,) = children_named(psutil.Process(run.pid), ferry.__name__)
+        emulator.suspend()
+        wait_until_sent(results, 1, SENT + SENT_MEANWHILE, run)
+        emulator.resume()
+    assert wait_until_sent(results, 3, SENT, run), (tmp_path / "printed").read_text()
+    run.kill()
+    run.wait()
     (directory,) = results.iterdir()
+    info = json.loads((directory / "run.json").read_text())
+    rejected = info["trials"][0]
+    assert (rejected["number"], rejected["state"]) == (1, "rejected")
+    assert re.search("of its messages were disturbed|while the machine stalled", rejected["reason"])
+    assert f"trial 1, single: again later: {rejected['reason']}" in (tmp_path / "printed").read_text()
+    assert pd.read_csv(directory / "rejected" / "trial-001" / "link.csv")["trial"].eq(1).all()
     first = pd.read_csv(directory / "messages.csv", dtype=str)
     done = chatlab("run", "--no-report", "--resume", directory)
     assert_finished(done.returncode, done.stdout + done.stderr)
-    assert "trial 1 of" not in done.stdout
+    info_after = json.loads((directory / "run.json").read_text())
+    assert info_after["state"] == "finished"
+    assert info_after["trials"][: len(info["trials"])] == info["trials"], "what has ended is neither lost nor run again"
+    finished = [trial for trial in info_after["trials"] if trial["state"] == "finished"]
+    assert sorted(trial["name"] for trial in finished) == ["redundant", "single"]
     messages = pd.read_csv(directory / "messages.csv", dtype=str)
-    assert messages[messages["trial"] == "1"].equals(first[first["trial"] == "1"]), "finished trials stay as they are"
-    assert set(messages["trial"]) == {"1", "2"}
-    info = json.loads((directory / "run.json").read_text())
-    assert [trial["number"] for trial in info["trials"]] == [1, 2]
-    assert info["state"] == "finished"
+    assert set(messages["trial"]) == {str(trial["number"]) for trial in finished}, "the rejected are in no table"
+    kept = {str(trial["number"]) for trial in info["trials"] if trial["state"] == "finished"}
+    of_kept = [rows[rows["trial"].isin(kept)] for rows in (first, messages)]
+    assert of_kept[0].equals(of_kept[1]), "finished trials stay as they are"
 
 
 def test_a_server_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:
