@@ -186,4 +186,5 @@ def _fail(environment: Environment, error: BaseException) -> None:
     """The engine died: an exit code that cannot be mistaken for a slow server."""
     print(f"the load engine failed: {error!r}", file=sys.stderr)
     environment.process_exit_code = 2
+    LOAD.users_engine().failed.set()
     environment.runner.quit()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import psutil
+from gevent.event import Event
 
 from chat.net.transport import Address
 from loadtests.load.fileload import FileStore
@@ -60,6 +61,8 @@ class Engine:
         self.recorder = recorder
         self.report = report
         self.loop = HubLoop()
+        #: Set when the loop has ended by a fault: nobody is answered any more.
+        self.failed = Event()
         #: Those who have come and not begun to leave.
         self.members: dict[int, Member] = {}
         self.workers = workers

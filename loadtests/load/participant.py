@@ -2,6 +2,7 @@
 
 import random
 
+import gevent
 from gevent.event import Event
 
 from chat.client.client import ChatClient
@@ -147,7 +148,7 @@ class Participant:
         self._await(self._drained, DRAIN_S)
         if not self.client.closed:
             self.client.leave()
-            self._closed.wait(JOIN_S)
+            self._wait(self._closed, JOIN_S)
         self.client.close()
         self.engine.recorder.add(LEFT, self.number, self._deliveries, self.client.duplicates, self._path_failures)
 
@@ -155,8 +156,12 @@ class Participant:
         event.clear()
         self._is_awaited = True
         self._wake_waiting()
-        event.wait(timeout_s)
+        self._wait(event, timeout_s)
         self._is_awaited = False
+
+    def _wait(self, event: Event, timeout_s: float) -> None:
+        """Return when it is set, when it never will be, or after this time."""
+        gevent.wait([event, self.engine.failed], timeout_s, count=1)
 
     def _wake_waiting(self) -> None:
         if not self.client.pending or self.client.closed:
