@@ -54,8 +54,13 @@ class LineReader(Generic[T]):
         """Take the next bytes; return the messages and bad lines that they complete, in order."""
         return [*self.read(data)]
 
-    def read(self, data: bytes) -> Iterator[T | BadLine]:
+    def read(self, data: bytes) -> Iterable[T | BadLine]:
         """The same, little by little as they are asked for; all of them before the next bytes are read."""
+        if len(data) <= SLICE_BYTES and not self._rest and data.endswith(b"\n") and not self._dead:
+            return self._decode(data)  # as people type: whole lines, and nothing before or after them
+        return self._read_in_slices(data)
+
+    def _read_in_slices(self, data: bytes) -> Iterator[T | BadLine]:
         if self._dead:
             return
         end = data.rfind(b"\n") + 1

@@ -113,11 +113,12 @@ class Hub:
 
     def receive(self, connection: Connection, message: Up) -> None:
         """A message came in on this connection."""
+        session = connection.session
         try:
-            if connection.session is None:
+            if session is None:
                 self._receive_from_stranger(connection, message)
             else:
-                self._receive_in_session(connection, connection.session, message)
+                self._receive_in_session(connection, session, message)
         except Refusal as refusal:
             self._refuse(connection, message, refusal)
 
@@ -296,7 +297,10 @@ class Hub:
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         match message:
             case Say():
-                self._say(session, message)
+                text, number = message.text, message.id
+                check_text(text, self.limits.text_bytes)
+                log = self.rooms.of(session, message.room).log
+                self.delivery.append(log, lambda name, seq: Said(name, seq, session.nick, text, number))
             case Tell(nick, text, number):
                 check_text(text, self.limits.text_bytes)
                 recipient = self._directory.called(nick)
@@ -323,12 +327,6 @@ class Hub:
                 self._courier.accept(session, message)
             case FileEnd():
                 self._courier.end(session, message)
-
-    def _say(self, session: Session, message: Say) -> None:
-        text = message.text
-        check_text(text, self.limits.text_bytes)
-        log = self.rooms.of(session, message.room).log
-        self.delivery.append(log, lambda name, seq: Said(name, seq, session.nick, text, message.id))
 
     def _rename(self, session: Session, nick: str, number: int | None) -> None:
         nick, old = self._directory.clean(nick), session.nick

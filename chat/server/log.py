@@ -78,6 +78,10 @@ class Log:
         self._lines.append(line)
         self._bytes += len(line)
         self.last_seq += 1
+        if self._bytes > self.max_bytes or self.last_seq - self.first_seq >= self.max_lines:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         while self._bytes > self.max_bytes or self.last_seq - self.first_seq >= self.max_lines:
             self._bytes -= len(self._lines[self._dropped])
             self._dropped += 1

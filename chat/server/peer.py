@@ -112,7 +112,7 @@ class Peer:
             self.give_up(error)
             self._host.handled()
         else:
-            self._handle(self._reader.read(data))
+            self._handle(iter(self._reader.read(data)))
 
     def _writable(self) -> None:
         """The kernel takes bytes again; or so we wanted to be called in the next turn."""

@@ -25,15 +25,15 @@ class IdWindow:
         Raises:
             Refusal: the id lies too far back to tell.
         """
+        seen = self._seen
+        if seen is None and number == self.highest + 1:
+            self.highest = number
+            return True
         if number <= self.highest - ID_WINDOW:
             raise Refusal("stale_id", f"Message ids must rise; {number} is more than {ID_WINDOW} behind.")
-        seen = self._seen
         if seen is None:
             if number <= self.highest:
                 return False
-            if number == self.highest + 1:
-                self.highest = number
-                return True
             seen = self._seen = bytearray(b"\1") * ID_WINDOW
         if number > self.highest:
             self._leave_out(seen, self.highest + 1, number)
