@@ -222,4 +222,6 @@ def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
 def _sql_type(column: str) -> str:
     if column in _CATEGORIES:
         return f"{column}_name"
+    if column in ("warmup", "disturbed"):
+        return "UTINYINT"
     return "DOUBLE" if column.endswith(("_s", "_ms", "_bps")) else "INTEGER"

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,12 @@ def summarise(run: Run) -> pd.DataFrame:
     messages that were answered.
     """
     keys = run.conditions
-    sent = run.after_warmup("response_time_ms", "outcome", "disturbed")
+    with ThreadPoolExecutor(1) as beside:  # the two large tables, side by side
+        deliveries = beside.submit(per_receiver, run)
+        sent = run.after_warmup("response_time_ms", "outcome", "disturbed")
+    receivers = deliveries.result()
     messages = run.undisturbed(sent)
     files = run.table("files")
-    receivers = per_receiver(run)
 
     def by_variant(rows: pd.DataFrame) -> Any:
         return rows.groupby(keys, observed=True)
@@ -169,21 +172,29 @@ def per_receiver(run: Run) -> pd.DataFrame:
     what the machine disturbed.
     """
     rows = run.rows("deliveries", ["receiver", "sender", "id", "one_way_delay_ms", "disturbed"])
-    rows["one_way_delay_ms"] = rows["one_way_delay_ms"].where(run.with_disturbed | (rows["disturbed"].fillna(0) == 0))
-    groups = rows.groupby(["trial", "receiver"])
-    numbers = groups.ngroup().to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    ends = np.flatnonzero(np.diff(numbers[order], append=-1)) + 1
-    messages = (rows["sender"].to_numpy(np.int64) << 32 | rows["id"].to_numpy(np.int64))[order]
+    trials, trial_numbers = pd.factorize(rows.pop("trial"), sort=True)
+    receivers, receiver_numbers = pd.factorize(rows.pop("receiver"), sort=True)
+    groups = trials * len(receiver_numbers) + receivers
+    if groups.size and groups.max() < 1 << 16:
+        groups = groups.astype(np.uint16)  # which numpy sorts by radix, in a tenth of the time
+    order = np.argsort(groups, kind="stable")
+    ends = np.flatnonzero(np.diff(groups[order].astype(np.int64), append=-1)) + 1
+    messages = rows.pop("sender").to_numpy(np.int64)[order]
+    messages <<= 32
+    messages |= rows.pop("id").to_numpy(np.int64)[order]
     delays_ms = rows["one_way_delay_ms"].to_numpy(float)[order]
+    if not run.with_disturbed:
+        delays_ms[rows["disturbed"].to_numpy(np.float32, na_value=np.nan)[order] == 1] = np.nan
     measures = [
         (*_variation(delays_ms[begin:end]), end - begin - np.unique(messages[begin:end]).size)
         for begin, end in itertools.pairwise([0, *ends])
     ]
     columns = ["jitter_ms", "ipdv_p95_ms", "pdv_p95_ms", "duplicated"]
-    index = groups.size().index
-    table = pd.DataFrame(measures, index=index, columns=columns, dtype=float)
-    return table.reset_index().merge(run.trials, on="trial")
+    table = pd.DataFrame(measures, columns=columns, dtype=float)
+    of_group = groups[order][ends - 1].astype(np.int64)
+    table["trial"] = trial_numbers[of_group // max(len(receiver_numbers), 1)]
+    table["receiver"] = receiver_numbers[of_group % max(len(receiver_numbers), 1)]
+    return table.merge(run.trials, on="trial")
 
 
 def _variation(delays_ms: npt.NDArray[np.float64]) -> tuple[float, float, float]:
