@@ -7,8 +7,8 @@ project, `ip` and `tc` are copied into an initramfs (kernel documentation, "init
 
 import hashlib
 import importlib.util
-import marshal
 import os
+import pickle
 import re
 import shutil
 import stat
@@ -42,6 +42,12 @@ _LEFT_OUT = {
     "tkinter",
     "turtledemo",
 }
+_COMPILE = """
+import marshal, pickle, sys
+sources = pickle.load(sys.stdin.buffer)
+codes = [marshal.dumps(compile(content, "/" + name, "exec", dont_inherit=True)) for name, content in sources]
+pickle.dump(codes, sys.stdout.buffer)
+"""
 _FOLDERS = ("dev", "etc", "host", "proc", "run", "sys", "tmp", "var", "root")
 
 
@@ -117,17 +123,31 @@ def _files(project: Path) -> list[File]:
         elif needed.is_relative_to(sys.base_prefix):
             found.setdefault(f"{PYTHON}/lib/{needed.name}", needed)
     files = [File(name, _mode(file), file.read_bytes()) for name, file in found.items()]
-    files += [_compiled(file) for file in files if file.name.endswith(".py") and not file.name.startswith("bin/")]
+    files += _compiled([file for file in sorted(files) if file.name.endswith(".py")])
     folders = [File(name, stat.S_IFDIR | 0o755, b"") for name in _folders(files)]
     return sorted([*folders, *files], key=lambda file: file.name)
 
 
-def _compiled(source: File) -> File:
-    """What Python would write beside a source; never compared with the source's time (PEP 552, unchecked)."""
-    code = compile(source.content, f"/{source.name}", "exec", dont_inherit=True)
-    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source.content)
-    name = importlib.util.cache_from_source(source.name)
-    return File(name, stat.S_IFREG | 0o644, header + marshal.dumps(code))
+def _compiled(sources: list[File]) -> list[File]:
+    """What Python would write beside the sources; never compared with their times (PEP 552, unchecked).
+
+    What `marshal` writes depends on what else the process knows (CPython issue 78274), so a process does it that knows
+    nothing else.
+    """
+    words = [sys.executable, "-S", "-c", _COMPILE]
+    child = subprocess.run(
+        words,
+        input=pickle.dumps([(source.name, source.content) for source in sources]),
+        stdout=subprocess.PIPE,
+        env={"PYTHONHASHSEED": "0"},
+        check=True,
+    )
+    codes: list[bytes] = pickle.loads(child.stdout)
+    found = []
+    for source, code in zip(sources, codes, strict=True):
+        header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source.content)
+        found.append(File(importlib.util.cache_from_source(source.name), stat.S_IFREG | 0o644, header + code))
+    return found
 
 
 def _project_files(project: Path) -> Iterator[tuple[str, Path]]:

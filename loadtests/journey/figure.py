@@ -28,7 +28,9 @@ def draw(
         zero_s: the epoch time that is 0 in the figure.
     """
     # Nicknames of one load differ in a number at their end: shorter ones come first.
-    receivers = sorted({one.nick for one in crossings if one.way == "down"} - {sender}, key=lambda nick: (len(nick), nick))
+    receivers = sorted(
+        {one.nick for one in crossings if one.way == "down"} - {sender}, key=lambda nick: (len(nick), nick)
+    )
     lanes = [*receivers, sender, "server"]
     height = {name: len(lanes) - number for number, name in enumerate(lanes)}
     figure, axes = plt.subplots(figsize=(10, 1.6 + 0.32 * len(lanes)), layout="constrained")
