@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check bench fuzz notebooks clean
+.PHONY: demo test test-virtual check bench fuzz notebooks clean
 
 # A real scenario through real bad links, and its report. A first visit is no CI gate: that the machine was too busy (3)
 # is said, and is no failure.
@@ -11,6 +11,11 @@ demo: .venv/ready
 # Three at a time: most tests wait for links and processes, not for a core.
 test: .venv/ready
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# In virtual time, where nothing disturbs them: minutes of computing. Builds the kernel that they need.
+test-virtual: .venv/ready
+	$(BIN)/chatlab clock build
+	VIRTUAL=true $(BIN)/pytest -n 2 --dist loadfile tests/clock
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

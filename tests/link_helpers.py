@@ -20,6 +20,8 @@ from loadtests.link.sandbox.laboratory import run_in_lab
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[1]
 UML = Path(__file__).parent / "uml"
+#: What computes for minutes in virtual time, where it disturbs what is tested in real time.
+needs_patience = pytest.mark.skipif("VIRTUAL" not in os.environ, reason="takes minutes: make test-virtual")
 
 
 def in_lab(function: Callable[[], T]) -> T:

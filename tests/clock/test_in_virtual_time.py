@@ -1,19 +1,18 @@
 """Tests that take minutes of real time, or that a busy machine disturbs, on a clock that nothing disturbs."""
 
-import os
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from link_helpers import run_in_virtual_time
+from link_helpers import needs_patience, run_in_virtual_time
 
 #: What runs there: the full length of every wait; broken connections; sessions that go on.
 TESTS = ["tests/clock/patience.py", "tests/chat/test_chat_chaos.py", "tests/chat/test_chat_resume.py"]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not os.environ.get("CI"), reason="takes minutes; CI=true runs it")
+@needs_patience
 @pytest.mark.parametrize("tests", TESTS)
 def test_in_virtual_time(tests: str, tmp_path: Path) -> None:
     """Every test of the file passes, and none is skipped."""

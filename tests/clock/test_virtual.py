@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from link_helpers import needs_patience
 
 from loadtests.clock.kernel import built
 from loadtests.clock.verify import difference
@@ -50,12 +51,14 @@ def chatlab(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "loadtests", *words], capture_output=True, text=True, check=False)
 
 
+@needs_patience
 @pytest.mark.timeout(400)
 def test_a_repeated_run_is_equal_to_the_byte(run: Path) -> None:
     done = chatlab("verify", str(run))
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "equal: every row of every table"), done.stderr
 
 
+@needs_patience
 @pytest.mark.timeout(400)
 def test_a_changed_size_is_found(run: Path, tmp_path: Path) -> None:
     """The size of one message, changed in the table: `verify` names the row."""
@@ -69,6 +72,7 @@ def test_a_changed_size_is_found(run: Path, tmp_path: Path) -> None:
     assert "messages.csv, line 3: was" in done.stdout
 
 
+@needs_patience
 def test_the_report_names_the_clock(run: Path) -> None:
     """Whoever reads it knows that computing took no time, and sees no figure of CPU."""
     report = (run / "report.html").read_text()
