@@ -88,14 +88,19 @@ def compare_within(run: Run, key: str, margin: float = 0.05) -> list[Comparison]
 
 
 def per_trial(run: Run) -> pd.DataFrame:
-    """One row per trial: the metrics, and which trial it was; a percentile that too few messages tell is NaN."""
-    messages = run.measured("response_time_ms", "outcome", "intended_s")
+    """One row per trial: the metrics, and which trial it was; a percentile that too few messages tell is NaN.
+
+    Goodput is what was sent each second, whether the machine disturbed it or not, times the share answered of the
+    rest: to leave rows out is not to answer less.
+    """
+    sent = run.after_warmup("response_time_ms", "outcome", "intended_s", "disturbed")
+    offered = sent.groupby("trial")["intended_s"].agg(lambda times: len(times) / max(np.ptp(times), 1e-9))
+    messages = run.undisturbed(sent)
     rows = []
     for trial, of_trial in messages.groupby("trial"):
         outcomes = of_trial["outcome"].value_counts()
         waited = of_trial.loc[of_trial["outcome"] != "refused", "response_time_ms"]
         found = percentiles(waited, SHARES.values())
-        seconds = of_trial["intended_s"].max() - of_trial["intended_s"].min()
         rows.append(
             {"trial": trial, "waited": len(waited)}
             | {
@@ -103,7 +108,7 @@ def per_trial(run: Run) -> pd.DataFrame:
                 for (name, share), value in zip(SHARES.items(), found, strict=True)
             }
             | {
-                "goodput_per_s": outcomes.get("echoed", 0) / seconds if seconds > 0 else np.nan,
+                "goodput_per_s": offered[trial] * outcomes.get("echoed", 0) / len(of_trial),
                 "lost_share": outcomes.get("lost", 0) / len(of_trial),
                 "refused_share": outcomes.get("refused", 0) / len(of_trial),
             }

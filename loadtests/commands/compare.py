@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="'p99 > +10%%'",
         help="exit with 1 if a change is beyond this and not by chance; may be repeated",
     )
+    parser.add_argument(
+        "--with-disturbed", action="store_true", help="count the messages that the machine disturbed as well"
+    )
     parser.add_argument("--force", action="store_true", help="compare runs that must not be believed, too")
     parser.add_argument(
         "--machine",
@@ -46,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises HarnessError: it cannot be made of these runs."""
     guards = [Guard.parse(text) for text in arguments.guards]
     try:
-        runs = [open_run(path) for path in arguments.runs]
+        runs = [open_run(path, with_disturbed=arguments.with_disturbed or None) for path in arguments.runs]
     except FileNotFoundError as error:
         raise HarnessError(str(error)) from None
     if not arguments.force:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from loadtests.load.recorder import clock
-from loadtests.run.disturbed import UNDISTURBED, Disturbances
+from loadtests.run.disturbed import PACKET, UNDISTURBED, Carried, Disturbances
 from loadtests.run.manifest import LoadProcess, Start
 from loadtests.run.wire.arrivals import Arrivals
 from loadtests.run.wire.join import stamped
@@ -71,6 +71,11 @@ def start_ns_of(folder: Path) -> int:
     return start.monotonic_ns if start else 0
 
 
+def carried(file: Path) -> Carried | None:
+    """What the emulator wrote into this file; None if it wrote none, as the kernel carried the packets."""
+    return Carried(np.fromfile(file, PACKET)) if file.exists() else None
+
+
 def tables_of(
     folder: Path, trial: int, warmup_s: float, paths: dict[str, str], disturbances: Disturbances = UNDISTURBED
 ) -> dict[str, pd.DataFrame]:
@@ -84,14 +89,14 @@ def tables_of(
     """
     start_ns = start_ns_of(folder)
     sent = read_records(folder, SENT)
-    sent["disturbed"] = disturbances.messages(sent["intended_ns"].to_numpy()).astype(int)
+    sent["disturbed"] = disturbances.messages(sent["intended_ns"].to_numpy(), sent["sent_ns"].to_numpy())
     echoed, echoed_again, delivered, delivered_again = _lines(folder, paths)
     deliveries = _deliveries(
-        folder, _arrivals(delivered, delivered_again, ["receiver", "sender", "id"]), sent, start_ns
+        folder, _arrivals(delivered, delivered_again, ["receiver", "sender", "id"], disturbances), sent, start_ns
     )
-    echoes = _arrivals(echoed, echoed_again, ["user", "id"])
+    echoes = _arrivals(echoed, echoed_again, ["user", "id"], disturbances)
     frames = {
-        "messages": _messages(folder, sent, echoes, deliveries, start_ns, warmup_s),
+        "messages": _messages(folder, sent, echoes, deliveries, start_ns, warmup_s, disturbances),
         "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
         "clients": read_records(folder, LEFT),
@@ -103,7 +108,13 @@ def tables_of(
 
 
 def _messages(
-    folder: Path, sent: pd.DataFrame, echoes: pd.DataFrame, deliveries: pd.DataFrame, start_ns: int, warmup_s: float
+    folder: Path,
+    sent: pd.DataFrame,
+    echoes: pd.DataFrame,
+    deliveries: pd.DataFrame,
+    start_ns: int,
+    warmup_s: float,
+    disturbances: Disturbances,
 ) -> pd.DataFrame:
     refused = read_records(folder, REFUSED).assign(refused=True)
     delays = deliveries.groupby(["sender", "id"])["one_way_delay_ms"].agg(["min", "max", "count", "size"])
@@ -114,6 +125,9 @@ def _messages(
     for facts in (echoes.drop(columns="intended_ns"), refused, fan_out.reset_index()):
         rows = rows.merge(facts, on=["user", "id"], how="left")
     answered = rows["received_ns"].notna()
+    unanswered = disturbances.unanswered(rows["intended_ns"].to_numpy())
+    is_late = np.where(answered, rows["is_late"].eq(True), unanswered)
+    rows["disturbed"] = (rows["disturbed"] | is_late).astype(int)
     rows["outcome"] = np.where(answered, "echoed", np.where(rows["refused"].notna(), "refused", "lost"))
     rows["kind"] = _names(rows["kind"], KINDS)
     for column, source in (("intended_s", "intended_ns"), ("sent_s", "sent_ns"), ("echoed_s", "received_ns")):
@@ -133,7 +147,8 @@ def _deliveries(folder: Path, delivered: pd.DataFrame, sent: pd.DataFrame, start
     )
     rows["kind"] = _names(rows["kind"], KINDS)
     rows["received_s"] = (rows["received_ns"] - start_ns) / 1e9
-    rows["disturbed"] = rows["disturbed"].fillna(0).astype(int)  # what another machine sent may have no row here
+    # What another machine sent may have no row here.
+    rows["disturbed"] = (rows["disturbed"].eq(True) | rows["is_late"]).astype(int)
     clocks = {process.worker or 0: process.clock for process in processes(folder)}
     sender_clock, receiver_clock = ((rows[user] // USERS_PER_WORKER).map(clocks) for user in ("sender", "receiver"))
     delays_ms = (rows["received_ns"] - rows["sent_ns"]) / 1e6
@@ -152,8 +167,12 @@ def _lines(folder: Path, servers: dict[str, str]) -> list[pd.DataFrame]:
     return stamped(lines, read_records(folder, CONNECTED), arrivals, servers)
 
 
-def _arrivals(read_first: pd.DataFrame, again: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+def _arrivals(
+    read_first: pd.DataFrame, again: pd.DataFrame, key: list[str], disturbances: Disturbances
+) -> pd.DataFrame:
     """The records `read_first`, with path, stamp and time of the copy that arrived first; `again_ns` is the other's.
+
+    `is_late` says whether the machine disturbed what came first.
 
     Copies are recorded in the order in which they were read; a connection that is read later may have had its copy
     earlier.
@@ -165,6 +184,7 @@ def _arrivals(read_first: pd.DataFrame, again: pd.DataFrame, key: list[str]) -> 
     others = others.rename(columns={"received_ns": "again_ns", "exact": "again_exact"})
     rows = read_first[read_first.columns.difference(what_arrived[len(key) :])]
     rows = rows.merge(copies.drop_duplicates(key), on=key, how="left").merge(others, on=key, how="left")
+    rows["is_late"] = disturbances.arrivals(rows["path"].to_numpy(), rows["received_ns"].to_numpy(np.int64))
     rows["path"] = _names(rows["path"], PATHS)
     # An upper bound for the other copy is one for the first: that may have been the other.
     rows["stamp"] = _names(

@@ -110,6 +110,8 @@ class _TrialRun:
         self._may_repeat = may_repeat
         self._options = directory.manifest.load_options
         self._raw = directory.raw(trial)
+        #: When the emulator had which packet.
+        self._carried = self._raw / "carried"
         self._stalls = TrialStalls(watch.meter)
         self._tables: dict[str, list[pd.DataFrame]] = {}
         self._record = TrialRecord(
@@ -153,7 +155,7 @@ class _TrialRun:
             self._trial.links,
             self._stalls.cores if is_local else (),
             self._stalls.emulator,
-            is_emulated=record.backend == "emulator",
+            collect.carried(self._carried),
         )
         paths = {address: path for path, address in record.addresses.items()}
         tables = collect.tables_of(raw, self._trial.number, self._trial.scenario.warmup, paths, disturbances)
@@ -226,6 +228,7 @@ class _TrialRun:
                 self._record.wire = running.enter_context(watching(lab, raw, server.PORT))
             chat_server = running.enter_context(server.embedded_server(lab, trial.scenario.congestion, raw))
         if links:
+            links.record(self._carried)
             links.start()  # the load meets fresh randomness, however long calibration took
         load = running.enter_context(load_of_trial(lab, trial, raw, server.PORT, self._options, self._witness.view))
         if "--master" in self._options:
@@ -275,4 +278,5 @@ class _TrialRun:
                 others_percent=sampler.others_percent(),
             )
             if links:
+                links.record(None)
                 self._stalls.late = links.late()

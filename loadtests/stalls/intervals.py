@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-#: Around each moment at which somebody must run: what was held up is worked off after a stall, whose beginning is known
-#: to about a millisecond.
+#: Around the moments of a probe: what was held up is worked off after a stall, whose beginning is known to about a
+#: millisecond.
 MARGIN_NS = 2_000_000
 
 

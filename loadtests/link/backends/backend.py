@@ -1,8 +1,14 @@
 """What every way of making a link real has in common."""
 
+import struct
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
+
+#: A packet with data that the server sent: the number of its path (as in `PATHS`), when the emulator took it and when
+#: it left (CLOCK_MONOTONIC in ns).
+CARRIED = struct.Struct("<Bqq")
 
 #: What a user asks for; `auto` takes what the kernel and the links allow.
 BackendName = Literal["auto", "emulator", "netem", "none"]
@@ -78,6 +84,10 @@ class Backend(Protocol):
 
     def late(self) -> list[LatePeriod]:
         """When packets left late, as far as that can be known; the kernel does not tell."""
+        ...
+
+    def record(self, file: Path | None) -> None:
+        """Begin to write a :data:`CARRIED` for each packet to this file, or end it; the kernel does not tell."""
         ...
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -82,6 +83,9 @@ class EmulatorBackend:
 
     def late(self) -> list[LatePeriod]:
         return msgspec.json.decode(self._ask(b"late"), type=list[LatePeriod])
+
+    def record(self, file: Path | None) -> None:
+        self._ask(f"record {file.absolute()}".encode() if file else b"record")
 
     def close(self) -> None:
         if self._ferry is not None:

@@ -3,7 +3,8 @@
 It reads an :class:`Order` as one line of JSON from its standard input and answers `ready`, or a sentence about what
 went wrong. Then each line it reads is answered by a line of JSON: `stats` by the :class:`LinkStats` of every crossing,
 `changes` by every :class:`LinkChange` since the start, `late` by every :class:`LatePeriod`; `start NS` and `stop` begin
-and end the timelines. At end of input it ends, and its devices vanish with it.
+and end the timelines; `record FILE` begins to write there when what the server sends was carried, `record` ends that.
+At end of input it ends, and its devices vanish with it.
 """
 
 import fcntl
@@ -17,13 +18,14 @@ import time
 
 import msgspec
 
-from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
+from loadtests.link.backends.backend import CARRIED, LatePeriod, LinkChange, LinkStats
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, LinkProfile
 from loadtests.link.sandbox import syscalls
 from loadtests.link.sandbox.namespaces import Namespace
 from loadtests.link.sandbox.priority import set_realtime_priority
 from loadtests.link.sandbox.topology import CLIENT, SERVER
+from loadtests.samples import PATHS
 
 _TUN = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -35,6 +37,10 @@ _READ_BYTES = 65536
 _BATCH_PACKETS = 32
 #: Later than any clock.
 _NEVER_NS = 1 << 63
+#: A packet of TCP that is longer carries data: the longest headers without it.
+_HEADERS_BYTES = 80
+#: What was carried is written out when there is so much of it: half a millisecond's work of a disk's cache, seldom.
+_RECORD_BYTES = 1 << 16
 #: Packets that leave later than this are noted, with when it was.
 _LATE_NS = 1_000_000
 #: Lateness is counted in buckets of this width; the last bucket holds all the rest.
@@ -54,6 +60,8 @@ class Crossing:
     def __init__(self, path: str, direction: str, link: LinkProfile, seed: int, source: int, target: int) -> None:
         self.path = path
         self.direction = direction
+        #: That of its path, if what it carries is recorded.
+        self.number = PATHS.index(path) if direction == "down" else None
         self.source = source
         self.target = target
         self.changes: list[LinkChange] = []
@@ -121,14 +129,40 @@ class Crossing:
         return 0.0
 
 
+class Record:
+    """Writes down when packets were taken and when they left."""
+
+    def __init__(self, file: str = "") -> None:
+        """Without a file nothing is kept."""
+        self._file = open(file, "wb", buffering=0) if file else None  # noqa: SIM115
+        self._kept = bytearray()
+
+    def add(self, path: int, taken_ns: int, left_ns: int) -> None:
+        if self._file is not None:
+            self._kept += CARRIED.pack(path, taken_ns, left_ns)
+            if len(self._kept) >= _RECORD_BYTES:
+                self._write()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._write()
+            self._file.close()
+
+    def _write(self) -> None:
+        assert self._file is not None, "asked before"
+        self._file.write(self._kept)
+        self._kept.clear()
+
+
 class Ferry:
     """Carries packets over all crossings until the control channel is closed."""
 
     def __init__(self, crossings: list[Crossing], control: int) -> None:
         self._crossings = {crossing.source: crossing for crossing in crossings}
         self._control = control
-        #: (when it is due in ns, sequence number, crossing, packet): a heap.
-        self._waiting: list[tuple[int, int, Crossing, bytes]] = []
+        #: (when it is due in ns, sequence number, crossing, packet, when it was taken in ns): a heap.
+        self._waiting: list[tuple[int, int, Crossing, bytes, int]] = []
+        self._record = Record()
         self._sequence = 0
         self._late: list[LatePeriod] = []
 
@@ -168,17 +202,18 @@ class Ferry:
             except BlockingIOError:
                 return
             for copy in pipeline.copies(packet) if pipeline.copies_packets else (packet,):
-                due_ns = leaves_ns(clock_ns(), len(copy))
+                taken_ns = clock_ns()
+                due_ns = leaves_ns(taken_ns, len(copy))
                 if due_ns is not None:
                     self._sequence += 1
-                    heapq.heappush(waiting, (due_ns, self._sequence, crossing, copy))
+                    heapq.heappush(waiting, (due_ns, self._sequence, crossing, copy, taken_ns))
 
     def _deliver(self) -> None:
         """Write every packet whose time has come."""
-        waiting, clock_ns = self._waiting, time.monotonic_ns
+        waiting, record, clock_ns = self._waiting, self._record, time.monotonic_ns
         now_ns = clock_ns()
         while waiting and waiting[0][0] <= now_ns:
-            due_ns, _, crossing, packet = heapq.heappop(waiting)
+            due_ns, _, crossing, packet, taken_ns = heapq.heappop(waiting)
             try:
                 os.write(crossing.target, packet)
             except OSError:  # the device is down, or the kernel has no memory for the packet
@@ -187,6 +222,8 @@ class Ferry:
             crossing.delivered_packets += 1
             crossing.delivered_bytes += len(packet)
             now_ns = clock_ns()
+            if crossing.number is not None and len(packet) > _HEADERS_BYTES:
+                record.add(crossing.number, taken_ns, now_ns)
             crossing.lateness[min((now_ns - due_ns) // _BUCKET_NS, _BUCKETS - 1)] += 1
             if now_ns - due_ns > _LATE_NS:
                 self._note_late(due_ns, now_ns)
@@ -201,7 +238,7 @@ class Ferry:
     def _answer(self) -> bool:
         """Do what a line of the control channel says; False at its end."""
         crossings = list(self._crossings.values())
-        word, *numbers = os.read(self._control, 4096).decode().split() or [""]
+        word, _, said = os.read(self._control, 4096).decode().rstrip("\n").partition(" ")
         answer: list[LinkStats] | list[LinkChange] | list[LatePeriod] = []
         match word:
             case "stats":
@@ -212,10 +249,13 @@ class Ferry:
                 answer = self._late
             case "start":
                 for crossing in crossings:
-                    crossing.start(int(numbers[0]))
+                    crossing.start(int(said))
             case "stop":
                 for crossing in crossings:
                     crossing.stop()
+            case "record":
+                self._record.close()
+                self._record = Record(said)
             case _:
                 return False
         _say(msgspec.json.encode(answer))

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -135,6 +136,9 @@ class InterfaceBackend:
 
     def late(self) -> list[LatePeriod]:
         return self._shaping.late()
+
+    def record(self, _file: Path | None) -> None:
+        """The kernel carries the packets, and does not tell."""
 
     def close(self) -> None:
         """Raises LinkError: the interface is not as it was."""

@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from loadtests.link.backends.backend import Backend, LatePeriod, LinkChange, LinkStats
 from loadtests.link.measure.calibrate import LinkRow
@@ -94,6 +95,13 @@ class Links(ABC):
     def late(self) -> list[LatePeriod]:
         """When the emulator was late; empty if the kernel carries the packets."""
         return self._backend.late()
+
+    def record(self, file: Path | None) -> None:
+        """Begin to note in a file when packets from the server were taken and left, or end it (None).
+
+        Only the emulator does, a :data:`CARRIED` for each packet; otherwise there is no file.
+        """
+        self._backend.record(file)
 
     def check(self) -> None:
         """Raises LinkError: a link does not work any more."""

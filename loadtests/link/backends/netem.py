@@ -10,6 +10,8 @@ Neighbours are fixed, so no ARP crosses the link; `gso_max_segs 1` keeps packets
 packet.
 """
 
+from pathlib import Path
+
 from loadtests.errors import LinkError
 from loadtests.link.backends.qdisc import beyond_netem
 from loadtests.link.backends.shaping import Shaping
@@ -96,6 +98,9 @@ class NetemBackend:
                 Namespace(end).ip(end_commands(end, path))
                 router.ip(router_commands(end, path))
         self._shaping.begin()
+
+    def record(self, _file: Path | None) -> None:
+        """The kernel carries the packets, and does not tell."""
 
     def close(self) -> None:
         """Interfaces and qdiscs go with their namespaces."""

@@ -1,6 +1,7 @@
 """The backend `none`: client and server joined by a cable that does nothing, to tell what the rest costs by itself."""
 
 import json
+from pathlib import Path
 
 from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.model.profile import ETHERNET_HEADER_BYTES, LinkProfile
@@ -43,6 +44,9 @@ class PlainBackend:
 
     def late(self) -> list[LatePeriod]:
         return []
+
+    def record(self, _file: Path | None) -> None:
+        """Nobody takes packets here."""
 
     def close(self) -> None:
         """Interfaces go with their namespaces."""
