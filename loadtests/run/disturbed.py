@@ -1,10 +1,10 @@
 """Which messages and files the machine disturbed: decided by the moments at which somebody had to run. Pure.
 
 A message needs somebody to run at a few moments only: the load process when it is due and when it is sent, the server
-when it arrives there, and the link's emulator when its packets are due. In between it waits in a delay line, and no
-stall can do it harm. The server has answered when the emulator takes the answer's packet, and if the emulator was late
-with it, it knows. So a message is disturbed if one of these moments, with fixed margins, meets a stall that is long
-enough to matter on its path.
+when it arrives there, and the link's emulator when its packets are sent and when they are due. In between it waits in a
+delay line, and no stall can do it harm. The server has answered when the emulator takes the answer's packet, and if the
+emulator was late with it, it knows. So a message is disturbed if one of these moments, with fixed margins, meets a
+stall that is long enough to matter on its path.
 
 How long it took has no say: each message has as many moments as any other, and a slow one no more chance to meet a
 stall. If all the time between them counted, slow messages would meet more stalls, and leaving them out would take away
@@ -96,8 +96,9 @@ class Disturbances:
         self._moments = {moment for link in self._links for moment in moments(link, is_emulated=carried is not None)}
 
     def messages(self, intended_ns: Ints, sent_ns: Ints) -> Flags:
-        """Which of the messages could not be sent in time, or be carried if nobody noted when that was."""
+        """Which of the messages could not be sent and taken in time, or be carried if nobody noted when that was."""
         found = self._held_up(intended_ns, intended_ns) | self._held_up(sent_ns, sent_ns)
+        found |= self._emulator.meet(sent_ns, sent_ns)
         return found if self._carried else found | self._on_schedule(intended_ns)
 
     def arrivals(self, path: Ints, arrived_ns: Ints) -> Flags:

@@ -69,6 +69,11 @@ def test_the_server_counts_when_the_emulator_took_its_answer(begin_ms: int, hit:
     assert found.arrivals(np.array([0]), np.array([110 * MS - 20_000])).tolist() == [hit]
 
 
+def test_the_emulator_counts_when_a_message_was_sent() -> None:
+    found = Disturbances({"primary": FAR}, (), [Interval(10 * MS, 20 * MS)], carried())
+    assert found.messages(np.array([0, 0, 0]), np.array([0, 12 * MS, 30 * MS])).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize(("begin_ms", "hit"), [(20, False), (55, True), (80, False), (100, True), (115, False)])
 def test_the_emulator_counts_when_a_packet_left(begin_ms: int, hit: bool) -> None:
     packets = carried((0, 65, 110))
