@@ -25,6 +25,8 @@ _LEAST_LEFT = 0.5
 _LAG_MS, _LAG_SHARE = 1.0, 0.5
 #: Wall clock and monotonic clock may drift apart by this much during a trial (NTP slews 0.5 ms a second).
 _CLOCK_STEP_MS = 50.0
+#: A shorter stall of a core is none.
+_STALL_MS = 1.0
 #: An emulator this late has become a part of the delay.
 _EMULATOR_LATE_MS = 5.0
 
@@ -149,13 +151,17 @@ def _stalls(run: Run) -> list[Doubt]:
     taken = sum(one.machine.stalled_share for one in felt) / len(felt)
     withheld = sum(one.machine.steal_share for one in felt) / len(felt)
     longest_ms = max(one.machine.longest_stall_ms for one in felt)
-    who, remedy = "something of higher priority took", "Run it where less else runs"
-    if withheld > taken / 2:
-        who, taken, remedy = "the host withheld", withheld, "Run it where fewer virtual machines share a core"
-    sentence = (
-        f"{who} {taken:.0%} of the CPU in {len(felt)} of {len(trials)} trials, up to {longest_ms:.0f} ms at a time; "
-        f"{sent.mean() if len(sent) else 0:.0%} of the messages are left out. {remedy}, or repeat more: --repeat 5"
-    )
+    where = f"in {len(felt)} of {len(trials)} trials"
+    if longest_ms < _STALL_MS:
+        what, remedy = f"the emulator of the link was late {where}", "Run it where less else runs"
+    elif withheld > taken / 2:
+        what = f"the host withheld {withheld:.0%} of the CPU {where}, up to {longest_ms:.0f} ms at a time"
+        remedy = "Run it where fewer virtual machines share a core"
+    else:
+        what = f"something of higher priority took {taken:.0%} of the CPU {where}, up to {longest_ms:.0f} ms at a time"
+        remedy = "Run it where less else runs"
+    left_out = sent.mean() if len(sent) else 0
+    sentence = f"{what}; {left_out:.0%} of the messages are left out. {remedy}, or repeat more: --repeat 5"
     details = (
         f"{one.name}, trial {one.number}: {one.machine.disturbed_share:.0%} of the messages disturbed"
         + (f"; rejected: {one.reason}" if one.reason else "")

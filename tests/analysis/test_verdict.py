@@ -149,8 +149,18 @@ def test_every_reason_for_doubt_is_said_and_outranks_thresholds(
             "something of higher priority took 30% of the CPU in 2 of 2 trials, up to 180 ms at a time; ",
         ),
         (
-            {"trial": {"machine": MachineFacts(stalled_share=0.3, steal_share=0.31, disturbed_share=0.12)}},
+            {
+                "trial": {
+                    "machine": MachineFacts(
+                        stalled_share=0.3, steal_share=0.31, longest_stall_ms=180, disturbed_share=0.12
+                    )
+                }
+            },
             "the host withheld 31% of the CPU in 2 of 2 trials",
+        ),
+        (
+            {"trial": {"machine": MachineFacts(disturbed_share=0.12)}},
+            "the emulator of the link was late in 2 of 2 trials; ",
         ),
         (
             {"before": False, "disturbed_link": True},
