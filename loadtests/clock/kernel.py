@@ -28,8 +28,16 @@ _TOOLS = {
     "setarch": "util-linux",
     "xz": "xz-utils",
 }
-#: What a kernel says of its making; it would differ from build to build.
-_ANONYMOUS = ("KBUILD_BUILD_TIMESTAMP=2024-01-01", "KBUILD_BUILD_USER=chatlab", "KBUILD_BUILD_HOST=chatlab")
+#: Two builds with one compiler are to be the same file: a kernel says when and by whom it was built, and its
+#: configuration names tools that it does not need but finds.
+_REPEATABLE = (
+    "KBUILD_BUILD_TIMESTAMP=2024-01-01",
+    "KBUILD_BUILD_USER=chatlab",
+    "KBUILD_BUILD_HOST=chatlab",
+    "RUSTC=false",
+    "BINDGEN=false",
+    "PAHOLE=false",
+)
 PLAN = (
     f"Downloads Debian's {_SOURCE} (about 155 MB) and builds a kernel of 8 MB from it: 3 to 6 minutes on two cores, "
     "2 GB of disk space until it is done."
@@ -75,7 +83,7 @@ def build() -> Path:
         _step(["patch", "-p1", "-i", str(_HERE / "kernel.patch")], tree, log)
         (folder / "unpacked").touch()
     print("building the kernel …", flush=True)
-    make = ["make", "-s", "ARCH=um", f"O={objects}", f"-j{os.cpu_count() or 1}", *_ANONYMOUS]
+    make = ["make", "-s", "ARCH=um", f"O={objects}", f"-j{os.cpu_count() or 1}", *_REPEATABLE]
     _step([*make, f"KCONFIG_ALLCONFIG={_HERE / 'kernel.config'}", "allnoconfig"], tree, log)
     _step([*make, "linux"], tree, log)
     _install(objects / "linux")
@@ -90,7 +98,7 @@ def _check_processor() -> None:
 
 def _place() -> Path:
     """The folder of a kernel made from this configuration and these changes."""
-    recipe = "".join((_SOURCE, *_ANONYMOUS)).encode() + b"".join(
+    recipe = "".join((_SOURCE, *_REPEATABLE)).encode() + b"".join(
         (_HERE / name).read_bytes() for name in ("kernel.config", "kernel.patch")
     )
     return cache() / f"kernel-{hashlib.sha256(recipe).hexdigest()[:12]}"
