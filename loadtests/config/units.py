@@ -35,8 +35,8 @@ class Quantity(float):
 class Seconds(Quantity):
     """A length of time, in seconds."""
 
-    units: ClassVar = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
-    expected: ClassVar = "a time with a unit (us, ms, s, min) such as 50ms"
+    units: ClassVar = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+    expected: ClassVar = "a time with a unit (us, ms, s, min, h) such as 50ms"
 
 
 class BitsPerSecond(Quantity):
@@ -70,5 +70,5 @@ class ByteCount(Quantity):
 class PerSecond(Quantity):
     """How often something happens, in events per second."""
 
-    units: ClassVar = {"/s": 1.0, "/min": 1 / 60}
-    expected: ClassVar = "a rate of events (/s, /min) such as 5/s"
+    units: ClassVar = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600}
+    expected: ClassVar = "a rate of events (/s, /min, /h) such as 5/s"

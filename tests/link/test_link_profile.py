@@ -79,7 +79,7 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
         ),
         ("rtt: 40ms\nup: {delay: 20ms}", "test.yaml:2: up.delay: not together with rtt"),
         ("up: {rtt: 40ms}", "test.yaml:1: up.rtt: unknown key; "),
-        ("rtt: 40", "test.yaml:1: rtt: expected a time with a unit (us, ms, s, min) such as 50ms, got '40'"),
+        ("rtt: 40", "test.yaml:1: rtt: expected a time with a unit (us, ms, s, min, h) such as 50ms, got '40'"),
         ("\nloss: 2", "test.yaml:2: loss: expected a percentage from 0% to 100%"),
         ("loss: 120%", "test.yaml:1: loss: expected a percentage from 0% to 100%"),
         ("loss: 2% 25%", "test.yaml:1: loss: one percentage only, got '2% 25%': netem's correlation makes"),

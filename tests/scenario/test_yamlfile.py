@@ -17,6 +17,7 @@ from loadtests.errors import ConfigError
         (Seconds, "50ms", 0.05),
         (Seconds, "2 s", 2.0),
         (Seconds, "1.5min", 90.0),
+        (Seconds, "1h", 3600.0),
         (Seconds, "0", 0.0),
         (BitsPerSecond, "5mbit", 5e6),
         (BitsPerSecond, "384kbit", 384e3),
@@ -25,6 +26,7 @@ from loadtests.errors import ConfigError
         (ByteCount, "64KiB", 65536),
         (ByteCount, "120B", 120),
         (PerSecond, "30/min", 0.5),
+        (PerSecond, "36/h", 0.01),
     ],
 )
 def test_quantity_is_decoded_to_its_base_unit(kind: type[Quantity], text: str, value: float) -> None:
