@@ -69,11 +69,14 @@ def build() -> Path:
     _check_processor()
     if (_place() / "sha256").exists():
         return built()
-    _need_tools()
     folder = _place().with_suffix(".build")
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    log.write_bytes(b"")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+    except OSError as error:
+        raise HarnessError(f"{error.filename}: {error.strerror}; XDG_CACHE_HOME names another folder") from None
+    _need_tools()
     tree, objects = folder / _SOURCE, folder / "objects"
     if not (folder / "unpacked").exists():
         print("downloading the source …", flush=True)

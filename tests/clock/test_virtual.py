@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from link_helpers import needs_patience
 
-from loadtests.clock.kernel import built
+from loadtests.clock.kernel import build, built
 from loadtests.clock.verify import difference
 from loadtests.errors import HarnessError
 
@@ -31,6 +31,14 @@ def test_the_first_other_row_is_named(tmp_path: Path) -> None:
     assert difference(old, new) == ["messages.csv, line 3: was 2,120; is (no row)"]
     assert difference(old, old) == []
     assert difference(old, tmp_path / "none.csv") == ["messages.csv: only the run has it"]
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    cache.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    with pytest.raises(HarnessError, match=r"Not a directory; XDG_CACHE_HOME names another folder"):
+        build()
 
 
 @pytest.fixture(scope="module")
