@@ -141,7 +141,7 @@ def _engine(environment: Environment, recorder: Recorder) -> Engine:
         nick_prefix=options.load["nick_prefix"],
         worker=runner.worker_index if isinstance(runner, WorkerRunner) else 0,
         workers=options.load["workers"],
-        flush=LOAD.courier.ship if LOAD.courier else LOAD.flush,
+        flush=LOAD.batch_sender.ship if LOAD.batch_sender else LOAD.flush,
     )
 
 

@@ -101,7 +101,7 @@ class ClientSession:
         self.wants_to_ask = False
         self._asked = 0
         #: Its last answer, as long as we have not come so far ourselves.
-        self._settled: messages.Settled | None = None
+        self._answer: messages.Settled | None = None
         #: What was said in earlier sessions and may have been accepted: perhaps its echo comes yet.
         self._doubted: dict[int, _Pending] = {}
         #: What we were called, or had asked to be called, when we said it.
@@ -302,7 +302,7 @@ class ClientSession:
         self._changes = [number for number in self._changes if number in self._pending]
         self._rejoins.clear()
         self._missed_since.clear()
-        self.wants_to_ask, self._asked, self._settled = False, 0, None
+        self.wants_to_ask, self._asked, self._answer = False, 0, None
 
     def give_up(self, *, rooms: bool, waiting: bool = False) -> list[NotSent]:
         """Give up messages in doubt whose echo cannot come any more.
@@ -381,8 +381,8 @@ class ClientSession:
                 if LOBBY not in message.cursors:
                     raise PeerError("its settled lacks the lobby")
                 self._asked = max(0, self._asked - 1)
-                self._settled = message
-                return self._settle()
+                self._answer = message
+                return self._resolve()
             case messages.Present(nicks, room, topic):
                 return [Present(nicks, room, topic)]
             case messages.Recalled(room, lines):
@@ -414,34 +414,34 @@ class ClientSession:
         if missed and self._doubted:
             self._missed_since.add(message.log)
         self.wants_to_ask |= missed > 0 and bool(self._pending)
-        return [*events, *self._settle()] if self._settled is not None else events
+        return [*events, *self._resolve()] if self._answer is not None else events
 
-    def _settle(self) -> list[Event]:
+    def _resolve(self) -> list[Event]:
         """Once we have come as far as the server had when it answered: what is still pending comes no more."""
-        settled = self._settled
-        if settled is None or any(self.cursors.get(log, seq) < seq for log, seq in settled.cursors.items()):
+        answer = self._answer
+        if answer is None or any(self.cursors.get(log, seq) < seq for log, seq in answer.cursors.items()):
             return []
-        self._settled = None
-        self._add_name(settled.nick)
-        if self.cursors[LOBBY] == settled.cursors[LOBBY]:  # otherwise we may know better by now
-            self.nick = settled.nick
-        missed = [number for number in self._pending if number <= settled.id]
+        self._answer = None
+        self._add_name(answer.nick)
+        if self.cursors[LOBBY] == answer.cursors[LOBBY]:  # otherwise we may know better by now
+            self.nick = answer.nick
+        missed = [number for number in self._pending if number <= answer.id]
         for number in missed:
             del self._pending[number]
-        changes, self._changes = self._changes, [number for number in self._changes if number > settled.id]
+        changes, self._changes = self._changes, [number for number in self._changes if number > answer.id]
         missed_echoes = [EchoMissed(number) for number in missed if number not in changes]
-        return [*missed_echoes, *self._resolve_doubts(settled)]
+        return [*missed_echoes, *self._resolve_doubts(answer)]
 
-    def _resolve_doubts(self, settled: messages.Settled) -> list[NotSent]:
+    def _resolve_doubts(self, answer: messages.Settled) -> list[NotSent]:
         """In a session that goes on from the logs of an earlier one: what has not come by now was never accepted."""
         if not self._doubted:
             return []
-        if settled.id < max(self._rejoins, default=0):
+        if answer.id < max(self._rejoins, default=0):
             self.wants_to_ask = True  # the rooms are not open yet, in which it may come
             return []
         doubted, self._doubted = self._doubted, {}
         return [
-            _not_sent(number, each, is_certain=_room_of(each) in settled.cursors.keys() - self._missed_since)
+            _not_sent(number, each, is_certain=_room_of(each) in answer.cursors.keys() - self._missed_since)
             for number, each in doubted.items()
         ]
 

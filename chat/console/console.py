@@ -24,7 +24,7 @@ from chat.client.events import (
     Renamed,
     RoomList,
 )
-from chat.client.recorder import Recorder
+from chat.client.transcript import Transcript
 from chat.console.display import describe, visible
 from chat.console.shelf import Shelf
 from chat.console.tally import Tally
@@ -60,7 +60,7 @@ class Console:
 
     Args:
         show: called with each line.
-        recorder: is given every message.
+        transcript: is given every message.
         downloads: where received files go.
         retry_s: how long to try to come back when all connections are gone.
         tls: makes the connections private.
@@ -75,7 +75,7 @@ class Console:
         mode: Mode,
         *,
         show: Show,
-        recorder: Recorder | None = None,
+        transcript: Transcript | None = None,
         downloads: Path = DOWNLOADS,
         retry_s: float = RETRY_S,
         tls: "SSLContext | None" = None,
@@ -107,7 +107,7 @@ class Console:
         self.nicks: dict[str, None] = {}
         self.rooms: dict[str, None] = {LOBBY: None}
         self.show = show
-        self._recorder = recorder
+        self._transcript = transcript
         #: Response times, and how the connections are.
         self.tally = Tally()
         #: Lists of rooms that are on their way and that the person has not asked for.
@@ -228,8 +228,8 @@ class Console:
     def _event(self, event: Event) -> None:
         nick = self.client.nick
         self._welcomed |= isinstance(event, Registered)
-        if isinstance(event, Echoed | Received) and self._recorder is not None:
-            self._recorder.add(nick, event)
+        if isinstance(event, Echoed | Received) and self._transcript is not None:
+            self._transcript.add(nick, event)
         if isinstance(event, Echoed):
             self.tally.add(event.path, event.response_time_ns / 1e6)
         if isinstance(event, Closed) and not self._left:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from chat import arguments
 from chat.client.client import RETRY_S, Mode
-from chat.client.recorder import Recorder
+from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
 from chat.console.display import visible
 from chat.console.pipe import Pipe
@@ -27,10 +27,10 @@ def main() -> int:
     options = _parser().parse_args()
     mode: Mode = options.mode or ("redundant" if options.secondary else "single")
     with contextlib.ExitStack() as stack:
-        recorder = None
+        transcript = None
         if options.record is not None:
             try:
-                recorder = Recorder(stack.enter_context(_open(options.record)))
+                transcript = Transcript(stack.enter_context(_open(options.record)))
             except OSError as error:
                 return _complain(f"Cannot write {options.record}: {reason_of(error)}.")
         if options.history is not None:
@@ -57,7 +57,7 @@ def main() -> int:
             options.secondary,
             mode,
             show=driver.show,
-            recorder=recorder,
+            transcript=transcript,
             downloads=options.downloads,
             # A person decides how long to wait; a script cannot.
             retry_s=RETRY_S if isinstance(driver, Pipe) else math.inf,

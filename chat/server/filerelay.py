@@ -1,4 +1,4 @@
-"""Courier: the server's part in file transfers: who sends what to whom, and how far ahead of the receiver.
+"""FileRelay: the server's part in file transfers: who sends what to whom, and how far ahead of the receiver.
 
 Offers, acceptances and ends are few and matter: they go through the inboxes of both sides, like private messages.
 Chunks and credits go straight from connection to connection; what is lost with one is asked for again by the receiver.
@@ -46,7 +46,7 @@ class Transfer:
         return f"<Transfer {self.number} {self.sender.nick} → {self.receiver.nick} {self.forwarded}/{self.size} B>"
 
 
-class Courier:
+class FileRelay:
     """All transfers of a hub.
 
     Args:
@@ -68,7 +68,7 @@ class Courier:
         self._ways: dict[Connection, None] = {}
 
     def __repr__(self) -> str:
-        return f"<Courier {len(self._transfers)} transfer(s)>"
+        return f"<FileRelay {len(self._transfers)} transfer(s)>"
 
     def offer(self, sender: Session, receiver: Session, offer: FileOffer) -> None:
         """Somebody would like to send somebody a file.

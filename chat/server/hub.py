@@ -50,7 +50,7 @@ from chat.protocol.names import check_text
 from chat.protocol.wire import encode
 from chat.server.delivery import Delivery, Keeper
 from chat.server.directory import Directory, in_use
-from chat.server.filerelay import Courier
+from chat.server.filerelay import FileRelay
 from chat.server.log import Log
 from chat.server.members import Connection, Room, Session
 from chat.server.rooms import Rooms
@@ -99,7 +99,7 @@ class Hub:
         self.delivery = Delivery(keeper)
         for room in self.rooms:
             self.delivery.open(room.log)
-        self._courier = Courier(self.limits, self.delivery)
+        self._relay = FileRelay(self.limits, self.delivery)
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._by_token)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
@@ -167,7 +167,7 @@ class Hub:
         self._directory.clear()
         self._by_token.clear()
         self._away.clear()
-        self._courier.clear()
+        self._relay.clear()
 
     # What messages do.
 
@@ -199,9 +199,9 @@ class Hub:
                 else:
                     self._grant(session, message)
             case FileChunk():
-                self._courier.chunk(session, connection, message)
+                self._relay.chunk(session, connection, message)
             case FileCredit():
-                self._courier.credit(session, connection, message)
+                self._relay.credit(session, connection, message)
             case Ping(n):
                 self.delivery.tell(connection, Pong(n))
             case Who(name):
@@ -322,11 +322,11 @@ class Hub:
             case SetTopic():
                 self._set_topic(session, message)
             case FileOffer(nick):
-                self._courier.offer(session, self._directory.called(nick), message)
+                self._relay.offer(session, self._directory.called(nick), message)
             case FileAccept():
-                self._courier.accept(session, message)
+                self._relay.accept(session, message)
             case FileEnd():
-                self._courier.end(session, message)
+                self._relay.end(session, message)
 
     def _rename(self, session: Session, nick: str, number: int | None) -> None:
         nick, old = self._directory.clean(nick), session.nick
@@ -408,7 +408,7 @@ class Hub:
     # How sessions and connections end.
 
     def _end(self, session: Session, reason: str, last_line: bytes = b"") -> None:
-        self._courier.forget(session, reason)
+        self._relay.forget(session, reason)
         for connection in [*session.connections]:
             self._release(connection, last_line)
         self._directory.release(session)

@@ -20,7 +20,7 @@ LOST = "lost.txt"
 SILENCE_S = 10.0
 
 
-class Courier:
+class BatchSender:
     """The worker's side."""
 
     def __init__(self, recorder: Recorder, send: Callable[[dict[str, Any]], None]) -> None:

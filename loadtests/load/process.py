@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from gevent.event import Event
 
-from loadtests.load.batches import Courier
+from loadtests.load.batches import BatchSender
 from loadtests.load.engine import Engine
 from loadtests.load.recorder import Recorder
 
@@ -18,7 +18,7 @@ class LoadProcess:
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
         #: Sends what a worker records to its master.
-        self.courier: Courier | None = None
+        self.batch_sender: BatchSender | None = None
         self.engine: Engine | None = None
         #: For the web UI, if there is one; not in a worker.
         self.live: LiveFigures | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from loadtests.errors import ExitCode
-from loadtests.load.batches import LOST, Collector, Courier
+from loadtests.load.batches import LOST, BatchSender, Collector
 from loadtests.load.process import LoadProcess
 from loadtests.load.recorder import Recorder, clock
 
@@ -29,11 +29,11 @@ _POLL_S = 0.05
 def run_worker(environment: Any, load: LoadProcess, recorder: Recorder) -> None:
     """Make this process a worker that sends all that it records to its master, and ends only after that."""
     runner = environment.runner
-    courier = load.courier = Courier(recorder, lambda batch: runner.send_message(_RECORDS, batch))
+    batch_sender = load.batch_sender = BatchSender(recorder, lambda batch: runner.send_message(_RECORDS, batch))
 
     def say_all(**_: Any) -> None:
         if load.engine is not None:
-            courier.ship(final=True)
+            batch_sender.ship(final=True)
 
     def finish(**_: Any) -> None:
         runner.stop()  # returns when all users are gone

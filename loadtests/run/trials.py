@@ -187,7 +187,7 @@ class _TrialRun:
                 self._add("link", linktable.changed(links, collect.start_ns_of(self._raw)))
                 self._progress.say(self._trial, "measuring the link again")
                 links.stop()
-                links.settle()
+                links.drain()
                 self._calibrate(links, "after")
 
     def _add(self, table: str, rows: pd.DataFrame) -> None:

@@ -32,7 +32,7 @@ from chat.client.events import (
     Renamed,
     RoomList,
 )
-from chat.client.recorder import COLUMNS, Recorder
+from chat.client.transcript import COLUMNS, Transcript
 from chat.console.commands import kind_at
 from chat.console.display import describe, visible
 from chat.console.tally import Tally
@@ -149,11 +149,11 @@ def test_tally() -> None:
     ]
 
 
-def test_recorder() -> None:
+def test_transcript() -> None:
     file = io.StringIO()
-    recorder = Recorder(file)
-    recorder.add("ana", PRIVATE_ECHO)
-    recorder.add("ana", Received("say", "ben", None, "hé", 3, "lobby", 1, time.monotonic_ns(), 0, True, "secondary"))
+    transcript = Transcript(file)
+    transcript.add("ana", PRIVATE_ECHO)
+    transcript.add("ana", Received("say", "ben", None, "hé", 3, "lobby", 1, time.monotonic_ns(), 0, True, "secondary"))
     own, other = csv.DictReader(file.getvalue().splitlines())
     assert tuple(own) == COLUMNS
     assert own["response_time_ms"] == "1.5"

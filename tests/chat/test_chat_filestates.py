@@ -1,4 +1,4 @@
-"""The two sides of a transfer, its window and its courier, without a network: Files in chat/README.md."""
+"""The two sides of a transfer, its window and its relay, without a network: Files in chat/README.md."""
 
 import random
 from collections import deque
@@ -14,7 +14,7 @@ from chat.protocol.errors import Refusal
 from chat.protocol.messages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer, Limits, Message
 from chat.protocol.wire import DOWN, encode
 from chat.server.delivery import Delivery
-from chat.server.filerelay import Courier
+from chat.server.filerelay import FileRelay
 from chat.server.log import Log, MessageAt
 from chat.server.members import Connection, Session
 
@@ -140,7 +140,7 @@ def test_numbered_names(name: str, number: int, expected: str) -> None:
     assert numbered(name, number) == expected
 
 
-# The courier.
+# The relay.
 
 
 class Ledger(Delivery):
@@ -155,12 +155,12 @@ class Ledger(Delivery):
 
 
 class Office:
-    """A courier with ana and ben, each with one connection, and what their inboxes were given."""
+    """A relay with ana and ben, each with one connection, and what their inboxes were given."""
 
     def __init__(self, **options: int) -> None:
         self.delivery = Ledger()
         self.logged = self.delivery.logged
-        self.courier = Courier(Limits(file_window_bytes=100, files=2), self.delivery, **options)
+        self.relay = FileRelay(Limits(file_window_bytes=100, files=2), self.delivery, **options)
         self.pipes: dict[Connection, Pipe] = {}
         self.ana, self.ben = (Session(nick, "", nick, Log("inbox", max_lines=9, max_bytes=999)) for nick in "ab")
         self.up, self.down = self.attach(self.ana), self.attach(self.ben)
@@ -172,17 +172,17 @@ class Office:
         return pipe.connection
 
     def offer(self, size: int = 10) -> int:
-        self.courier.offer(self.ana, self.ben, FileOffer("b", "name", size, SHA))
+        self.relay.offer(self.ana, self.ben, FileOffer("b", "name", size, SHA))
         return self.logged[-1].file  # type: ignore[attr-defined, no-any-return]
 
     def accepted(self, size: int = 10) -> int:
         number = self.offer(size)
-        self.courier.accept(self.ben, FileAccept(number))
-        self.courier.credit(self.ben, self.down, FileCredit(number, 0, again=True))
+        self.relay.accept(self.ben, FileAccept(number))
+        self.relay.credit(self.ben, self.down, FileCredit(number, 0, again=True))
         return number
 
     def chunk(self, number: int, offset: int, length: int) -> None:
-        self.courier.chunk(self.ana, self.up, FileChunk(number, offset, bytes(length)))
+        self.relay.chunk(self.ana, self.up, FileChunk(number, offset, bytes(length)))
 
     def taken(self, connection: Connection) -> list[str]:
         """The lines that a connection has to send, which it then has sent."""
@@ -199,10 +199,10 @@ def test_chunks_go_down_and_credits_up(office: Office) -> None:
     assert office.taken(office.up) == ['{"type":"file_credit","file":1,"offset":0,"again":true}']
     office.chunk(number, 0, 4)
     assert office.taken(office.down) == ['{"type":"file_chunk","file":1,"offset":0,"data":"AAAAAA=="}']
-    office.courier.credit(office.ben, office.down, FileCredit(number, 4))
+    office.relay.credit(office.ben, office.down, FileCredit(number, 4))
     assert office.taken(office.up) == ['{"type":"file_credit","file":1,"offset":4}']
-    assert repr(office.courier) == "<Courier 1 transfer(s)>"
-    assert repr(office.courier._transfers[number]) == "<Transfer 1 a → b 4/10 B>"
+    assert repr(office.relay) == "<FileRelay 1 transfer(s)>"
+    assert repr(office.relay._transfers[number]) == "<Transfer 1 a → b 4/10 B>"
 
 
 def test_what_is_out_of_order_or_known_is_not_passed_on(office: Office) -> None:
@@ -214,7 +214,7 @@ def test_what_is_out_of_order_or_known_is_not_passed_on(office: Office) -> None:
     office.chunk(number, 0, 4)
     assert len(office.taken(office.down)) == 1
     assert office.taken(office.up) == ['{"type":"file_credit","file":1,"offset":0}']
-    office.courier.credit(office.ben, office.down, FileCredit(number, 8))
+    office.relay.credit(office.ben, office.down, FileCredit(number, 8))
     office.chunk(number, 4, 4)
     assert office.taken(office.down) == []
 
@@ -225,7 +225,7 @@ def test_a_new_connection_of_the_receiver_gets_what_the_old_one_lost(office: Off
     del office.ben.connections[office.down]
     office.chunk(number, 4, 4)
     again = office.attach(office.ben)
-    office.courier.credit(office.ben, again, FileCredit(number, 0, again=True))
+    office.relay.credit(office.ben, again, FileCredit(number, 0, again=True))
     office.chunk(number, 0, 4)
     office.chunk(number, 4, 4)
     assert len(office.taken(again)) == 2
@@ -236,9 +236,9 @@ def test_credits_find_the_sender_wherever_it_is(office: Office) -> None:
     office.chunk(number, 0, 4)
     office.taken(office.up)
     del office.ana.connections[office.up]
-    office.courier.credit(office.ben, office.down, FileCredit(number, 4))  # there is nobody to be told
+    office.relay.credit(office.ben, office.down, FileCredit(number, 4))  # there is nobody to be told
     other = office.attach(office.ana)
-    office.courier.credit(office.ben, office.down, FileCredit(number, 4))
+    office.relay.credit(office.ben, office.down, FileCredit(number, 4))
     assert office.taken(other) == ['{"type":"file_credit","file":1,"offset":4}']
 
 
@@ -261,7 +261,7 @@ def test_what_nobody_takes_is_bounded() -> None:
     first = office.accepted(1_000)
     office.chunk(first, 0, 90)
     assert office.taken(office.down)
-    office.courier.credit(office.ben, office.down, FileCredit(first, 90))
+    office.relay.credit(office.ben, office.down, FileCredit(first, 90))
     office.chunk(first, 90, 90)  # there is room: what was counted has been taken
     second = office.accepted(1_000)
     office.chunk(second, 0, 90)
@@ -274,25 +274,25 @@ def test_who_may_say_what(office: Office) -> None:
     number = office.offer()
     stranger = Session("c", "", "c", office.ana.inbox)
     for forbidden in (
-        lambda: office.courier.offer(office.ana, office.ana, FileOffer("a", "name", 1, SHA)),
-        lambda: office.courier.accept(office.ana, FileAccept(number)),
-        lambda: office.courier.accept(stranger, FileAccept(number)),
-        lambda: office.courier.accept(office.ben, FileAccept(number + 1)),
-        lambda: office.courier.end(office.ben, FileEnd(number, "done")),
-        lambda: office.courier.end(office.ana, FileEnd(number, "done")),
+        lambda: office.relay.offer(office.ana, office.ana, FileOffer("a", "name", 1, SHA)),
+        lambda: office.relay.accept(office.ana, FileAccept(number)),
+        lambda: office.relay.accept(stranger, FileAccept(number)),
+        lambda: office.relay.accept(office.ben, FileAccept(number + 1)),
+        lambda: office.relay.end(office.ben, FileEnd(number, "done")),
+        lambda: office.relay.end(office.ana, FileEnd(number, "done")),
     ):
         with pytest.raises(Refusal):
             forbidden()
     # Before it is accepted, and from the wrong side, chunks and credits mean nothing.
     office.chunk(number, 0, 4)
-    office.courier.credit(office.ben, office.down, FileCredit(number, 0))
-    office.courier.accept(office.ben, FileAccept(number))
-    office.courier.credit(office.ana, office.up, FileCredit(number, 0))
-    office.courier.chunk(office.ben, office.down, FileChunk(number, 0, b"1"))
+    office.relay.credit(office.ben, office.down, FileCredit(number, 0))
+    office.relay.accept(office.ben, FileAccept(number))
+    office.relay.credit(office.ana, office.up, FileCredit(number, 0))
+    office.relay.chunk(office.ben, office.down, FileChunk(number, 0, b"1"))
     assert not office.delivery.dirty
-    office.courier.end(office.ben, FileEnd(number, "done"))
-    assert not office.courier._sending
-    assert not office.courier._receiving
+    office.relay.end(office.ben, FileEnd(number, "done"))
+    assert not office.relay._sending
+    assert not office.relay._receiving
 
 
 def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> None:
@@ -300,14 +300,14 @@ def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> Non
     office.offer()
     with pytest.raises(Refusal, match="a has 2 transfers open"):
         office.offer()
-    office.courier.forget(office.ben, "said bye")
+    office.relay.forget(office.ben, "said bye")
     ended = office.logged[-1]
     assert isinstance(ended, messages.FileEnded)
     assert (ended.outcome, ended.reason) == ("failed", "b has left: said bye")
-    assert repr(office.courier) == "<Courier 0 transfer(s)>"
+    assert repr(office.relay) == "<FileRelay 0 transfer(s)>"
     office.offer()
-    office.courier.clear()
-    assert repr(office.courier) == "<Courier 0 transfer(s)>"
+    office.relay.clear()
+    assert repr(office.relay) == "<FileRelay 0 transfer(s)>"
 
 
 def test_a_chunk_that_was_begun_is_ended_before_what_overtakes_the_others(office: Office) -> None:
@@ -348,7 +348,7 @@ def test_whatever_breaks_the_file_arrives(size: int, breaks: list[tuple[int, str
     """Connections of either side break at any time with all that is on them; copies come late, in any interleaving."""
     content = bytes(index * 7 % 251 for index in range(size))
     office = Office()
-    office.courier._limits = Limits()
+    office.relay._limits = Limits()
     number = office.accepted(size)
     outgoing, incoming = Outgoing(size, 10**6), Incoming(number, size, 0)
     received = bytearray()
@@ -363,7 +363,7 @@ def test_whatever_breaks_the_file_arrives(size: int, breaks: list[tuple[int, str
 
     def pump() -> None:
         while piece := outgoing.next_piece(now_ns):
-            office.courier.chunk(office.ana, office.up, FileChunk(number, piece[0], content[piece[0] : sum(piece)]))
+            office.relay.chunk(office.ana, office.up, FileChunk(number, piece[0], content[piece[0] : sum(piece)]))
 
     for step in range(2_000):
         now_ns += MS
@@ -378,7 +378,7 @@ def test_whatever_breaks_the_file_arrives(size: int, breaks: list[tuple[int, str
                 to_ben.clear()
                 del office.ben.connections[office.down]
                 office.down = office.attach(office.ben)
-                office.courier.credit(office.ben, office.down, incoming.begin())
+                office.relay.credit(office.ben, office.down, incoming.begin())
         pump()
         pull(office.up, to_ana)
         pull(office.down, to_ben)
@@ -388,7 +388,7 @@ def test_whatever_breaks_the_file_arrives(size: int, breaks: list[tuple[int, str
                 new, credit = incoming.chunk(chunk)
                 received += new
                 if credit is not None:
-                    office.courier.credit(office.ben, office.down, credit)
+                    office.relay.credit(office.ben, office.down, credit)
             if to_ana:
                 credit_up = to_ana.popleft()
                 assert isinstance(credit_up, FileCredit)

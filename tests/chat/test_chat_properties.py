@@ -46,9 +46,9 @@ class Member:
         self.seen: list[int] = []
         self.wires: dict[PathName, Wire] = {"primary": Wire(hub)}
         self.wires["primary"].up += self.session.hello()
-        self.settle()
+        self.catch_up()
         self.replace("secondary")
-        self.settle()
+        self.catch_up()
 
     def say(self, text: str) -> None:
         line, _ = self.session.unanswered(self.session.say(text, 0, 0) - 1, 1)
@@ -71,7 +71,7 @@ class Member:
                 if isinstance(event, Echoed | Received):
                     self.seen.append(event.seq)
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         for path, wire in self.wires.items():
             wire.carry_up(1 << 20)
             self.receive(path, 1 << 20)
@@ -114,7 +114,7 @@ def test_each_message_once_and_in_order(plan: list[tuple[str, int, PathName, int
             hub.disconnect(old.connection, "cut")
     for _ in range(3):
         for member in members:
-            member.settle()
+            member.catch_up()
     for member in members:
         nick = member.session.nick
         assert sorted(member.echoed, key=lambda echo: echo[1]) == [(f"{nick} {i}", i) for i in range(1, said[nick] + 1)]

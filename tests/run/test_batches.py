@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from loadtests.load.batches import SILENCE_S, Collector, Courier
+from loadtests.load.batches import SILENCE_S, BatchSender, Collector
 from loadtests.load.participant import room_of
 from loadtests.load.recorder import Recorder, SentCount, clock
 from loadtests.run.collect import processes, read_records, tables_of
@@ -41,7 +41,7 @@ class Pair:
         self.recorder = Recorder(folder / "own", worker=0)
         self.recorder.start()
         self.on_the_way: list[dict[str, Any]] = []
-        self.courier = Courier(self.recorder, self.on_the_way.append)
+        self.batch_sender = BatchSender(self.recorder, self.on_the_way.append)
         self.folder = folder / "master"
         self.collector = Collector(self.folder, clock(), self.time)
         self.collector.expect({"host_1": 0})
@@ -49,7 +49,7 @@ class Pair:
     def send(self, *ids: int, final: bool = False) -> None:
         for number in ids:
             self.recorder.add_sent(7, number, 0, 120, number * MS, number * MS)
-        self.courier.ship(final=final)
+        self.batch_sender.ship(final=final)
 
     def arrive(self, *batches: dict[str, Any]) -> None:
         for batch in batches or self.on_the_way:

@@ -14,7 +14,7 @@ from chat.client import events
 from chat.client.connection import Connection
 from chat.client.files.downloads import Part, Source
 from chat.client.files.states import Incoming
-from chat.client.files.transfers import File, Received, Sent
+from chat.client.files.transfers import File, IncomingFile, OutgoingFile
 from chat.net.loop import Loop
 from chat.net.transport import Transport
 from chat.protocol import messages
@@ -78,7 +78,7 @@ class FileDesk:
     @property
     def busy(self) -> bool:
         """Whether any file is on its way, or offered by us."""
-        return any(not isinstance(file, Received) or file.part is not None for file in self._files.values())
+        return any(not isinstance(file, IncomingFile) or file.part is not None for file in self._files.values())
 
     # What the program asks for.
 
@@ -91,7 +91,7 @@ class FileDesk:
         Raises:
             FileError: it cannot be read.
         """
-        file = Sent(self._next_id(), nick, Source(Path(path)), self._host.limits.file_window_bytes)
+        file = OutgoingFile(self._next_id(), nick, Source(Path(path)), self._host.limits.file_window_bytes)
         self._files[file.id] = file
         self._later(file, 0, partial(self._hash_source, file))
         return file.id
@@ -103,7 +103,7 @@ class FileDesk:
             FileError: there is no such offer, or nothing can be stored in this folder.
         """
         file = self._files.get(number)
-        if not isinstance(file, Received) or file.part is not None:
+        if not isinstance(file, IncomingFile) or file.part is not None:
             raise FileError(f"There is no offer {number}.")
         file.part = Part(Path(folder), file.sha256, file.size)
         self._later(file, 0, partial(self._hash_part, file))
@@ -117,7 +117,7 @@ class FileDesk:
         file = self._files.get(number)
         if file is None:
             raise FileError(f"There is no transfer {number}.")
-        offered = isinstance(file, Received) and file.part is None
+        offered = isinstance(file, IncomingFile) and file.part is None
         self._later(file, 0, partial(self._fail, file, "rejected" if offered else "cancelled", reason))
 
     # What the client tells us.
@@ -149,9 +149,9 @@ class FileDesk:
     def flow(self, message: FileChunk | FileCredit, now_ns: int) -> None:
         """A chunk or a credit came, now."""
         file = self._by_number.get(message.file)
-        if isinstance(file, Received) and isinstance(message, FileChunk) and file.flow is not None:
+        if isinstance(file, IncomingFile) and isinstance(message, FileChunk) and file.flow is not None:
             self._take(file, file.flow, message)
-        elif isinstance(file, Sent) and isinstance(message, FileCredit):
+        elif isinstance(file, OutgoingFile) and isinstance(message, FileCredit):
             file.flow.credit(message, now_ns)
             self._progress(file)
             self._pump(file)
@@ -164,15 +164,15 @@ class FileDesk:
             return
         self._transport = transport
         for file in [*self._files.values()]:
-            if isinstance(file, Sent):
+            if isinstance(file, OutgoingFile):
                 self._go_on(file)
-            elif isinstance(file, Received) and file.flow is not None and connection is not None:
+            elif isinstance(file, IncomingFile) and file.flow is not None and connection is not None:
                 connection.pass_on(file.flow.begin())
 
     def on_writable(self) -> None:
         """A connection can take more."""
         for file in [*self._files.values()]:
-            if isinstance(file, Sent):
+            if isinstance(file, OutgoingFile):
                 self._pump(file)
 
     def fail_all(self, reason: str) -> None:
@@ -183,7 +183,7 @@ class FileDesk:
 
     # The sender's side.
 
-    def _hash_source(self, file: Sent) -> None:
+    def _hash_source(self, file: OutgoingFile) -> None:
         try:
             complete = file.source.hash_some()
             if complete:
@@ -197,17 +197,17 @@ class FileDesk:
         no_answer = partial(self._fail, file, "cancelled", "Nobody answered the offer.")
         self._later(file, *((OFFER_S, no_answer) if complete else (0, partial(self._hash_source, file))))
 
-    def _go_on(self, file: Sent) -> None:
+    def _go_on(self, file: OutgoingFile) -> None:
         """From what is confirmed, if it is accepted."""
         if file.accepted_ns or file.flow.started:
             file.flow.rewind()
             self._pump(file)
 
-    def _begin(self, file: Sent) -> None:
+    def _begin(self, file: OutgoingFile) -> None:
         if file.id in self._files and not file.flow.started:
             self._go_on(file)
 
-    def _pump(self, file: Sent) -> None:
+    def _pump(self, file: OutgoingFile) -> None:
         connection = self._host.file_connection()
         while (
             connection is not None and not connection.backlog and (piece := file.flow.next_piece(self._loop.now_ns()))
@@ -221,7 +221,7 @@ class FileDesk:
 
     # The receiver's side.
 
-    def _hash_part(self, file: Received) -> None:
+    def _hash_part(self, file: IncomingFile) -> None:
         assert file.part is not None
         try:
             if file.part.hash_some():
@@ -232,7 +232,7 @@ class FileDesk:
         except ChatError as error:
             self._fail(file, "failed", str(error), keep=True)
 
-    def _take(self, file: Received, flow: Incoming, chunk: FileChunk) -> None:
+    def _take(self, file: IncomingFile, flow: Incoming, chunk: FileChunk) -> None:
         data, credit = flow.chunk(chunk)
         try:
             if data:
@@ -248,7 +248,7 @@ class FileDesk:
             self._progress(file)
         self._finish_if_complete(file)
 
-    def _finish_if_complete(self, file: Received) -> None:
+    def _finish_if_complete(self, file: IncomingFile) -> None:
         if file.path is not None or file.flow is None or file.part is None or not file.flow.complete:
             return
         try:
@@ -272,9 +272,9 @@ class FileDesk:
         else:
             if message.file in self._by_number:
                 raise PeerError("it gives two transfers the same number")
-            if sum(isinstance(each, Received) for each in self._files.values()) >= MAX_OFFERS:
+            if sum(isinstance(each, IncomingFile) for each in self._files.values()) >= MAX_OFFERS:
                 raise PeerError(f"it offers more than {MAX_OFFERS} files at once")
-            file = Received(self._next_id(), message.from_, message.name, message.size)
+            file = IncomingFile(self._next_id(), message.from_, message.name, message.size)
             file.sha256 = message.sha256
             self._files[file.id] = file
         file.file, file.request = message.file, 0
@@ -285,18 +285,18 @@ class FileDesk:
         file.request = 0
         file.accepted_ns = file.told_ns = self._loop.now_ns()
         self._watch(file)
-        if isinstance(file, Received) and file.part is not None:
+        if isinstance(file, IncomingFile) and file.part is not None:
             file.flow = Incoming(file.file, file.size, file.part.have)
             file.kept_bytes = file.part.have
             if (connection := self._host.file_connection()) is not None:
                 connection.pass_on(file.flow.begin())
             self._finish_if_complete(file)
-        elif isinstance(file, Sent):
+        elif isinstance(file, OutgoingFile):
             self._loop.call_later(BEGIN_S, partial(self._begin, file))
 
     def _ended(self, file: File, message: FileEnded) -> None:
         self._forget(file, keep=message.outcome == "failed")
-        if message.outcome == "done" and isinstance(file, Sent):
+        if message.outcome == "done" and isinstance(file, OutgoingFile):
             self._done(file, file.flow.resent_bytes, 0)
         else:
             # Only the receiver can say `done`: if we are that, it was not us.
@@ -304,7 +304,7 @@ class FileDesk:
             self._on_event(file.describe(events.FileFailed, outcome, message.reason))
 
     def _done(self, file: File, resent_bytes: int, kept_bytes: int) -> None:
-        path = str(file.path) if isinstance(file, Received) else None
+        path = str(file.path) if isinstance(file, IncomingFile) else None
         duration_ns = self._loop.now_ns() - file.accepted_ns
         self._on_event(file.describe(events.FileDone, path, duration_ns, kept_bytes, resent_bytes))
 

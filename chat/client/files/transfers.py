@@ -35,7 +35,9 @@ class File:
 
     def describe(self, kind: type[E], *more: Any) -> E:
         """The event of this kind."""
-        return kind(self.id, isinstance(self, Sent), self.peer, self.name, self.size, self.sha256, self.file, *more)
+        return kind(
+            self.id, isinstance(self, OutgoingFile), self.peer, self.name, self.size, self.sha256, self.file, *more
+        )
 
     def close(self, *, keep: bool) -> None:
         """Free everything. `keep`: what was received may be of use for another offer."""
@@ -43,7 +45,7 @@ class File:
             self.timer.cancel()
 
 
-class Sent(File):
+class OutgoingFile(File):
     """We send it."""
 
     def __init__(self, number: int, peer: str, source: Source, window_bytes: int) -> None:
@@ -60,7 +62,7 @@ class Sent(File):
         self.source.close()
 
 
-class Received(File):
+class IncomingFile(File):
     """We receive it, or may do so."""
 
     part: Part | None = None

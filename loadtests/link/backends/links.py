@@ -13,7 +13,7 @@ from loadtests.stalls.intervals import Interval
 _CALIBRATIONS = 3
 #: Links are quiet when they carry no more than this in so much time; what is left may be a connection's last words.
 _STRAY_BYTES, _QUIET_S = 1500, 0.1
-_SETTLED_BY_S = 3.0
+_DRAINED_BY_S = 3.0
 
 
 class Links(ABC):
@@ -68,13 +68,13 @@ class Links(ABC):
         """End the timelines: every link is as it begins, and can be calibrated again."""
         self._backend.stop()
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Wait until the links carry next to nothing: what senders that have ended left behind, they still deliver.
 
         It gives up after some seconds, for the calibration that follows will tell.
         """
         longest_s = max(link.rtt_s + link.up.queue_s + link.down.queue_s for link in self.links.values())
-        end_s = time.monotonic() + _SETTLED_BY_S + longest_s
+        end_s = time.monotonic() + _DRAINED_BY_S + longest_s
         while time.monotonic() < end_s:
             before = self._carried_bytes()
             time.sleep(_QUIET_S + longest_s)

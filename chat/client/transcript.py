@@ -1,4 +1,4 @@
-"""Recorder: one CSV row for each message, own and others', written at once.
+"""Transcript: one CSV row for each message, own and others', written at once.
 
 - `time_s`: when the kernel received it (the echo, for one's own), in seconds since 1970
 - `kind`: `say` or `tell`
@@ -18,7 +18,7 @@ from chat.client.events import Echoed, Received
 COLUMNS = ("time_s", "kind", "from", "to", "text_bytes", "response_time_ms", "path", "exact")
 
 
-class Recorder:
+class Transcript:
     """Writes to an open text file, which its owner closes."""
 
     def __init__(self, file: TextIO) -> None:
