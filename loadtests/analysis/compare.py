@@ -6,6 +6,7 @@ each metric. Repetitions are blocks that share seed and schedule: within a run t
 the samples are independent. A verdict holds the interval of the ratio against a margin that the user gives.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import LEVEL, Shift, holm, paired, unpaired
@@ -29,8 +32,8 @@ METRICS = (*SHARES, "goodput_per_s", *LOSSES)
 LEAST_TRIALS, LEAST_PAIRS = 4, 6
 #: Shares this near to each other are as good as equal.
 _SHARE_MARGIN = 0.001
-#: To find an effect with 80 % power its interval must be this much narrower than to touch zero: (1.96 + 0.84) / 1.96.
-_POWER = 1.43
+#: How often the number of trials that is told as deciding would decide.
+_POWER = 0.80
 _MOST_TRIALS = 1000
 
 Values = npt.NDArray[np.float64]
@@ -124,9 +127,10 @@ def judged(sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], margin: float, *
     """
     found = [_measure(name, metric, a, b, may_pair) for name, a, b in sides for metric in METRICS]
     adjusted = holm(np.array([one.p_value for one in found]))
+    tests = int(np.isfinite([one.p_value for one in found]).sum())
     loses_more = {one.name for one in found if one.metric in LOSSES and one.difference.estimate > 0}
     return [
-        _with_verdict(one, p_value, margin, one.name in loses_more)
+        _with_verdict(one, p_value, margin, tests, one.name in loses_more)
         for one, p_value in zip(found, adjusted, strict=True)
     ]
 
@@ -167,7 +171,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
     )
 
 
-def _with_verdict(one: Comparison, p_value: float, margin: float, loses_more: bool) -> Comparison:
+def _with_verdict(one: Comparison, p_value: float, margin: float, tests: int, loses_more: bool) -> Comparison:
     facts = vars(one) | {"p_value": p_value}
     if one.verdict == "too few":
         return Comparison(**facts)
@@ -181,7 +185,7 @@ def _with_verdict(one: Comparison, p_value: float, margin: float, loses_more: bo
         rises = shift.estimate > 0
         verdict = "better" if rises == (one.metric == "goodput_per_s") else "worse"
     else:
-        note = _trials_to_decide(shift, limit, min(one.trials))
+        note = _trials_to_decide(shift, limit, one, tests)
     if verdict == "better" and loses_more and one.metric not in LOSSES:
         verdict, note = "undecided", "it answers fewer messages"
     return Comparison(**facts | {"verdict": verdict, "note": note})
@@ -196,13 +200,28 @@ def _scaled(one: Comparison, margin: float) -> tuple[Shift, float]:
     return Shift(estimate, low, high, one.ratio.p_value), math.log1p(margin)
 
 
-def _trials_to_decide(shift: Shift, limit: float, trials: int) -> str:
-    """About how many trials of each side would decide: the interval narrows with the root of their number."""
-    half = (shift.high - shift.low) / 2
-    effect = abs(shift.estimate)
-    # Either the effect stands out from zero, or the interval fits within the margin.
-    room = max(effect, limit - effect)
-    if not (math.isfinite(half) and half > 0 and math.isfinite(room)) or room <= 0:
+def _trials_to_decide(shift: Shift, limit: float, one: Comparison, tests: int) -> str:
+    """About how many trials of each side would decide four times in five, if the shift is what it seems to be.
+
+    Intervals narrow with the root of the number of trials. Either the shift stands out from zero, at the level that
+    Holm leaves to the first of so many tests; or the interval fits within the margin.
+    """
+    trials, effect, level = min(one.trials), abs(shift.estimate), LEVEL / tests
+    freedom = trials - 1 if one.is_paired else sum(one.trials) - 2
+    spread = (shift.high - shift.low) / 2 / student.ppf(1 - LEVEL / 2, freedom)
+    if not (math.isfinite(spread) and spread > 0 and math.isfinite(effect)):
         return "more trials may not decide"
-    needed = max(trials + 1, math.ceil(trials * (_POWER * half / room) ** 2))
-    return f"about {needed} trials would decide" if needed <= _MOST_TRIALS else f"more than {_MOST_TRIALS} trials"
+
+    def needed(level: float, room: float) -> float:
+        return trials * (spread * (norm.ppf(1 - level / 2) + norm.ppf(_POWER)) / room) ** 2 if room > 0 else math.inf
+
+    standing_out = max(_least_trials(level, one.is_paired), needed(level, effect))
+    count = max(trials + 1, min(standing_out, needed(LEVEL, limit - effect)))
+    return (
+        f"about {math.ceil(count)} trials would decide" if count <= _MOST_TRIALS else f"more than {_MOST_TRIALS} trials"
+    )
+
+
+def _least_trials(level: float, is_paired: bool) -> int:
+    """With how many trials of each side the exact test can reach this level at all."""
+    return next(n for n in itertools.count(2) if 2 / (2**n if is_paired else math.comb(2 * n, n)) <= level)

@@ -40,7 +40,9 @@ def distribution(run: Run) -> Gallery:
     """ECDF of response times; lost messages keep it below 1."""
     messages = run.measured("response_time_ms", "outcome")
     pictures = _curves(run, messages, "response_time_ms", _RESPONSE_TIME, "share answered by then")
-    return Gallery("How long does a message take?", pictures, "Dotted: 99 %. A curve that ends below 1 lost messages.")
+    return Gallery(
+        "How long does a message take?", pictures, "Dotted: 99 %. Where a curve ends below 1, messages were lost."
+    )
 
 
 def tail(run: Run) -> Gallery:
@@ -48,8 +50,8 @@ def tail(run: Run) -> Gallery:
     messages = run.measured("response_time_ms", "outcome")
     messages = messages[messages["outcome"] != "refused"]
     enough = messages.groupby(run.conditions[0], observed=True)["response_time_ms"].count() > LEAST_BEYOND
-    pictures = [_tail(name, groups) for name, groups in _panels(run, messages) if enough[name]]
-    note = f"0.01 is p99, 0.001 is p99.9. Curves end where fewer than {LEAST_BEYOND} messages are beyond."
+    pictures = [_tail(_titled(run, name), groups) for name, groups in _panels(run, messages) if enough[name]]
+    note = f"0.01 is p99, 0.001 is p99.9. Curves end where fewer than {LEAST_BEYOND} messages took longer."
     return Gallery("How bad is the tail?", pictures, note)
 
 
@@ -154,22 +156,23 @@ def second_copy(run: Run) -> Gallery:
     axes.set_yticks(range(len(shares)), [str(name) for name in shares.index])
     axes.invert_yaxis()
     axes.set(title="Who brought the first copy?", xlabel="messages (%)", xlim=(0, 100))
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    pictures = [finished(brought, f"Share of messages whose first copy came by the second connection: {told}")]
     gained, [axes] = panel()
     for place, (name, of) in enumerate(rows.groupby("variant", observed=True)):
         gains_ms = np.sort(of.loc[of["is_gain"], "second_copy_lag_ms"].to_numpy(float))
-        if not gains_ms.size:
+        if gains_ms.size < LEAST_BEYOND:
             continue
         x, y = _thinned(gains_ms, np.arange(len(gains_ms), 0, -1) / len(of))
         axes.plot(x, 100 * y, color=PALETTE[place % 8], linestyle=DASHES[place % 8], label=str(name))
     axes.set(title="How much earlier was it?", xlabel="gain (ms)", ylabel="messages that gained more (%)", xscale="log")
     from_zero(axes)
     plain_log(axes.xaxis)
-    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    pictures = [
-        finished(brought, f"Share of messages whose first copy came by the second connection: {told}"),
-        finished(gained, "Share of messages that the second connection brought earlier, by how much at least"),
-    ]
-    note = "Of messages that came twice. A message gains where the second connection was first: by its lead."
+    pictures.append(finished(gained, "Share of messages that the second connection brought earlier, by how much"))
+    note = (
+        "Of messages that came twice. The gain is how much earlier the second connection brought its copy; a curve "
+        f"takes {LEAST_BEYOND} of them."
+    )
     return Gallery(question, pictures, note)
 
 
@@ -216,17 +219,27 @@ def cpu(run: Run) -> Gallery:
     machine = run.table("machine", ["time_s", "process", "cpu_percent"])
     machine = machine[machine["time_s"] >= 0]
     pictures = []
-    processes = sorted(machine["process"].unique(), key=lambda name: (str(name).startswith("other"), name))
+    processes = drawn_processes(machine)
     for variant, rows in machine.groupby("variant", observed=True):
         figure, [axes] = panel()
-        for process, of in rows.groupby("process"):
-            place = processes.index(process)
+        for place, process in enumerate(processes):
+            of = rows[rows["process"] == process]
             mean = of.groupby(of["time_s"].floordiv(1))["cpu_percent"].mean()
-            axes.plot(mean.index, mean, label=str(process), color=PALETTE[place % 8], linestyle=DASHES[place % 8])
+            if not mean.empty:
+                axes.plot(mean.index, mean, label=process, color=PALETTE[place % 8], linestyle=DASHES[place % 8])
         axes.set(title=str(variant), xlabel="time (s)", ylabel="CPU (% of a core)")
         from_zero(axes)
         pictures.append(finished(figure, f"CPU use over time of each process, {variant}"))
-    return Gallery(question, pictures, "`machine` is all cores together.")
+    note = "'machine' is the sum over all cores. Other programs: those that used most."
+    return Gallery(question, pictures, note)
+
+
+def drawn_processes(machine: pd.DataFrame) -> list[str]:
+    """Ours, then as many of others as there are colours left, those first that used most."""
+    used = machine.groupby("process")["cpu_percent"].sum().sort_values(ascending=False)
+    is_other = used.index.astype(str).str.startswith("other")
+    ours, others = sorted(used.index[~is_other]), used.index[is_other]
+    return [*ours, *others[: max(len(PALETTE) - len(ours), 0)]]
 
 
 def _tail(name: str, groups: Iterator[tuple[str | None, pd.DataFrame, str, int]]) -> Picture:

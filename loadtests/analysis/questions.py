@@ -35,13 +35,11 @@ def loss(run: Run) -> Answer:
     """What was lost, and the retransmissions of the rest."""
     rows = summarise(run)
     sentences = [
-        f"{row['variant']}: {row['lost']} of {row['count']:,} messages lost, {row['retransmissions']:,} segments again."
+        f"{row['variant']}: {row['lost']} of {row['count']:,} lost, {row['retransmissions']:,} retransmissions."
         for _, row in rows.iterrows()
     ]
     if not rows["retransmissions"].any():
-        sentences.append(
-            "This link lost nothing that TCP noticed; `chatlab run loss-sweep` would show what loss costs."
-        )
+        sentences.append("TCP retransmitted nothing; `chatlab run loss-sweep` shows what loss costs.")
     return Answer("What was lost, and what did it cost to bring the rest?", sentences)
 
 

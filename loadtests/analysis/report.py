@@ -12,7 +12,7 @@ from loadtests.analysis.document import text
 from loadtests.analysis.linkplots import link_delay, queue
 from loadtests.analysis.pictures import Gallery
 from loadtests.analysis.read import Run, SeveralRuns, open_run
-from loadtests.analysis.stats import presentable, response_percentiles, summarise
+from loadtests.analysis.stats import COUNTS, presentable, response_percentiles, summarise
 from loadtests.analysis.sweeps import heat_map, sweep
 from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
@@ -76,11 +76,14 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
     if len(typical) > 1:
         sentences[0] += f", and up to {_ms(slow['p50_ms'])} with {slow['variant']}"
     sentences[0] += "."
-    worst = summary.assign(stretch=summary["p95_ms"] / summary["p50_ms"]).sort_values("stretch").iloc[-1]
-    sentences.append(
-        f"The tail leaves the median farthest with {worst['variant']}: one message in twenty took longer than "
-        f"{_ms(worst['p95_ms'])}, {worst['stretch']:.1f} times the median."
-    )
+    told = summary[[is_known(count, 0.95) for count in summary["count"] - summary["refused"]]]
+    stretch = (told["p95_ms"] / told["p50_ms"]).dropna().sort_values()
+    if not stretch.empty:
+        worst = told.loc[stretch.index[-1]]
+        sentences.append(
+            f"The tail is longest with {worst['variant']}: one message in twenty took longer than "
+            f"{_ms(worst['p95_ms'])}, {stretch.iloc[-1]:.1f} times the median."
+        )
     lost, sent = int(summary["lost"].sum()), int(summary["count"].sum())
     sentences.append(f"Of {sent:,} messages {lost or 'none'} {'were' if lost > 1 else 'was'} lost.")
     return sentences
@@ -121,9 +124,10 @@ def _circumstances(run: Run) -> str:
     rate = scenario.get("messages", {}).get("rate", "1/s")
     people = ", ".join(f"{count} {name}" for name, count in users.items())
     clock = " In virtual time, where computing takes no time: these are the times of network and protocol alone."
+    started = f"{manifest.started_utc[:16].replace('T', ' ')} UTC" if manifest.started_utc else "date unknown"
     return (
-        f"{manifest.started_utc or 'date unknown'}: {len(run.trials)} trials of {duration}, state {manifest.state}; "
-        f"{people}; {rate} for each user who talks; links made by "
+        f"{started}: {len(run.trials)} trials of {duration}, state {manifest.state}; "
+        f"{people}; {rate} for each user who talks; link backend: "
         f"{', '.join(sorted({trial.backend for trial in manifest.trials}))}."
         + (clock if manifest.clock == "virtual" else "")
     )
@@ -150,26 +154,15 @@ def _times(run: Run, summary: pd.DataFrame) -> str:
     columns["jitter (ms)"] = map(_number, summary["jitter_ms"])
     note = (
         "<p class=few>From the intended time of each message to the arrival of its echo; warm-up left out. A lost "
-        f"message counts as infinite (∞). Too few: p99 takes {least_count(0.99):,} messages, p99.9 "
-        f"{least_count(0.999):,}, so that ten are beyond it. Jitter: RFC 3550.</p>"
+        f"message counts as infinite (∞). Too few: p95 takes {least_count(0.95):,} messages, p99 "
+        f"{least_count(0.99):,}, p99.9 {least_count(0.999):,}, so that ten are beyond it. Jitter: RFC 3550.</p>"
     )
     return document.table(list(columns), list(zip(*columns.values(), strict=True))) + note
 
 
 def _outcomes(run: Run, summary: pd.DataFrame) -> str:
     shown = presentable(summary)
-    names = [
-        "count",
-        "disturbed",
-        "lost",
-        "refused",
-        "duplicated",
-        "copies_dropped",
-        "retransmissions",
-        "files",
-        "files_failed",
-    ]
-    names = [name for name in names if name in shown]
+    names = [name for name in COUNTS if name in shown]
     rows = [
         [label, *(f"{row[name]:,}" for name in names)]
         for label, (_, row) in zip(_names(run, summary), shown.iterrows(), strict=True)

@@ -15,8 +15,10 @@ from loadtests.samples import TABLES
 
 #: Columns of percentiles in the summary → share of messages below.
 SHARES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
-
-
+#: Columns of the summary that are counts; 0 where nothing was counted.
+COUNTS = (
+    "count", "disturbed", "lost", "refused", "duplicated", "copies_dropped", "retransmissions", "files", "files_failed",
+)  # fmt: skip
 #: Weights of the last differences in RFC 3550's jitter; older ones weigh less than a double can tell.
 _DECAY = (15 / 16) ** np.arange(1024) / 16
 
@@ -73,18 +75,7 @@ def summarise(run: Run) -> pd.DataFrame:
             "file_goodput_bps": by_variant(run.undisturbed(arrived))["goodput_bps"].median(),
         }
     )
-    counts = [
-        "count",
-        "disturbed",
-        "lost",
-        "refused",
-        "duplicated",
-        "copies_dropped",
-        "retransmissions",
-        "files",
-        "files_failed",
-    ]
-    summary[counts] = summary[counts].fillna(0).astype(int)
+    summary[[*COUNTS]] = summary[[*COUNTS]].fillna(0).astype(int)
     summary = summary.reset_index()
     if "variant" not in summary:
         names = [" ".join(map(str, labels)) for labels in summary[keys].itertuples(index=False)]

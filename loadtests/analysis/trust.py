@@ -151,19 +151,19 @@ def _stalls(run: Run) -> list[Doubt]:
     taken = sum(one.machine.stalled_share for one in felt) / len(felt)
     withheld = sum(one.machine.steal_share for one in felt) / len(felt)
     longest_ms = max(one.machine.longest_stall_ms for one in felt)
-    where = f"in {len(felt)} of {len(trials)} trials"
+    where, at_most = f"in {len(felt)} of {len(trials)} trials", f"up to {longest_ms:.0f} ms at a time"
     if longest_ms < _STALL_MS:
-        what, remedy = f"the emulator of the link was late {where}", "Run it where less else runs"
+        what, remedy = f"the emulator of the link was late {where}", "Run it where fewer programs run"
     elif withheld > taken / 2:
-        what = f"the host withheld {withheld:.0%} of the CPU {where}, up to {longest_ms:.0f} ms at a time"
+        what = f"the host withheld {100 * withheld:.0f} % of the CPU {where}, {at_most}"
         remedy = "Run it where fewer virtual machines share a core"
     else:
-        what = f"something of higher priority took {taken:.0%} of the CPU {where}, up to {longest_ms:.0f} ms at a time"
-        remedy = "Run it where less else runs"
+        what = f"something of higher priority took {100 * taken:.0f} % of the CPU {where}, {at_most}"
+        remedy = "Run it where fewer programs run"
     left_out = sent.mean() if len(sent) else 0
-    sentence = f"{what}; {left_out:.0%} of the messages are left out. {remedy}, or repeat more: --repeat 5"
+    sentence = f"{what}; {100 * left_out:.0f} % of the messages are left out. {remedy}, or repeat more: --repeat 5"
     details = (
-        f"{one.name}, trial {one.number}: {one.machine.disturbed_share:.0%} of the messages disturbed"
+        f"{one.name}, trial {one.number}: {100 * one.machine.disturbed_share:.0f} % of the messages disturbed"
         + (f"; rejected: {one.reason}" if one.reason else "")
         for one in felt
     )
@@ -185,7 +185,7 @@ def _others(run: Run) -> list[Doubt]:
     return _one(
         "",
         (
-            f"{variant}: {percent / whole_percent:.0%} of the machine was busy; end what else runs, or load less"
+            f"{variant}: {100 * percent / whole_percent:.0f} % of the machine was busy; stop others, or load it less"
             for variant, percent in busy[busy > _MACHINE_BUSY_SHARE * whole_percent].items()
         ),
         is_fatal=False,

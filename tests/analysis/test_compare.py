@@ -92,6 +92,34 @@ def test_the_same_is_equivalent_within_the_margin(tmp_path: Path) -> None:
     assert "trials" in undecided.note
 
 
+def shifted(count: int, ratio: float = 1.1) -> Comparison:
+    """A p99 that is so much higher in each pair, more or less: what differs has a deviation of 14 % in logs."""
+    normal = stats.norm.ppf((np.arange(count) + 0.5) / count) * 0.141
+    a = trials_of([100.0] * count)
+    b = trials_of(list(100.0 * ratio * np.exp(normal)))
+    rng = np.random.default_rng(1)  # every metric varies, so that Holm adjusts for seven
+    for each in (a, b):
+        for metric in METRICS:
+            if metric != "p99_ms":
+                each[metric] = rng.uniform(0.01, 0.02, count)
+    return of(judged([("b against a", a, b)], 0.05, may_pair=True), "p99_ms")
+
+
+def test_the_trials_that_would_decide_are_told_and_do_decide() -> None:
+    """Seven metrics are tested at once: it takes 2.69 + 0.84 standard errors (Holm's first level, power of 80 %)."""
+    told = shifted(10)
+    assert told.verdict == "undecided"
+    number = int(told.note.split()[1])
+    assert number == pytest.approx((3.53 * 0.141 / np.log(1.1)) ** 2, abs=3)
+    assert shifted(number).verdict == "worse"
+
+
+def test_no_fewer_trials_are_told_than_the_exact_test_needs() -> None:
+    """Six pairs cannot fall below 2 / 2^6, however large the shift; of seven tests at once one needs nine."""
+    told = shifted(6, ratio=1.5)
+    assert (told.verdict, told.note) == ("undecided", "about 9 trials would decide")
+
+
 def test_across_runs_nothing_is_paired(tmp_path: Path) -> None:
     a, b = (run_of(tmp_path / str(level), level, level) for level in (50, 60))
     assert not any(one.is_paired for one in compare_runs(a, b))

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from test_stats import message, write_run
 
 from loadtests.analysis import questions
+from loadtests.analysis.plots import drawn_processes
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import page
 from loadtests.cli import main
@@ -61,6 +62,12 @@ def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str,
         kernel.execute_cell(cell, index)
     first = notebook.cells[0].outputs[-1]["data"]["text/html"]
     assert first.startswith("<h2>")
+    shown = [output["data"] for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+    assert not any(kind.startswith("image/") for data in shown for kind in data)  # it would have no alternative text
+    text = "".join(data.get("text/html", "") for data in shown)
+    assert "<script" not in text
+    assert not re.search(r"""(?:src|href)=["'](?!data:)|url\(|@import""", text)
+    assert text.count("<img") == len(re.findall(r'<img src="data:[^"]+" alt="[^"]{10,}"', text))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +91,32 @@ def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(r
 def test_the_verdict_comes_first(run: Run) -> None:
     text = page(run)
     assert text.index('class="verdict') < text.index("<table") < text.index("<img")
+
+
+@pytest.mark.parametrize("count", [199, 200])
+def test_the_tail_is_told_only_of_as_many_messages_as_the_table_asks_for(tmp_path: Path, count: int) -> None:
+    messages = [message(1, 10.0 + n) | {"intended_s": n / 10} for n in range(count)]
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}])
+    told = str(questions.response_time(run))
+    assert ("with lan: one message in twenty took longer than 199 ms" in told) == (count == 200)
+
+
+def test_each_process_has_a_colour_of_its_own(tmp_path: Path) -> None:
+    """Nine programs of others: those that used least are left out, ours never are."""
+    names = ["load", "machine", "server", *(f"other: {n}" for n in range(9))]
+    rows = [
+        {"trial": 1, "time_s": float(s), "process": name, "cpu_percent": 1.0 + place}
+        for s in range(3)
+        for place, name in enumerate(names)
+    ]
+    run = write_run(tmp_path, {}, [{"link": "lan"}])
+    pd.DataFrame(rows, columns=list(TABLES["machine"])).to_csv(run.path / "machine.csv", index=False)
+    assert drawn_processes(run.table("machine")) == [
+        "load",
+        "machine",
+        "server",
+        *(f"other: {n}" for n in range(8, 3, -1)),
+    ]
 
 
 def test_a_run_that_lost_everything_and_recorded_little_has_a_report(tmp_path: Path) -> None:

@@ -141,12 +141,12 @@ def test_every_reason_for_doubt_is_said_and_outranks_thresholds(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"machine": 195.0}, "lan: 98% of the machine was busy"),
+        ({"machine": 195.0}, "lan: 98 % of the machine was busy"),
         ({"trial": {"link_counters": [LATE]}}, "lan: the emulator of primary was late: p99 9.0 ms"),
         ({"trial": {"machine": MachineFacts(others_percent={"chrome": 85.2})}}, "chrome used 85 % of a core"),
         (
             {"trial": {"machine": MachineFacts(stalled_share=0.3, longest_stall_ms=180, disturbed_share=0.12)}},
-            "something of higher priority took 30% of the CPU in 2 of 2 trials, up to 180 ms at a time; ",
+            "something of higher priority took 30 % of the CPU in 2 of 2 trials, up to 180 ms at a time; ",
         ),
         (
             {
@@ -156,7 +156,7 @@ def test_every_reason_for_doubt_is_said_and_outranks_thresholds(
                     )
                 }
             },
-            "the host withheld 31% of the CPU in 2 of 2 trials",
+            "the host withheld 31 % of the CPU in 2 of 2 trials",
         ),
         (
             {"trial": {"machine": MachineFacts(disturbed_share=0.12)}},
