@@ -192,7 +192,8 @@ def _closure(names: Iterable[str]) -> list[Distribution]:
 def _installed(package: Distribution) -> Iterator[tuple[str, Path]]:
     for entry in package.files or ():
         file = Path(str(package.locate_file(entry)))
-        if ".." in entry.parts or _LEFT_OUT & set(entry.parts) or not file.is_file():
+        # RECORD has the checksums of commands whose first line names the folder of this environment.
+        if ".." in entry.parts or _LEFT_OUT & set(entry.parts) or entry.name == "RECORD" or not file.is_file():
             continue
         yield str(entry), file
 
