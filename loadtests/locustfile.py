@@ -19,7 +19,9 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
+from chat.net.tls import client_context
 from chat.net.transport import Address
+from chat.protocol.errors import TlsError
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError
 from loadtests.load import shape, workers
@@ -38,6 +40,9 @@ __all__ = ["BroadcastUser", "FileUser", "ListeningUser", "PrivateUser"]
 def add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--scenario", default="", help="Scenario file (YAML): users, messages, stages")
     parser.add_argument("--secondary", default="", help="HOST:PORT of the second connections, if not --host")
+    parser.add_argument(
+        "--ca", default="", help="Whom to trust if the scenario says `tls: true`, if not the system's authorities (PEM)"
+    )
     parser.add_argument("--record", default="", help="Folder for the raw records of every message")
     # Of `chatlab run --web`: a socket that listens already, and a folder in which it says what it knows.
     parser.add_argument("--web-socket", type=int, include_in_web_ui=False, help=argparse.SUPPRESS)
@@ -63,7 +68,9 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         _address(environment.host or "")
         if options.secondary:
             _address(options.secondary)
-    except ConfigError as error:
+        if scenario.tls:
+            client_context(options.ca or None)
+    except (ConfigError, TlsError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     environment.user_classes[:] = [cls for cls in environment.user_classes if cls.__name__ in scenario.users]
@@ -133,11 +140,13 @@ def _engine(environment: Environment, recorder: Recorder) -> Engine:
         return _address(environment.host), _address(options.secondary) if options.secondary else None
 
     document = Document("the scenario", options.load["scenario"], {(): "the scenario"}, "scenario")
+    scenario = decode(document)[0]
     return Engine(
-        decode(document)[0],
+        scenario,
         addresses,
         recorder,
         report,
+        tls=client_context(options.ca or None) if scenario.tls else None,
         nick_prefix=options.load["nick_prefix"],
         worker=runner.worker_index if isinstance(runner, WorkerRunner) else 0,
         workers=options.load["workers"],

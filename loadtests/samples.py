@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 #: Raised whenever a column changes its name or meaning.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 #: Worker N of a load on many processes numbers its users from N times this.
 USERS_PER_WORKER = 100_000
@@ -75,8 +75,11 @@ TCP = Record(
         "delivery_rate_Bps": "Q",
     },
 )
-#: What a client counted, written when it leaves.
-LEFT = Record("left", {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I"})
+#: What a client counted, written when it leaves; and how long its first registration took.
+LEFT = Record(
+    "left",
+    {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I", "registration_ns": "Q"},
+)
 #: A file that was sent is over; its times count at the sender.
 FILE = Record(
     "file",
@@ -173,6 +176,8 @@ TABLES: dict[str, dict[str, str]] = {
         "deliveries": "messages of others that arrived, sampled or not",
         "copies_dropped": "second copies of messages that the client dropped (the price of `redundant`)",
         "path_failures": "connections that broke",
+        "registration_ms": "from connecting to being let in by the server: the handshake of TCP, that "
+        "of TLS if there is one, and the registration",
     },
     "files": _TRIAL
     | {
@@ -247,6 +252,7 @@ TABLES: dict[str, dict[str, str]] = {
         "duplicated": "messages that reached a user twice",
         "copies_dropped": "second copies that clients dropped (the price of `redundant`)",
         "retransmissions": "segments retransmitted by both ends, warm-up included",
+        "registration_ms": "median time from connecting to being let in, warm-up included",
         "files": "files that arrived, warm-up and disturbed ones included",
         "files_failed": "files that did not",
         "file_goodput_bps": "median goodput of those that arrived undisturbed, bits per second",

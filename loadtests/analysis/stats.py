@@ -48,7 +48,7 @@ def summarise(run: Run) -> pd.DataFrame:
         sent = run.after_warmup("response_time_ms", "outcome", "disturbed")
     receivers = deliveries.result()
     messages = run.undisturbed(sent)
-    files = run.table("files")
+    files, clients = run.table("files"), run.table("clients")
 
     def by_variant(rows: pd.DataFrame) -> Any:
         return rows.groupby(keys, observed=True)
@@ -68,8 +68,9 @@ def summarise(run: Run) -> pd.DataFrame:
             "duplicated": by_variant(receivers)["duplicated"].sum(),
             "lost": by_variant(sent[sent["outcome"] == "lost"]).size(),
             "refused": by_variant(sent[sent["outcome"] == "refused"]).size(),
-            "copies_dropped": by_variant(run.table("clients"))["copies_dropped"].sum(),
+            "copies_dropped": by_variant(clients)["copies_dropped"].sum(),
             "retransmissions": by_variant(retransmissions(run))["retransmissions"].sum(),
+            "registration_ms": by_variant(clients)["registration_ms"].median(),
             "files": by_variant(arrived).size(),
             "files_failed": by_variant(files[files["outcome"] != "done"]).size(),
             "file_goodput_bps": by_variant(run.undisturbed(arrived))["goodput_bps"].median(),

@@ -219,6 +219,10 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
                 raise HarnessError(f"run --trial {arguments.trial}: the scenario has {len(plan(document))} trials")
         _check_interface(trials, arguments.interface)
         _check_clock(trials, options)
+        private = any(trial.scenario.tls for trial in trials)
+        if private and (arguments.stamps == "wire" or arguments.message):
+            option = "--message" if arguments.message else "--stamps wire"
+            raise HarnessError(f"run {option}: the packets of `tls: true` cannot be read")
         if arguments.master and any(trial.links for trial in trials):
             raise HarnessError(
                 "run --master: workers elsewhere cannot be behind a link here; give `server: HOST:PORT`, and no link"
@@ -230,7 +234,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
             arguments.interface,
             options,
             captures=arguments.capture,
-            stamps=arguments.stamps or "wire",
+            stamps=arguments.stamps or ("kernel" if private else "wire"),
             clock=trials[0].scenario.clock,
             options=_again(arguments, options),
         )

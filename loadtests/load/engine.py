@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -44,6 +45,7 @@ class Engine:
         recorder: Recorder,
         report: Report,
         *,
+        tls: ssl.SSLContext | None,
         nick_prefix: str,
         worker: int = 0,
         workers: int = 1,
@@ -52,12 +54,14 @@ class Engine:
         """
         Args:
             addresses: of the primary and the secondary connections.
+            tls: makes their connections private.
             nick_prefix: of all users of this load, whichever of its processes they are in.
             worker: which of these `workers` processes this is.
             flush: called each second to save what was recorded; the recorder's own by default.
         """
         self.scenario = scenario
         self.addresses = addresses
+        self.tls = tls
         self.recorder = recorder
         self.report = report
         self.loop = HubLoop()

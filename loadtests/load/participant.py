@@ -71,6 +71,7 @@ class Participant:
             mode=engine.scenario.connections,
             on_event=self._on_event,
             congestion=engine.scenario.congestion,
+            tls=engine.tls,
         )
         self._files = FileTraffic(self.client, engine.files, self._file_over)
         self.client.on_end = self._record_tcp
@@ -90,9 +91,11 @@ class Participant:
         self._failure: str | None = None
         self._deliveries = 0
         self._path_failures = 0
+        self._connect_ns = self._registration_ns = 0
 
     def join(self) -> None:
         """Connect, register and go into the room; raises ConnectionError."""
+        self._connect_ns = self.engine.loop.now_ns()
         self.client.connect()
         self._registered.wait(JOIN_S)
         if self.client.registered and self._room != LOBBY:
@@ -150,7 +153,8 @@ class Participant:
             self.client.leave()
             self._wait(self._closed, JOIN_S)
         self.client.close()
-        self.engine.recorder.add(LEFT, self.number, self._deliveries, self.client.duplicates, self._path_failures)
+        counts = (self._deliveries, self.client.duplicates, self._path_failures)
+        self.engine.recorder.add(LEFT, self.number, *counts, self._registration_ns)
 
     def _await(self, event: Event, timeout_s: float) -> None:
         event.clear()
@@ -212,6 +216,7 @@ class Participant:
             case Refused():
                 self._failure = event.reason
             case Registered():
+                self._registration_ns = self._registration_ns or self.engine.loop.now_ns() - self._connect_ns
                 self._registered.set()
             case Entered():
                 self._entered.set()

@@ -99,7 +99,7 @@ def tables_of(
         "messages": _messages(folder, sent, echoes, deliveries, start_ns, warmup_s, disturbances),
         "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
-        "clients": read_records(folder, LEFT),
+        "clients": _clients(folder),
         "files": _files(folder, start_ns, disturbances),
         "pauses": _pauses(folder, start_ns),
         "machine": _load_processes(folder, start_ns),
@@ -203,6 +203,11 @@ def _files(folder: Path, start_ns: int, disturbances: Disturbances) -> pd.DataFr
     rows["duration_ms"] = duration_s * 1e3
     rows["goodput_bps"] = (rows["size_bytes"] * 8 / duration_s).where(rows["outcome"] == "done")
     return rows.sort_values("started_s")
+
+
+def _clients(folder: Path) -> pd.DataFrame:
+    rows = read_records(folder, LEFT)
+    return rows.assign(registration_ms=rows["registration_ns"] / 1e6)
 
 
 def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:

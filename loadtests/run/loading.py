@@ -24,12 +24,19 @@ _LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
 
 @contextmanager
 def load(
-    lab: Lab | None, trial: Trial, raw: Path, server_port: int, options: list[str], view: LiveView | None = None
+    lab: Lab | None,
+    trial: Trial,
+    raw: Path,
+    server_port: int,
+    options: list[str],
+    authority: Path | None = None,
+    view: LiveView | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Locust, in the client's namespace if there is a lab.
 
     Args:
         options: Locust's own, about processes.
+        authority: who vouches for the server, if not those whom the system trusts.
         view: where its web UI is seen, if it is.
     """
     scenario = raw / "scenario.json"  # JSON is YAML
@@ -43,6 +50,8 @@ def load(
     command += ["--record", str(raw), "--csv", str(raw / "locust"), "--host", hosts["primary"]]
     if "secondary" in hosts:
         command += ["--secondary", hosts["secondary"]]
+    if authority:
+        command += ["--ca", str(authority)]
     command += options + _local_port(options)
     inherited: tuple[int, ...] = ()
     if view:

@@ -17,6 +17,7 @@ from loadtests.link.lab import Lab, open_lab
 from loadtests.load.batches import cut_short
 from loadtests.run import collect, linktable, server
 from loadtests.run.capture import capturing
+from loadtests.run.certificate import new_certificate
 from loadtests.run.children import seconds_of, tail
 from loadtests.run.directory import RunDirectory
 from loadtests.run.disturbed import Disturbances
@@ -218,7 +219,7 @@ class _TrialRun:
         """Server and load, from their start to the end of the load; both end when `running` is left."""
         trial, raw = self._trial, self._raw
         lab = links if isinstance(links, Lab) else None
-        chat_server = None
+        chat_server = certificate = None
         if lab:
             self._record.congestion_control = trial.scenario.congestion
             self._record.addresses = lab.addresses
@@ -226,11 +227,18 @@ class _TrialRun:
                 running.enter_context(capturing(lab, raw, list(trial.links)))
             if self._directory.manifest.stamps == "wire":
                 self._record.wire = running.enter_context(watching(lab, raw, server.PORT))
-            chat_server = running.enter_context(server.embedded_server(lab, trial.scenario.congestion, raw))
+            if trial.scenario.tls:
+                certificate = new_certificate(raw, lab.addresses.values())
+            chat_server = running.enter_context(
+                server.embedded_server(lab, trial.scenario.congestion, raw, certificate)
+            )
         if links:
             links.record(self._carried)
             links.start()  # the load meets fresh randomness, however long calibration took
-        load = running.enter_context(load_of_trial(lab, trial, raw, server.PORT, self._options, self._witness.view))
+        authority = certificate and certificate.chain
+        load = running.enter_context(
+            load_of_trial(lab, trial, raw, server.PORT, self._options, authority, self._witness.view)
+        )
         if "--master" in self._options:
             self._progress.say(trial, "waiting for workers")
         self._watch(load, links, chat_server)

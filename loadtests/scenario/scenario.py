@@ -120,6 +120,9 @@ class Scenario(msgspec.Struct, frozen=True):
     connections: Literal["single", "standby", "redundant"] = "single"
     #: TCP's congestion control at both ends; machines differ in their default, which would make results differ too.
     congestion: Literal["cubic", "reno", "bbr"] = "cubic"
+    #: Private connections. An embedded server gets a certificate of its own; one elsewhere must have one that the
+    #: system's authorities vouch for (OpenSSL's SSL_CERT_FILE names others).
+    tls: bool = False
     #: User class → number of users of that class.
     users: dict[str, UserCount] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
     messages: Messages = msgspec.field(default_factory=Messages)
@@ -155,6 +158,10 @@ class Scenario(msgspec.Struct, frozen=True):
                     f"threshold {threshold.text!r}: virtual time tells no capacity, since computing takes none there; "
                     "leave it out, or run in real time"
                 )
+        if self.tls and self.clock == "virtual":
+            raise ValueError(
+                "tls needs the real clock: keys and certificates are new in each run, and would make it another"
+            )
         if found := contradiction(self.thresholds):
             raise ValueError(f"thresholds {found[0].text!r} and {found[1].text!r} contradict each other")
         if self.warmup >= self.duration_s:

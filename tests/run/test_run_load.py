@@ -73,6 +73,24 @@ def test_a_closed_workload_and_a_missed_threshold(tmp_path: Path) -> None:
         assert (mine["intended_s"].diff().dropna() >= 0.3).all(), "answer (100 ms) and think time (200 ms)"
 
 
+def test_tls_costs_a_round_trip_more_before_a_user_is_in(tmp_path: Path) -> None:
+    """RFC 8446: TLS 1.3's handshake takes one round trip; TCP's takes one, and so does the registration."""
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(
+        "link: {rtt: 100ms}\nusers: {BroadcastUser: 4}\nconnections: redundant\nwarmup: 0s\n"
+        "stages: [{users: 4, duration: 1s}]\nvary: {tls: [false, true]}\n"
+    )
+    done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
+    assert_finished(done.returncode, done.stdout + done.stderr)
+    (run,) = (tmp_path / "results").iterdir()
+    summary = pd.read_csv(run / "summary.csv").set_index("tls")["registration_ms"]
+    assert summary.loc[False] == pytest.approx(200, rel=0.1)
+    assert summary.loc[True] == pytest.approx(300, rel=0.1)
+    messages = pd.read_csv(run / "messages.csv")
+    assert set(messages["outcome"]) == {"echoed"}
+    assert "wire" not in set(messages["stamp"]), "nobody can read the packets"
+
+
 def test_a_message_reaches_those_in_its_senders_room_and_nobody_else(tmp_path: Path) -> None:
     scenario = tmp_path / "s.yaml"
     rest = "warmup: 0s\nstages: [{users: 7, duration: 3s}]\nvary: {rooms: [1, 3]}"
