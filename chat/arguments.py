@@ -18,11 +18,23 @@ def port(text: str) -> int:
 
 
 def host_port(text: str) -> tuple[str, int]:
-    """The type of an option: `HOST:PORT`, an IPv6 address in brackets or not."""
+    """The type of an option: see :func:`parse_host_port`."""
+    try:
+        return parse_host_port(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, an IPv6 address in brackets or not.
+
+    Raises:
+        ValueError: it is something else.
+    """
     host, _, number = text.rpartition(":")
     if host and number.isascii() and number.isdecimal() and 0 < int(number) < 65_536:
         return host.strip("[]"), int(number)
-    raise argparse.ArgumentTypeError(f"expected HOST:PORT, with a port from 1 to 65535, got {text!r}")
+    raise ValueError(f"expected HOST:PORT, with a port from 1 to 65535, got {text!r}")
 
 
 def seconds(text: str) -> float:

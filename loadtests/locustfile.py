@@ -19,6 +19,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
+from chat.arguments import parse_host_port
 from chat.net.tls import client_context
 from chat.net.transport import Address
 from chat.protocol.errors import TlsError
@@ -31,7 +32,7 @@ from loadtests.load.process import LOAD
 from loadtests.load.recorder import Recorder
 from loadtests.load.users import BroadcastUser, FileUser, ListeningUser, PrivateUser
 from loadtests.samples import PAUSE
-from loadtests.scenario.scenario import HostPort, decode, load_of, read_document
+from loadtests.scenario.scenario import decode, load_of, read_document
 
 __all__ = ["BroadcastUser", "FileUser", "ListeningUser", "PrivateUser"]
 
@@ -185,8 +186,7 @@ def write_the_rest(**_: Any) -> None:
 
 def _address(text: str) -> Address:
     try:
-        host, _, port = HostPort.from_yaml(text).rpartition(":")
-        return host.strip("[]"), int(port)
+        return parse_host_port(text)
     except ValueError as error:
         raise ConfigError(f"--host, --secondary: {error}") from None
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
 
+from chat.arguments import parse_host_port
 from chat.server.rooms import MAX_ROOMS
 from loadtests.config.units import ByteCount, PerSecond, Ratio, Seconds
 from loadtests.config.yamlfile import Document, KeyPath
@@ -90,10 +91,12 @@ class HostPort(str):
     @classmethod
     def from_yaml(cls, value: Any) -> Self:
         """Raises ValueError: neither `embedded` nor HOST:PORT."""
-        host, colon, port = str(value).rpartition(":")
-        if value == "embedded" or (host and colon and port.isdigit() and 0 < int(port) < 65536):
-            return cls(value)
-        raise ValueError(f"expected 'embedded' or HOST:PORT, got {value!r}")
+        if value != "embedded":
+            try:
+                parse_host_port(str(value))
+            except ValueError:
+                raise ValueError(f"expected 'embedded' or HOST:PORT, got {value!r}") from None
+        return cls(value)
 
     @property
     def is_embedded(self) -> bool:
@@ -102,8 +105,7 @@ class HostPort(str):
     @property
     def address(self) -> tuple[str, int]:
         """Host and port; not of an embedded one."""
-        host, _, port = self.rpartition(":")
-        return host.strip("[]"), int(port)
+        return parse_host_port(self)
 
 
 Clock = Literal["real", "virtual"]

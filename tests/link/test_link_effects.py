@@ -1,7 +1,6 @@
 """The effects of the emulator, without a network: fed with times and lengths, asked when a packet leaves."""
 
 import statistics
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -196,11 +195,9 @@ def test_bursts_in_time_last_as_long_however_many_packets_there_are() -> None:
 
 
 @pytest.fixture
-def trace(tmp_path: Path) -> Trace:
+def trace() -> Trace:
     """Opportunities at 10, 10 and 40 ms, and again from 40 ms on."""
-    path = tmp_path / "link.trace"
-    path.write_text("10\n10\n40\n")
-    return Trace(str(path), 0.9e6)
+    return Trace("link.trace", 0.9e6, (10, 10, 40))
 
 
 def test_a_trace_says_when_packets_leave(trace: Trace) -> None:

@@ -9,6 +9,7 @@ from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import known_links, load_profile, profile_at
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts, Trace
+from loadtests.link.model.trace import with_trace
 
 
 def profile(text: str) -> LinkProfile:
@@ -191,6 +192,10 @@ def test_a_trace_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "slow.trace").write_text("12\n24\n")
     link = profile(f"down: {{trace: {tmp_path}/slow.trace, queue: 48ms}}")
     assert link.down.trace == Trace(f"{tmp_path}/slow.trace", pytest.approx(1504 * 8 / 0.012))
+    ready = with_trace(link.down).trace
+    assert ready is not None
+    assert ready.times_ms == (12, 24)
+    assert with_trace(link.up) is link.up
     assert link.down.queue_packets == 4
     (tmp_path / "bad.trace").write_text("12\n7\n")
     assert "milliseconds that never fall" in refusal(f"trace: {tmp_path}/bad.trace")

@@ -70,7 +70,7 @@ def test_locusts_own_web_ui_is_served() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--host", "nonsense"], "expected 'embedded' or HOST:PORT"), (["--scenario", "nowhere.yaml"], "no such file")],
+    [(["--host", "nonsense"], "expected HOST:PORT"), (["--scenario", "nowhere.yaml"], "no such file")],
 )
 def test_plain_locust_refuses_bad_options_in_one_line(options: list[str], message: str) -> None:
     done = subprocess.run([*LOCUST, "--headless", *options], capture_output=True, text=True, timeout=60)

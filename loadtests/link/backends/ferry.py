@@ -21,6 +21,7 @@ import msgspec
 from loadtests.link.backends.backend import CARRIED, LatePeriod, LinkChange, LinkStats
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, LinkProfile
+from loadtests.link.model.trace import with_trace
 from loadtests.link.sandbox import syscalls
 from loadtests.link.sandbox.namespaces import Namespace
 from loadtests.link.sandbox.priority import set_realtime_priority
@@ -66,9 +67,11 @@ class Crossing:
         self.target = target
         self.changes: list[LinkChange] = []
         self._link = link
+        #: As it is at the beginning; what the timeline changes leaves the trace alone.
+        self._beginning = with_trace(getattr(link, direction))
         self._seed = f"{seed}/{path}/{direction}"
         self._dropped_before = 0
-        self.pipeline = Pipeline(getattr(link, direction), self._seed)
+        self.pipeline = Pipeline(self._beginning, self._seed)
         self.stop()
         self.delivered_packets = 0
         self.delivered_bytes = 0
@@ -97,7 +100,7 @@ class Crossing:
 
     def _begin(self, at_ns: int) -> None:
         self._dropped_before += self.pipeline.dropped_packets
-        self.pipeline = Pipeline(getattr(self._link, self.direction), self._seed, at_ns)
+        self.pipeline = Pipeline(self._beginning, self._seed, at_ns)
         self.changes.clear()
 
     def _plan(self) -> None:

@@ -19,6 +19,7 @@ from loadtests.link.measure.bulk import Arrivals, measure_rate
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
+from loadtests.link.model.trace import with_trace
 from loadtests.stalls.intervals import MARGIN_NS, Interval, Intervals
 
 _PROBES, _LEAST_PROBES = 250, 50
@@ -220,7 +221,7 @@ def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream
 
     Losses are left out: they have a window of their own, and a link that loses all still has a delay.
     """
-    sure = msgspec.structs.replace(direction, loss=0.0, corrupt=0.0)
+    sure = msgspec.structs.replace(with_trace(direction), loss=0.0, corrupt=0.0)
     by_chance = direction.jitter_s or direction.reorder or direction.duplicate
     models = []
     for number in range(_MODELS if by_chance else 1):

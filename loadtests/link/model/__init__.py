@@ -1,1 +1,1 @@
-"""What a link does, packet by packet; pure but for traces."""
+"""What a link does, packet by packet; pure but for the reading of traces."""

@@ -16,8 +16,13 @@ from random import Random
 from typing import Protocol
 
 from loadtests.link.model.distributions import table
-from loadtests.link.model.profile import ETHERNET_HEADER_BYTES, Direction, GilbertElliott, TimedBursts
-from loadtests.link.model.trace import OPPORTUNITY_BYTES, read_trace
+from loadtests.link.model.profile import (
+    ETHERNET_HEADER_BYTES,
+    OPPORTUNITY_BYTES,
+    Direction,
+    GilbertElliott,
+    TimedBursts,
+)
 
 
 class Effect(Protocol):
@@ -217,7 +222,7 @@ class Opportunities(Queue):
         self._queue_packets = direction.queue_packets
         if self._path != direction.trace.path:
             self._path, self._begin_ns = direction.trace.path, at_ns
-            self._times_ms = read_trace(self._path)
+            self._times_ms = direction.trace.times_ms
             self._number, self._left_bytes = 0, OPPORTUNITY_BYTES
 
     def _departs_ns(self, at_ns: int, free_ns: int, ip_bytes: int) -> int:

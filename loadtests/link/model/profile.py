@@ -18,6 +18,8 @@ PATHS = ("primary", "secondary")
 #: A rate and its queue count packets as `tc` does on Ethernet: with its header.
 ETHERNET_HEADER_BYTES = 14
 FULL_PACKET_BYTES = 1500 + ETHERNET_HEADER_BYTES
+#: What one line of a trace can send: a full packet, and the four bytes that mahimahi's TUN device puts before it.
+OPPORTUNITY_BYTES = 1504
 
 
 class GilbertElliott(msgspec.Struct, frozen=True, tag=True):
@@ -54,11 +56,13 @@ class TimedBursts(msgspec.Struct, frozen=True, tag=True):
         return (self.bad_s * self.bad_loss + self.good_s * self.good_loss) / (self.bad_s + self.good_s)
 
 
-class Trace(msgspec.Struct, frozen=True):
+class Trace(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recorded link: when it could send, in mahimahi's format (`trace.py` reads it)."""
 
     path: str
     mean_bps: float
+    #: The millisecond of each opportunity, rising; empty until :func:`loadtests.link.model.trace.with_trace`.
+    times_ms: tuple[int, ...] = ()
 
 
 class Direction(msgspec.Struct, frozen=True, kw_only=True):

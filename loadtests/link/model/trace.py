@@ -7,7 +7,9 @@ lost. After the last line the trace begins again.
 
 from pathlib import Path
 
-OPPORTUNITY_BYTES = 1504
+import msgspec
+
+from loadtests.link.model.profile import OPPORTUNITY_BYTES, Direction
 
 
 def read_trace(path: str) -> list[int]:
@@ -21,6 +23,14 @@ def read_trace(path: str) -> list[int]:
     if not times_ms or times_ms[-1] <= 0 or times_ms[0] < 0 or times_ms != sorted(times_ms):
         raise ValueError(f"{path}: expected milliseconds that never fall and end above 0")
     return times_ms
+
+
+def with_trace(direction: Direction) -> Direction:
+    """The direction as the emulator needs it: with the lines of its trace, if it has one. Raises as `read_trace`."""
+    if direction.trace is None:
+        return direction
+    times_ms = tuple(read_trace(direction.trace.path))
+    return msgspec.structs.replace(direction, trace=msgspec.structs.replace(direction.trace, times_ms=times_ms))
 
 
 def mean_bps(times_ms: list[int]) -> float:
