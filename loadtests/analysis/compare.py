@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from chat.words import count
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import LEVEL, Shift, holm, paired, unpaired
 from loadtests.errors import HarnessError
@@ -152,7 +153,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
         least = int(min(a["waited"].min(), b["waited"].min()))
         note = f"{least} messages in a trial; it takes {least_count(SHARES[metric])}"
     elif not is_paired and min(trials) < LEAST_TRIALS:
-        note = f"{min(trials)} trials; it takes {LEAST_TRIALS}"
+        note = f"{count(min(trials), 'trial')}; it takes {LEAST_TRIALS}"
     if note:
         return Comparison(
             name, metric, trials, is_paired, a_median, b_median, nothing, nothing, math.nan, "too few", values, note
@@ -216,9 +217,11 @@ def _trials_to_decide(shift: Shift, limit: float, one: Comparison, tests: int) -
         return trials * (spread * (norm.ppf(1 - level / 2) + norm.ppf(_POWER)) / room) ** 2 if room > 0 else math.inf
 
     standing_out = max(_least_trials(level, one.is_paired), needed(level, effect))
-    count = max(trials + 1, min(standing_out, needed(LEVEL, limit - effect)))
+    number = max(trials + 1, min(standing_out, needed(LEVEL, limit - effect)))
     return (
-        f"about {math.ceil(count)} trials would decide" if count <= _MOST_TRIALS else f"more than {_MOST_TRIALS} trials"
+        f"about {math.ceil(number)} trials would decide"
+        if number <= _MOST_TRIALS
+        else f"more than {_MOST_TRIALS} trials"
     )
 
 

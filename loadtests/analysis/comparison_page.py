@@ -17,13 +17,13 @@ def write_page(file: Path, runs: list[Run], comparisons: list[Comparison], margi
     shifts = [_shift(name, [one for one in comparisons if one.name == name], margin) for name in names]
     note = (
         "B / A with its 95 % interval; shaded: the margin. Below 1, B is faster. Dots: each trial over the median of "
-        "A, those of A on the left, those of B on the right. What too few tell is not drawn."
+        "A, those of A on the left, those of B on the right. Percentiles of too few messages are left out."
     )
     links = "".join(f"<h2>Links of {html.escape(run.path.resolve().name)}</h2>{document.links(run)}" for run in runs)
     body = (
         f"<h1>{html.escape(title)}</h1>"
         + document.table(comparison_text.HEADINGS, comparison_text.rows(comparisons))
-        + f"<p>{html.escape(comparison_text.explained(margin))}</p>"
+        + f"<p>{document.prose(comparison_text.explained(margin))}</p>"
         + Gallery("By how much?", [picture for picture in shifts if picture], note)._repr_html_()
         + links
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from loadtests.analysis.compare import LOSSES, Comparison
 from loadtests.analysis.shift import Shift
 
-HEADINGS = ("comparison", "metric", "trials", "A", "B", "B / A", "B − A", "p (Holm)", "verdict", "")
+HEADINGS = ("comparison", "metric", "verdict", "A", "B", "B / A", "B − A", "p (Holm)", "trials", "")
 
 
 def rows(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
@@ -21,13 +21,13 @@ def rows(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
         (
             one.name,
             one.metric,
-            f"{one.trials[0]} pairs" if one.is_paired else f"{one.trials[0]} and {one.trials[1]}",
+            one.verdict,
             figure(one.a, one.metric),
             figure(one.b, one.metric),
             "" if one.metric in LOSSES else _interval(one.ratio, "ratio"),
             _interval(one.difference, one.metric),
             "" if math.isnan(one.p_value) else f"{one.p_value:.2g}",
-            one.verdict,
+            f"{one.trials[0]} pairs" if one.is_paired else f"{one.trials[0]} and {one.trials[1]}",
             one.note,
         )
         for one in comparisons
@@ -59,8 +59,8 @@ def as_json(comparisons: list[Comparison]) -> str:
 def explained(margin: float) -> str:
     """What the columns mean."""
     return (
-        f"Medians over trials; in brackets the 95 % interval. Margin {margin:.3g} of A: `equivalent` lies within it, "
-        "`better` and `worse` are not by chance (p below 0.05 after Holm's adjustment), `undecided` is neither. "
+        f"Medians over trials; in brackets the 95 % interval. `equivalent`: within {100 * margin:.3g} % of A. "
+        "`better`, `worse`: not by chance (p below 0.05 after Holm's adjustment). `undecided`: neither. "
         "A lost message counts as infinitely slow."
     )
 

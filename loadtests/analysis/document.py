@@ -1,6 +1,7 @@
 """The parts of HTML that a report and a comparison share; all that came from a file is escaped."""
 
 import html
+import re
 from collections.abc import Sequence
 
 from loadtests.analysis.read import Run
@@ -13,9 +14,13 @@ h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.25rem;margin:1.6em 0 .4em}h3{fo
 background:#fdf1ea}ul{margin:.3em 0;padding-left:1.3em}.scroll{overflow-x:auto}table{border-collapse:collapse;
 font-size:.9rem;font-variant-numeric:tabular-nums}th,td{padding:4px 10px;border-bottom:1px solid #ddd;text-align:right;
 white-space:nowrap}th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
-td.off{background:#fdf1ea;font-weight:bold}pre{background:#f4f4f4;padding:8px;overflow-x:auto;white-space:pre-wrap}
+td.long{white-space:normal;min-width:9em;text-align:left}td.off{background:#fdf1ea;font-weight:bold}pre{background:#f4f4f4;padding:8px;overflow-x:auto;white-space:pre-wrap}
 .few{color:#666}@media(max-width:600px){body{padding:10px}table{font-size:.82rem}th,td{padding:3px 6px}}
 """
+
+
+#: Cells with more characters than this are sentences, which wrap.
+_LONGEST_FIGURE = 30
 
 
 def page(title: str, body: str) -> str:
@@ -52,8 +57,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(said: str) -> str:
-    kind = ' class="few"' if said == "too few" else ' class="off"' if said.endswith(" !") else ""
+    is_sentence = len(said) > _LONGEST_FIGURE
+    kind = "few" if said == "too few" else "off" if said.endswith(" !") else "long" if is_sentence else ""
+    kind = f' class="{kind}"' if kind else ""
     return f"<td{kind}>{text(said)}</td>"
+
+
+def prose(value: str) -> str:
+    """Escaped; what stands between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text(value))
 
 
 def text(value: str) -> str:

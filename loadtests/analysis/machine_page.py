@@ -67,7 +67,7 @@ def write_page(file: Path, title: str, shares: list[Share]) -> None:
     body = (
         f"<h1>{document.text(title)}</h1>"
         + document.table(HEADINGS, rows(shares))
-        + f"<p>{document.text(EXPLAINED)}</p>"
+        + f"<p>{document.prose(EXPLAINED)}</p>"
         + Gallery("Network or machine?", pictures(shares), note)._repr_html_()
     )
     file.write_text(document.page(title, body), encoding="utf-8")

@@ -18,6 +18,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from loadtests.analysis.document import prose
+
 #: Okabe–Ito: distinguishable with any colour vision, and in print.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 #: Dashes tell curves apart in print.
@@ -61,7 +63,7 @@ class Gallery:
 
     def _repr_html_(self) -> str:
         pictures = "".join(picture.to_html() for picture in self.pictures)
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        note = f"<p>{prose(self.note)}</p>" if self.note else ""
         return (
             "<style>.chatlab-gallery{display:flex;flex-wrap:wrap;gap:12px}"
             ".chatlab-gallery img{width:400px;max-width:100%;height:auto}</style>"

@@ -110,7 +110,7 @@ def percentile_table(run: Run) -> Gallery:
     return Gallery(
         "Median and tail",
         pictures,
-        "A percentile is drawn where ten messages or more are beyond it, and it is not among the lost ones.",
+        "A percentile is drawn if ten messages or more lie beyond it, and it is finite: lost ones count as infinite.",
     )
 
 

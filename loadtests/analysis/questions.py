@@ -1,12 +1,12 @@
 """The answers of the notebooks, each a question about a run; where the run cannot answer, which scenario would."""
 
-import html
 from dataclasses import dataclass
 
 import pandas as pd
 
 from loadtests.analysis import comparison_text
 from loadtests.analysis.compare import compare_within
+from loadtests.analysis.document import prose, text
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import answer
 from loadtests.analysis.stats import link_report, second_connection, summarise
@@ -20,7 +20,7 @@ class Answer:
     sentences: list[str]
 
     def _repr_html_(self) -> str:
-        return f"<h2>{html.escape(self.question)}</h2><p>{html.escape(' '.join(self.sentences))}</p>"
+        return f"<h2>{text(self.question)}</h2><p>{prose(' '.join(self.sentences))}</p>"
 
     def __str__(self) -> str:
         return f"{self.question}\n{' '.join(self.sentences)}"

@@ -40,7 +40,8 @@ def sweep(run: Run) -> Gallery:
     ]
     note = (
         "A dot for each trial; the curve joins their geometric means, bars are 95 % intervals (Student's t on the "
-        "logs, from three trials on). Left out: trials with too few messages for the percentile, or that lost as many."
+        "logs, from three trials on). Left out: trials with too few messages for the percentile, or with "
+        "so many lost that it is infinite."
     )
     return Gallery(question, pictures, note)
 
@@ -56,7 +57,9 @@ def heat_map(run: Run) -> Gallery:
     parts = trials.groupby(others, observed=True) if others else [((), trials)]
     groups = [(_label(run, others, said), of) for said, of in parts]
     maps = [_map(run, of, swept[0], swept[1], metric, said) for said, of in groups for metric in _MAPPED]
-    note = "Median over trials, in ms; the colour is logarithmic. Empty: too few messages, or as many were lost."
+    note = (
+        "Median over trials, in ms; the colour is logarithmic. Lost: so many were lost that the percentile is infinite."
+    )
     return Gallery(question, [picture for picture in maps if picture], note)
 
 

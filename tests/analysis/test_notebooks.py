@@ -77,7 +77,9 @@ def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str,
 def test_where_a_run_cannot_answer_the_scenario_that_would_is_named(
     run: Run, question: Callable[[Run], questions.Answer], scenario: str
 ) -> None:
-    assert scenario in str(question(run))
+    answer = question(run)
+    assert scenario in str(answer)
+    assert re.search(f"<code>[^<]*{scenario}[^<]*</code>", answer._repr_html_())
 
 
 def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(run: Run) -> None:
