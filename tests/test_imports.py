@@ -30,7 +30,13 @@ FLOORS = {
     ],
 }
 #: Rooms and files without input, output, clock or chance of their own.
-PURE = ["chat/protocol", "chat/client/session.py", "chat/client/events.py", "chat/client/pulse.py"]
+PURE = [
+    "chat/protocol",
+    "chat/client/session.py",
+    "chat/client/doubts.py",
+    "chat/client/events.py",
+    "chat/client/pulse.py",
+]
 PURE += [f"chat/client/files/{name}.py" for name in ("states", "delaywindow")]
 PURE += [
     f"chat/server/{name}.py"

@@ -6,8 +6,8 @@ All times are CLOCK_MONOTONIC in ns and come from outside.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+from chat.client.doubts import Doubts, Pending, not_sent
 from chat.client.events import (
     Departed,
     Echoed,
@@ -55,15 +55,6 @@ _Logged = (
 )
 
 
-class _Pending(NamedTuple):
-    """A message on its way, or waiting for a connection."""
-
-    message: messages.Message
-    line: bytes
-    intended_ns: int
-    sent_ns: int
-
-
 class ClientSession:
     """One nickname's view of the chat, whichever connection it comes through.
 
@@ -92,7 +83,7 @@ class ClientSession:
         self._names: dict[str, None] = {nick: None}
         self._key = key
         self._last_id = 0
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         #: The last message that any connection of this session was given; what comes after it is waiting.
         self._given_id = 0
         #: The last message that the server has accepted, if it said so when it went.
@@ -103,11 +94,7 @@ class ClientSession:
         #: Its last answer, as long as we have not come so far ourselves.
         self._answer: messages.Settled | None = None
         #: What was said in earlier sessions and may have been accepted: perhaps its echo comes yet.
-        self._doubted: dict[int, _Pending] = {}
-        #: What we were called, or had asked to be called, when we said it.
-        self._doubt_names: set[str] = set()
-        #: Logs of which lines were missed since, so that echoes may have been among them.
-        self._missed_since: set[str] = set()
+        self._doubts = Doubts()
         #: Ids of the requests to be let into rooms again, which the program has not made.
         self._rejoins: set[int] = set()
         #: The server's name for its logs, and the cursors in rooms that we want to go on from.
@@ -134,12 +121,12 @@ class ClientSession:
     @property
     def lost(self) -> tuple[int, ...]:
         """The ids of all that may not have been accepted, in the order they were sent."""
-        return (*self._doubted, *self._pending)
+        return (*self._doubts.pending, *self._pending)
 
     @property
     def in_doubt(self) -> tuple[int, ...]:
         """The ids of those among them that an earlier session was given: perhaps they were accepted."""
-        return tuple(self._doubted)
+        return tuple(self._doubts.pending)
 
     @property
     def rooms(self) -> list[str]:
@@ -225,7 +212,7 @@ class ClientSession:
         return self._send(message.id, message, sent_ns, sent_ns)
 
     def _send(self, number: int, message: messages.Message, intended_ns: int, sent_ns: int) -> int:
-        self._pending[number] = _Pending(message, encode(message), intended_ns, sent_ns)
+        self._pending[number] = Pending(message, encode(message), intended_ns, sent_ns)
         return number
 
     # What we receive.
@@ -250,7 +237,7 @@ class ClientSession:
         self._earlier = old_cursors if goes_on else {}
         if goes_on:
             self.cursors[LOBBY] = min(old_cursors[LOBBY], self.cursors[LOBBY])
-            self.wants_to_ask = bool(self._doubted)
+            self.wants_to_ask = bool(self._doubts.pending)
         self.registered = True
         return goes_on
 
@@ -261,7 +248,7 @@ class ClientSession:
         if not self._pending or first_id < 1:
             first_id = self._last_id + 1
         joins = {
-            number: _Pending(
+            number: Pending(
                 join := messages.Join(room, number, self._earlier.pop(room, None)), encode(join), sent_ns, sent_ns
             )
             for number, room in enumerate(rooms, first_id)
@@ -284,38 +271,37 @@ class ClientSession:
         self.token = ""
         given_id = self._given_id if self._accepted_id is None else self._accepted_id
         pending, self._pending = self._pending, {}
-        self._doubt_names = {*self._names} | (self._doubt_names if self._doubted else set())
+        doubted, names = dict[int, Pending](), {*self._names}
         for number, each in pending.items():
             match each.message:
                 case messages.Say() | messages.Tell() if number <= given_id:
-                    self._doubted[number] = each
+                    doubted[number] = each
                 case messages.FileOffer() | messages.FileAccept() | messages.FileEnd():
                     pass
                 case messages.Join(room, cursor=int(cursor)):
                     self.cursors[room] = cursor  # a room of ours again, from where we were
                 case messages.Nick(nick):
-                    self._doubt_names.add(nick)
+                    names.add(nick)
                     self._pending[number] = each
                 case _:
                     self._pending[number] = each
         self._given_id, self._accepted_id = given_id, None
         self._changes = [number for number in self._changes if number in self._pending]
         self._rejoins.clear()
-        self._missed_since.clear()
+        self._doubts.begin(doubted, names)
         self.wants_to_ask, self._asked, self._answer = False, 0, None
 
     def give_up(self, *, rooms: bool, waiting: bool = False) -> list[NotSent]:
         """Give up messages in doubt whose echo cannot come any more.
 
         Args:
-            rooms: those in rooms too; private ones never come again, since an inbox ends with its session.
+            rooms: as in :meth:`Doubts.give_up`.
             waiting: this is the end: give up what is under way or waiting too.
         """
-        given_up = [n for n, each in self._doubted.items() if rooms or isinstance(each.message, messages.Tell)]
-        events = [_not_sent(number, self._doubted.pop(number), is_certain=False) for number in given_up]
+        events = self._doubts.give_up(rooms=rooms)
         if waiting:
             events += [
-                _not_sent(number, each, is_certain=number > self._given_id)
+                not_sent(number, each, is_certain=number > self._given_id)
                 for number, each in self._pending.items()
                 if isinstance(each.message, messages.Say | messages.Tell)
             ]
@@ -411,8 +397,8 @@ class ClientSession:
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
         events = [Gap(message.log, missed), news] if missed else [news]
-        if missed and self._doubted:
-            self._missed_since.add(message.log)
+        if missed:
+            self._doubts.note_missed(message.log)
         self.wants_to_ask |= missed > 0 and bool(self._pending)
         return [*events, *self._resolve()] if self._answer is not None else events
 
@@ -434,16 +420,12 @@ class ClientSession:
 
     def _resolve_doubts(self, answer: messages.Settled) -> list[NotSent]:
         """In a session that goes on from the logs of an earlier one: what has not come by now was never accepted."""
-        if not self._doubted:
+        if not self._doubts.pending:
             return []
         if answer.id < max(self._rejoins, default=0):
             self.wants_to_ask = True  # the rooms are not open yet, in which it may come
             return []
-        doubted, self._doubted = self._doubted, {}
-        return [
-            _not_sent(number, each, is_certain=_room_of(each) in answer.cursors.keys() - self._missed_since)
-            for number, each in doubted.items()
-        ]
+        return self._doubts.resolve(answer.cursors)
 
     def _passes_over(self, path: PathName, log: str) -> bool:
         """Whether to drop what comes after a gap, because the other connection may bring it, and the missing lines too.
@@ -487,8 +469,8 @@ class ClientSession:
         number, text, log, seq = message.id, message.text, message.log, message.seq
         pending = None
         if number is not None:
-            if self._doubted:
-                pending = self._no_longer_doubted(message, number)
+            if self._doubts.pending:
+                pending = self._doubts.echoed(message, number)
             if pending is None and message.from_ in self._names:
                 pending = self._pending.pop(number, None)
         if number is None or pending is None:
@@ -511,13 +493,6 @@ class ClientSession:
             seq,
             end_byte,
         )
-
-    def _no_longer_doubted(self, message: messages.Said | messages.Told, number: int) -> _Pending | None:
-        """What we said in an earlier session, if this is it: somebody else may have had our name in between."""
-        pending = self._doubted.get(number)
-        if pending is None or message.from_ not in self._doubt_names or _room_of(pending) != message.log:
-            return None
-        return self._doubted.pop(number) if _text_of(pending) == message.text else None
 
     def _renamed(self, message: messages.Renamed) -> Event:
         own = message.nick in self._names
@@ -549,19 +524,3 @@ def _recalled(
         case messages.TopicSet():
             return TopicSet(line.from_, line.text, line.log)
     return PeerLeft(line.nick, line.reason, line.log)
-
-
-def _room_of(pending: _Pending) -> str:
-    return pending.message.room if isinstance(pending.message, messages.Say) else INBOX
-
-
-def _text_of(pending: _Pending) -> str:
-    return pending.message.text if isinstance(pending.message, messages.Say | messages.Tell) else ""
-
-
-def _not_sent(number: int, pending: _Pending, *, is_certain: bool) -> NotSent:
-    message = pending.message
-    if isinstance(message, messages.Say):
-        return NotSent(number, "say", None, message.text, message.room, is_certain)
-    assert isinstance(message, messages.Tell)
-    return NotSent(number, "tell", message.to, message.text, INBOX, is_certain)
