@@ -74,6 +74,13 @@ def serve() -> None:
         f"{PUBLIC_LIMITS.connections} connections, {PUBLIC_LIMITS.connections_per_address} from one address",
     )
     parser.add_argument(
+        "--password-file",
+        metavar="FILE",
+        dest="password",
+        type=arguments.password,
+        help="let in only those who know the password in its first line",
+    )
+    parser.add_argument(
         "--tls-cert", metavar="FILE", help="speak TLS only, with this certificate (PEM, with its chain)"
     )
     parser.add_argument("--tls-key", metavar="FILE", help="its private key, if that is not in the same file")
@@ -107,6 +114,7 @@ def serve() -> None:
             grace_s=options.grace,
             slow=options.slow,
             journal=journal,
+            password=options.password or "",
             tls=_tls(options),
         )
         metrics = None if turns is None else MetricsPort(loop, server, options.metrics, turns)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).parent
+MAX_PASSWORD_CHARS = 1024
 
 
 def port(text: str) -> int:
@@ -46,6 +47,20 @@ def seconds(text: str) -> float:
     if 0 <= value < float("inf"):
         return value
     raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 up, got {text!r}")
+
+
+def password(text: str) -> str:
+    """The type of an option: a file whose first line is a password."""
+    try:
+        with open(text, encoding="utf-8") as file:
+            line = file.readline(MAX_PASSWORD_CHARS + 2).rstrip("\r\n")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{text} is not text in UTF-8") from None
+    if 0 < len(line) <= MAX_PASSWORD_CHARS:
+        return line
+    raise argparse.ArgumentTypeError(f"the first line of {text} must have 1 to {MAX_PASSWORD_CHARS} characters")
 
 
 def revision() -> str | None:

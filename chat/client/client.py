@@ -76,6 +76,7 @@ class ChatClient:
         randomness: varies the pauses before new attempts to connect.
         retry_s: how long to try to come back when all connections are gone, before that is the end; `math.inf`: until
             :meth:`leave`. A server that says when it will be back is waited for that much longer.
+        password: the server's, if it has one.
         tls: makes the connections private; see :func:`chat.net.tls.client_context`.
     """
 
@@ -91,6 +92,7 @@ class ChatClient:
         congestion: str | None = None,
         randomness: random.Random | None = None,
         retry_s: float = RETRY_S,
+        password: str = "",
         tls: "SSLContext | None" = None,
     ) -> None:
         self.mode: Mode = mode
@@ -103,7 +105,7 @@ class ChatClient:
         self.on_end: Callable[[PathName, TcpInfo], None] = lambda _name, _info: None
         self._loop = loop
         self._on_event = on_event
-        self._session = ClientSession(nick, secrets.token_urlsafe(16))
+        self._session = ClientSession(nick, secrets.token_urlsafe(16), password)
         #: Sends and receives files.
         self.files = FileDesk(loop, self, on_event)
         self._retry_s = retry_s

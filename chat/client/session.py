@@ -61,9 +61,10 @@ class ClientSession:
     Args:
         nick: the nickname to ask for.
         key: a secret of our own, with which the session may be asked for again.
+        password: the server's, if it has one.
     """
 
-    def __init__(self, nick: str, key: str = "") -> None:
+    def __init__(self, nick: str, key: str = "", password: str = "") -> None:
         #: As asked for; once registered, as the server writes it.
         self.nick = nick
         #: Whether there has been a session: from then on messages are taken, and kept while there is none.
@@ -82,6 +83,7 @@ class ClientSession:
         #: All the names that we have had in this session: nobody else is called like that.
         self._names: dict[str, None] = {nick: None}
         self._key = key
+        self._password = password
         self._last_id = 0
         self._pending: dict[int, Pending] = {}
         #: The last message that any connection of this session was given; what comes after it is waiting.
@@ -137,7 +139,7 @@ class ClientSession:
 
     def hello(self) -> bytes:
         """The first line on the first connection."""
-        return encode(messages.Hello(self.nick, self._key))
+        return encode(messages.Hello(self.nick, self._key, self._password))
 
     def attach(self, follow: bool) -> bytes:
         """The first line on any other connection; or on the same one again, to change `follow`."""

@@ -63,6 +63,7 @@ class Console:
         transcript: is given every message.
         downloads: where received files go.
         retry_s: how long to try to come back when all connections are gone.
+        password: the server's, if it has one.
         tls: makes the connections private.
     """
 
@@ -78,10 +79,19 @@ class Console:
         transcript: Transcript | None = None,
         downloads: Path = DOWNLOADS,
         retry_s: float = RETRY_S,
+        password: str = "",
         tls: "SSLContext | None" = None,
     ) -> None:
         self.client = ChatClient(
-            loop, nick, primary, secondary, mode=mode, on_event=self._event, retry_s=retry_s, tls=tls
+            loop,
+            nick,
+            primary,
+            secondary,
+            mode=mode,
+            on_event=self._event,
+            retry_s=retry_s,
+            password=password,
+            tls=tls,
         )
         self.shelf = Shelf(self.client, downloads)
         #: Whether a person watches a terminal: bars of files need no lines then, and what changes there is told.

@@ -61,6 +61,7 @@ def main() -> int:
             downloads=options.downloads,
             # A person decides how long to wait; a script cannot.
             retry_s=RETRY_S if isinstance(driver, Pipe) else math.inf,
+            password=options.password or "",
             tls=tls,
         )
         stack.callback(console.client.close)
@@ -98,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tls", action="store_true", help="make the connections private, and check the server's certificate"
+    )
+    parser.add_argument(
+        "--password-file",
+        metavar="FILE",
+        dest="password",
+        type=arguments.password,
+        help="the server's password, in the first line of this file",
     )
     parser.add_argument(
         "--ca", metavar="FILE", help="trust these authorities only (PEM) rather than the system's; implies --tls"

@@ -34,11 +34,13 @@ class Hello(Message, frozen=True):
     """Begin a session under this nickname.
 
     With a key, a secret of the client's own making, the session outlives its connections for a while, and the same
-    hello again is welcomed again: whoever did not hear the first answer can ask once more.
+    hello again is welcomed again: whoever did not hear the first answer can ask once more. The password is the
+    server's, if it has one.
     """
 
     nick: str
     key: str = ""
+    password: str = ""
 
 
 class Attach(Message, frozen=True):

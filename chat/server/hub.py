@@ -75,6 +75,7 @@ class Hub:
         rooms: Rooms | None = None,
         keeper: Keeper | None = None,
         history: str = "",
+        password: str = "",
         inbox_lines: int = 1_024,
         inbox_bytes: int = 128 << 10,
     ) -> None:
@@ -93,6 +94,7 @@ class Hub:
         #: In the order in which they went, so that those to be ended next are the first.
         self._away: OrderedDict[Session, tuple[int, str]] = OrderedDict()
         self._history = history
+        self._password = password.encode()
         #: How often keys and tokens were tried that were not right, by the address that they came from.
         self.wrong_secrets: Counter[str] = Counter()
         self._keeper = keeper
@@ -173,7 +175,9 @@ class Hub:
 
     def _receive_from_stranger(self, connection: Connection, message: Up) -> None:
         match message:
-            case Hello(nick, key):
+            case Hello(nick, key, password):
+                if self._password:
+                    self._check_password(connection, password)
                 self._hello(connection, nick, key)
             case Attach(token, cursors, follow):
                 self._check_tries(connection)
@@ -238,6 +242,13 @@ class Hub:
         self.delivery.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
         self._follow(connection, session, cursors)
 
+    def _check_password(self, connection: Connection, password: str) -> None:
+        self._check_tries(connection)
+        if not secrets.compare_digest(self._password, password.encode()):
+            self._note_wrong_secret(connection)
+            reason = "That is not the password of this server." if password else "This server wants a password."
+            raise Refusal("wrong_password", reason)
+
     def _check_tries(self, connection: Connection) -> None:
         """Before a secret is looked at.
 
@@ -245,7 +256,9 @@ class Hub:
             Refusal: too many from there were wrong lately.
         """
         if self.wrong_secrets[connection.origin] >= MAX_WRONG_SECRETS:
-            raise Refusal("too_many_tries", "Too many keys or tokens from your address were wrong; wait a minute.")
+            raise Refusal(
+                "too_many_tries", "Too many keys, tokens or passwords from your address were wrong; wait a minute."
+            )
 
     def _note_wrong_secret(self, connection: Connection) -> None:
         self.wrong_secrets[connection.origin] += 1

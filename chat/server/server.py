@@ -69,6 +69,7 @@ class ChatServer:
             how many it missed and goes on (`skip`), or it is closed.
         congestion: name of the TCP congestion control to use; the system's default without.
         journal: keeps the rooms' logs from one server to the next; the owner closes it.
+        password: what clients must say to register; nothing without.
         tls: makes connections private; see :func:`chat.net.tls.server_context`.
 
     Raises:
@@ -88,6 +89,7 @@ class ChatServer:
         slow: Slow = "skip",
         congestion: str | None = None,
         journal: Journal | None = None,
+        password: str = "",
         tls: "SSLContext | None" = None,
     ) -> None:
         self.loop = loop
@@ -98,7 +100,7 @@ class ChatServer:
             journal.restore(rooms)
             history = journal.history
             loop.call_later(RESTORED_S, lambda: self.hub.forget_empty_rooms())
-        self.hub = Hub(_new_secret, limits=limits, rooms=rooms, keeper=journal, history=history)
+        self.hub = Hub(_new_secret, limits=limits, rooms=rooms, keeper=journal, history=history, password=password)
         self._journal = journal
         self._tls = tls
         self._registration_s = registration_s
