@@ -33,6 +33,65 @@ if TYPE_CHECKING:
 
 def serve() -> None:
     """The command `chat-server`."""
+    parser = _server_parser()
+    options = parser.parse_args()
+    if options.tls_key and not options.tls_cert:
+        parser.error("--tls-key needs the certificate that it belongs to: --tls-cert FILE")
+    if options.check:
+        if not options.journal:
+            parser.error("--check looks at a journal: say which, with --journal FILE")
+        sys.exit(_check(options.journal))
+    log_to_stderr(options.log_format)
+    _raise_descriptor_limit()
+    turns = TurnTimes() if options.metrics is not None else None
+    loop = Loop(turns)
+    journal = None
+    try:
+        journal = Journal(options.journal) if options.journal else None
+        server = ChatServer(
+            loop,
+            options.host,
+            options.port,
+            limits=Limits() if options.no_limits else PUBLIC_LIMITS,
+            congestion=options.congestion,
+            grace_s=options.grace,
+            slow=options.slow,
+            journal=journal,
+            password=options.password or "",
+            tls=_tls(options),
+        )
+        metrics = None if turns is None else MetricsPort(loop, server, options.metrics, turns)
+    except ChatError as error:
+        sys.exit(_complain("chat-server", error))  # which closes a journal, too
+    signal.signal(
+        signal.SIGUSR1,
+        lambda *_: loop.call_soon_threadsafe(lambda: log.info("statistics: %s", sentence(metrics_of(server, turns)))),
+    )
+    with contextlib.ExitStack() as files:
+        if options.tcp_info:
+            try:
+                file = files.enter_context(open(options.tcp_info, "w", newline="", encoding="utf-8"))
+            except OSError as error:
+                sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
+            TcpMonitor(loop, server, file)
+        try:
+            if options.log_format == "json":
+                log.info("listening on %s:%d", *server.address)
+            else:
+                print("listening on {}:{}".format(*server.address), file=sys.stderr, flush=True)
+            if metrics is not None:
+                log.info("metrics are at http://127.0.0.1:%d/metrics", metrics.port)
+            _run(loop, server, options.back_in)
+            if metrics is not None:
+                metrics.close()
+            loop.close()
+            if journal is not None:
+                journal.close()
+        except JournalError as error:
+            sys.exit(_complain("chat-server", error))
+
+
+def _server_parser() -> argparse.ArgumentParser:
     parser = arguments.parser("chat-server", "Serve a chat.")
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
     parser.add_argument(
@@ -91,61 +150,7 @@ def serve() -> None:
         "--log-format", choices=("text", "json"), default="text", help="what the log looks like (default: %(default)s)"
     )
     parser.add_argument("--check", action="store_true", help="only say whether the journal adds up, and exit")
-    options = parser.parse_args()
-    if options.tls_key and not options.tls_cert:
-        parser.error("--tls-key needs the certificate that it belongs to: --tls-cert FILE")
-    if options.check:
-        if not options.journal:
-            parser.error("--check looks at a journal: say which, with --journal FILE")
-        sys.exit(_check(options.journal))
-    log_to_stderr(options.log_format)
-    _raise_descriptor_limit()
-    turns = TurnTimes() if options.metrics is not None else None
-    loop = Loop(turns)
-    journal = None
-    try:
-        journal = Journal(options.journal) if options.journal else None
-        server = ChatServer(
-            loop,
-            options.host,
-            options.port,
-            limits=Limits() if options.no_limits else PUBLIC_LIMITS,
-            congestion=options.congestion,
-            grace_s=options.grace,
-            slow=options.slow,
-            journal=journal,
-            password=options.password or "",
-            tls=_tls(options),
-        )
-        metrics = None if turns is None else MetricsPort(loop, server, options.metrics, turns)
-    except ChatError as error:
-        sys.exit(_complain("chat-server", error))  # which closes a journal, too
-    signal.signal(
-        signal.SIGUSR1,
-        lambda *_: loop.call_soon_threadsafe(lambda: log.info("statistics: %s", sentence(metrics_of(server, turns)))),
-    )
-    with contextlib.ExitStack() as files:
-        if options.tcp_info:
-            try:
-                file = files.enter_context(open(options.tcp_info, "w", newline="", encoding="utf-8"))
-            except OSError as error:
-                sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
-            TcpMonitor(loop, server, file)
-        try:
-            if options.log_format == "json":
-                log.info("listening on %s:%d", *server.address)
-            else:
-                print("listening on {}:{}".format(*server.address), file=sys.stderr, flush=True)
-            if metrics is not None:
-                log.info("metrics are at http://127.0.0.1:%d/metrics", metrics.port)
-            _run(loop, server, options.back_in)
-            if metrics is not None:
-                metrics.close()
-            loop.close()
-            if journal is not None:
-                journal.close()
-        except JournalError as error:
-            sys.exit(_complain("chat-server", error))
+    return parser
 
 
 def _tls(options: argparse.Namespace) -> "SSLContext | None":
