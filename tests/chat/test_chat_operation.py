@@ -2,18 +2,22 @@
 
 import json
 import logging
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
 
+from chat import server
 from chat.server.logs import JsonLines, Throttle
 
 #: A port that the system chooses; the log says which.
@@ -109,3 +113,34 @@ def test_a_crowd_does_not_fill_the_log() -> None:
     assert passes(logging.WARNING, now_s) == "7 is here"
     assert passes(logging.INFO, now_s + 1) == "7 is here (2 lines before it left out)"
     assert passes(logging.INFO, now_s + 1) == "7 is here"
+
+
+UNIT = (Path(server.__file__).parent / "chat-server.service").read_text()
+INSTALLED = "/opt/chatlab/bin/chat-server"
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    unit = tmp_path / "chat-server.service"
+    unit.write_text(UNIT.replace(INSTALLED, "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_units_command_needs_no_capability(tmp_path: Path) -> None:
+    """As systemd would start it, but for the user, who may not be able to read this Python: whoever we are."""
+    (command,) = re.findall("^ExecStart=(.*)$", UNIT, re.MULTILINE)
+    words = command.replace("%S/chat-server", str(tmp_path)).replace("--port 5000", "--port 0").split()
+    assert words[0] == INSTALLED
+    words[0:1] = [sys.executable, "-m", "chat", "serve"]
+    powerless = ["setpriv", "--no-new-privs", *(["--bounding-set=-all"] if os.geteuid() == 0 else [])]
+    with subprocess.Popen([*powerless, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = json.loads(process.stderr.readline())
+        assert line["message"].startswith("listening on "), line
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert "CapEff:\t0000000000000000" in status.splitlines()
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+    assert (tmp_path / "journal").exists()
