@@ -63,6 +63,9 @@ def serve() -> None:
         metrics = None if turns is None else MetricsPort(loop, server, options.metrics, turns)
     except ChatError as error:
         sys.exit(_complain("chat-server", error))  # which closes a journal, too
+    # Before anybody is told that it listens, and may stop it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
     signal.signal(
         signal.SIGUSR1,
         lambda *_: loop.call_soon_threadsafe(lambda: log.info("statistics: %s", sentence(metrics_of(server, turns)))),
@@ -183,8 +186,6 @@ def _back_in(text: str) -> float | None:
 
 def _run(loop: Loop, server: ChatServer, back_in_s: float | None) -> None:
     """Until a signal; then everybody is told, and what is still on its way is sent."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
     # What exists now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
