@@ -114,7 +114,7 @@ def _files(project: Path) -> list[File]:
     programs = _programs()
     for program in programs:
         found[f"bin/{program.name}"] = program
-    for table in Path("/usr/lib/tc").glob("*.dist"):
+    for table in [*Path("/usr/lib/tc").glob("*.dist"), *Path("/usr/lib").glob("*/tc/*.dist")]:  # by Debian's version
         found[str(table)[1:]] = table
     native = [file for file in found.values() if re.search(r"\.so(\.\d+)*$", file.name)]
     for needed in _shared_libraries([executable, *programs, *native]):

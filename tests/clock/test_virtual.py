@@ -14,7 +14,7 @@ from loadtests.errors import HarnessError
 
 SCENARIO = """
 clock: virtual
-link: lossy-wifi
+link: wifi-bad
 users: {BroadcastUser: 2}
 messages: {rate: 2/s, size: 120B}
 stages: [{users: 2, spawn_rate: 10/s, duration: 4s}]
