@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser(given).parse_args(given)
         code: int = arguments.action(arguments)
+        sys.stdout.flush()
     except HarnessError as error:
         return _complain(str(error))
     except ModuleNotFoundError as error:
@@ -44,7 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{error.name} is not installed, which this command needs: pip install 'chatlab[load]'")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 128 + signal.SIGPIPE
     return code
+
+
+def _nobody_reads() -> bool:
+    """Whether whoever read our output has gone, as `head` does; then what is left of it goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _complain(sentence: str) -> int:

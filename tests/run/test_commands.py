@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_profiles_have_a_header() -> None:
     header, *links = chatlab("profiles").stdout.splitlines()
     assert header.split("  ")[0] == "link"
     assert any(line.startswith("lossy-wifi") and line.endswith("synthetic") for line in links)
+
+
+def test_whoever_reads_no_further_is_no_failure() -> None:
+    """As `chatlab profiles | head -1` has it."""
+    unread, output = os.pipe()
+    os.close(unread)
+    with open(output, "wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "loadtests", "profiles"], stdout=file, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_doctor_says_what_works() -> None:
