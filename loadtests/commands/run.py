@@ -213,13 +213,13 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         if arguments.clock:
             document = document.replaced("clock", arguments.clock, f"--clock {arguments.clock}")
         trials = plan(document)
+        private = any(trial.scenario.tls for trial in trials)  # of all, so that one alone has the stamps it has there
         if arguments.trial:
             trials = [trial for trial in trials if trial.number == arguments.trial]
             if not trials:
                 raise HarnessError(f"run --trial {arguments.trial}: the scenario has {len(plan(document))} trials")
         _check_interface(trials, arguments.interface)
         _check_clock(trials, options)
-        private = any(trial.scenario.tls for trial in trials)
         if private and (arguments.stamps == "wire" or arguments.message):
             option = "--message" if arguments.message else "--stamps wire"
             raise HarnessError(f"run {option}: the packets of `tls: true` cannot be read")
