@@ -84,7 +84,7 @@ def _picture(name: str, shares: list[Share]) -> Picture:
     drawn, [axes] = panel()
     places = range(len(shares))
     network = [one.network_ms for one in shares]
-    added = [one.machine_ms.estimate for one in shares]
+    added = [max(0.0, one.machine_ms.estimate) for one in shares]  # less than nothing has no height: see its interval
     axes.bar(places, network, width=0.55, color=PALETTE[0], label="network and protocol")
     axes.bar(places, added, width=0.55, bottom=network, color=PALETTE[4], label="machine and programs")
     spread = [
