@@ -34,6 +34,8 @@ people = st.integers(0, 2)
 paths = st.sampled_from(PATHS)
 rooms = st.sampled_from(ROOMS)
 small_rooms = st.sampled_from(ROOMS[1:])
+#: Nobody is so far behind that it takes so many turns to send everything.
+MANY_TURNS = 2_000
 #: Of the buffer between the hub and a client.
 buffers = st.just(EVERYTHING) | st.integers(1, 300)
 sizes = st.integers(0, 300) | st.just(EVERYTHING)
@@ -105,11 +107,14 @@ class Wire:
     def carry_down(self, size: int) -> list[Down]:
         """The turn ends if anything is read at all, and once more for what there was no room for before."""
         found = []
+        turns = 0
         while size > 0 and (self._hub.delivery.dirty or self.pipe.unread):
             self._hub.delivery.flush()
             found += self.pipe.messages(size)
             if size < EVERYTHING:
                 break
+            turns += 1
+            assert turns < MANY_TURNS, "the server never comes to an end of what it sends"
         for message in found:
             self._follow(message)
         return found
