@@ -34,8 +34,8 @@ people = st.integers(0, 2)
 paths = st.sampled_from(PATHS)
 rooms = st.sampled_from(ROOMS)
 small_rooms = st.sampled_from(ROOMS[1:])
-#: Nobody is so far behind that it takes so many turns to send everything.
-MANY_TURNS = 2_000
+#: Nobody is so far behind that it takes so many turns to send everything, a byte at a time.
+MANY_TURNS = 100_000
 #: Of the buffer between the hub and a client.
 buffers = st.just(EVERYTHING) | st.integers(1, 300)
 sizes = st.integers(0, 300) | st.just(EVERYTHING)
