@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -76,9 +75,9 @@ def panel(rows: int = 1) -> tuple[Figure, list[Axes]]:
     with mpl.rc_context(), sns.axes_style("whitegrid"):
         mpl.rcParams.update(_STYLE)
         height_in = _HEIGHT_IN if rows == 1 else 1.25 * rows + 0.8
-        figure, axes = plt.subplots(
-            rows, 1, figsize=(_WIDTH_IN, height_in), sharex=True, squeeze=False, layout="constrained"
-        )
+        # Not pyplot's, which would show a panel in a notebook by itself, one that stayed empty too.
+        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
         for one in axes[:, 0]:
             one.set_prop_cycle(color=PALETTE)
     return figure, list(axes[:, 0])
@@ -96,7 +95,6 @@ def finished(figure: Figure, alt: str) -> Picture:
             figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns, frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_DPI)
-    plt.close(figure)
     return Picture(buffer.getvalue(), alt)
 
 
