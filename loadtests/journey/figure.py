@@ -46,11 +46,10 @@ def draw(
             axes.plot(left_ms, (begin + end) / 2, "x", color=colour)
         else:
             axes.plot([left_ms, (arrived_s - zero_s) * 1e3], [begin, end], color=colour, linestyle=style, linewidth=1)
-    for number, (name, at_s) in enumerate(times_s.items()):
+    for at_s, names in _at_once(times_s).items():
         point = ((at_s - zero_s) * 1e3, height[sender])
-        offset = (0, -14 if number % 2 else 6)  # the first two are often at the same time
         axes.plot(*point, "o", color="black", markersize=4)
-        axes.annotate(name, point, xytext=offset, textcoords="offset points", ha="center", fontsize=9)
+        axes.annotate(names, point, xytext=(0, 6), textcoords="offset points", ha="left", fontsize=9)
     axes.set_yticks(list(height.values()), list(height))
     axes.set_xlabel("time since the message was intended, ms")
     axes.set_title(title)
@@ -58,3 +57,13 @@ def draw(
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     figure.savefig(file)
     plt.close(figure)
+
+
+def _at_once(times_s: dict[str, float]) -> dict[float, str]:
+    """Time → names of what happened then; what lies too close together for two texts has one."""
+    close_s = 0.1 * (max(times_s.values()) - min(times_s.values())) if times_s else 0.0
+    found: dict[float, str] = {}
+    for name, at_s in times_s.items():
+        place = next((other_s for other_s in found if at_s - other_s < close_s), at_s)
+        found[place] = f"{found[place]}, {name}" if place in found else name
+    return found
