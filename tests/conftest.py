@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from chat_helpers import Clients, ServerProcess, server_process
 
-pytest_plugins = ["undisturbed", "pytester"]
+pytest_plugins = ["left_out", "undisturbed", "pytester"]
 
 
 @pytest.fixture(scope="module")

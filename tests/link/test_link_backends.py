@@ -10,6 +10,7 @@ import socket
 import time
 
 import pytest
+from left_out import HAS_NETEM
 from link_helpers import in_lab, need_netem
 
 from loadtests.errors import LinkError
@@ -65,7 +66,7 @@ def test_auto_takes_netem_where_the_kernel_has_it(backend: BackendName) -> None:
 def test_asking_for_what_the_kernel_lacks_is_refused() -> None:
     def refused() -> str:
         if kernel_has_netem():
-            pytest.skip("this kernel has netem")
+            pytest.skip(HAS_NETEM)
         with pytest.raises(LinkError) as caught, open_lab({"primary": LINKS["nothing"]}, "netem"):
             pass
         return str(caught.value)
