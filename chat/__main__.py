@@ -14,7 +14,7 @@ from chat import arguments
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
 from chat.protocol.errors import ChatError
-from chat.protocol.messages import PUBLIC_LIMITS, Limits
+from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.server.journal import Journal, JournalError
 from chat.server.logs import log_to_stderr
 from chat.server.metrics import MetricsPort, TurnTimes, metrics_of, sentence

@@ -40,6 +40,9 @@ from chat.net.transport import Address
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
+from chat.protocol.filemessages import FileChunk, FileCredit
+from chat.protocol.limits import Limits
+from chat.protocol.message import Message
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -58,7 +61,7 @@ MAX_WAITING = 1_000
 FEED_BYTES = 65_536
 #: Looked up by type, which costs each of thousands of lines a second less than matching.
 _PERHAPS_ABOUT_FILES = {FileNews, Refused}
-_FROM_NO_LOG = {messages.FileChunk, messages.FileCredit, messages.Bye, messages.Refused}
+_FROM_NO_LOG = {FileChunk, FileCredit, messages.Bye, messages.Refused}
 
 
 class ChatClient:
@@ -148,7 +151,7 @@ class ChatClient:
         return self._session.rooms
 
     @property
-    def limits(self) -> messages.Limits:
+    def limits(self) -> Limits:
         """What the server accepts."""
         return self._session.limits
 
@@ -232,7 +235,7 @@ class ChatClient:
         self._feed_all()
         return number
 
-    def request(self, message_of: Callable[[int], messages.Message]) -> int:
+    def request(self, message_of: Callable[[int], Message]) -> int:
         """Send a message, made of its id, that the inbox answers; otherwise like :meth:`say`."""
         number = self._session.request(message_of, self._time_to_speak_ns())
         self._feed_all()
@@ -361,7 +364,7 @@ class ChatClient:
 
     def _on_message_from_no_log(self, connection: Connection, message: messages.Down, arrival: Arrival) -> None:
         match message:
-            case messages.FileChunk() | messages.FileCredit():
+            case FileChunk() | FileCredit():
                 self.files.flow(message, arrival.seen_ns)
             case messages.Bye() if self._end_reason is None:
                 self._on_bye(connection, message)
@@ -491,7 +494,7 @@ class ChatClient:
             raise TooMuchUnderWay(f"{self.waiting} messages wait for a connection; no more are kept.")
         return self._loop.now_ns()
 
-    def _ask(self, question: messages.Message) -> None:
+    def _ask(self, question: Message) -> None:
         self._time_to_speak_ns()
         # On one connection only: an answer that comes from no log cannot be recognised as a second copy.
         connection = next((connection for connection in self._connections if connection.is_up), None)

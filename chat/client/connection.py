@@ -16,7 +16,8 @@ from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
 from chat.net.transport import Address, Target, resolve
 from chat.protocol.errors import AddressError, PeerError
-from chat.protocol.messages import Attached, Down, Error, Message, Ping, Welcome
+from chat.protocol.message import Message
+from chat.protocol.messages import Attached, Down, Error, Ping, Welcome
 from chat.protocol.wire import DOWN, BadLine, LineReader, encode
 
 if TYPE_CHECKING:

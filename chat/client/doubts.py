@@ -9,12 +9,13 @@ from typing import NamedTuple
 from chat.client.events import NotSent
 from chat.protocol import messages
 from chat.protocol.fields import INBOX, Cursors
+from chat.protocol.message import Message
 
 
 class Pending(NamedTuple):
     """A message on its way, or waiting for a connection."""
 
-    message: messages.Message
+    message: Message
     line: bytes
     intended_ns: int
     sent_ns: int

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from chat.protocol.fields import LOBBY
-from chat.protocol.messages import FileLine
+from chat.protocol.filemessages import FileLine
 
 PathName = Literal["primary", "secondary"]
 Kind = Literal["say", "tell"]

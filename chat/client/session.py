@@ -34,6 +34,9 @@ from chat.client.events import (
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
 from chat.protocol.fields import INBOX, LOBBY, Cursors
+from chat.protocol.filemessages import FileAccept, FileAccepted, FileEnd, FileEnded, FileLine, FileOffer, FileOffered
+from chat.protocol.limits import Limits
+from chat.protocol.message import Message
 from chat.protocol.wire import encode
 
 #: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
@@ -51,7 +54,7 @@ _Logged = (
     | messages.Left
     | messages.TopicSet
     | messages.Refused
-    | messages.FileLine
+    | FileLine
 )
 
 
@@ -71,7 +74,7 @@ class ClientSession:
         self.registered = False
         #: What connections attach with; empty while the server knows no session of ours.
         self.token = ""
-        self.limits = messages.Limits()
+        self.limits = Limits()
         #: For each log, the highest sequence number seen.
         self.cursors: Cursors = {}
         #: Copies that came after the first and were dropped.
@@ -174,7 +177,7 @@ class ClientSession:
         self._asked += 1
         return encode(messages.Settle())
 
-    def request(self, message_of: Callable[[int], messages.Message], now_ns: int) -> int:
+    def request(self, message_of: Callable[[int], Message], now_ns: int) -> int:
         """Another message that is answered through a log, made of its id; otherwise like :meth:`say`."""
         number = self._next_id()
         return self._send(number, message_of(number), now_ns, now_ns)
@@ -213,7 +216,7 @@ class ClientSession:
         self._changes.append(message.id)
         return self._send(message.id, message, sent_ns, sent_ns)
 
-    def _send(self, number: int, message: messages.Message, intended_ns: int, sent_ns: int) -> int:
+    def _send(self, number: int, message: Message, intended_ns: int, sent_ns: int) -> int:
         self._pending[number] = Pending(message, encode(message), intended_ns, sent_ns)
         return number
 
@@ -278,7 +281,7 @@ class ClientSession:
             match each.message:
                 case messages.Say() | messages.Tell() if number <= given_id:
                     doubted[number] = each
-                case messages.FileOffer() | messages.FileAccept() | messages.FileEnd():
+                case FileOffer() | FileAccept() | FileEnd():
                     pass
                 case messages.Join(room, cursor=int(cursor)):
                     self.cursors[room] = cursor  # a room of ours again, from where we were
@@ -351,7 +354,7 @@ class ClientSession:
         match message:
             case messages.Said() | messages.Told() | messages.Joined() | messages.Renamed() | messages.Left():
                 pass
-            case messages.TopicSet() | messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
+            case messages.TopicSet() | FileOffered() | FileAccepted() | FileEnded():
                 pass
             case messages.Refused(log=log) if log:
                 pass
@@ -463,7 +466,7 @@ class ClientSession:
                     if number in self._rejoins:
                         number = None  # none that the program knows
                 return Refused(number, message.code, message.reason)
-            case messages.FileOffered() | messages.FileAccepted() | messages.FileEnded():
+            case FileOffered() | FileAccepted() | FileEnded():
                 own = message.from_ in self._names and message.id is not None
                 return FileNews(message, own and self._pending.pop(message.id or 0, None) is not None)
         kind: Kind = "say" if isinstance(message, messages.Said) else "tell"

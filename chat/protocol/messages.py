@@ -6,26 +6,10 @@ ones first. What comes from a log carries `log` and `seq` (see :mod:`chat.server
 
 import msgspec
 
-from chat.protocol.fields import (
-    LOBBY,
-    ByteCount,
-    Count,
-    Cursor,
-    Cursors,
-    FileName,
-    FileNumber,
-    MessageId,
-    Outcome,
-    Reason,
-    Seconds,
-    Seq,
-    Sha256,
-)
-
-
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, tag_field="type", tag=str.lower):
-    """Base of all messages; the type on the wire is the class name in lower case."""
-
+from chat.protocol.fields import LOBBY, Count, Cursor, Cursors, MessageId, Seconds, Seq
+from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileEnd, FileLine, FileOffer
+from chat.protocol.limits import Limits
+from chat.protocol.message import Message
 
 # Up: client → server.
 
@@ -47,7 +31,7 @@ class Attach(Message, frozen=True):
     """Add this connection to a living session, or change what an attached one follows."""
 
     token: str
-    cursors: Cursors = {}
+    cursors: Cursors = msgspec.field(default_factory=dict)
     #: False: a stand-by connection, which is sent nothing until it attaches again with True.
     follow: bool = True
 
@@ -128,51 +112,7 @@ class Ping(Message, frozen=True):
     n: MessageId | None = None
 
 
-class FileOffer(Message, frozen=True, tag="file_offer"):
-    """I would like to send somebody this file."""
-
-    to: str
-    name: FileName
-    size: ByteCount
-    sha256: Sha256
-    id: MessageId | None = None
-
-
-class FileAccept(Message, frozen=True, tag="file_accept"):
-    """I want this file; the first `file_credit` says from where on."""
-
-    file: FileNumber
-    id: MessageId | None = None
-
-
-class FileEnd(Message, frozen=True, tag="file_end"):
-    """This transfer is over: either side may say so at any time, but only the receiver that it is `done`."""
-
-    file: FileNumber
-    outcome: Outcome
-    reason: Reason = ""
-    id: MessageId | None = None
-
-
 # Both directions.
-
-
-class FileChunk(Message, frozen=True, tag="file_chunk"):
-    """Some bytes of a file. Passed on to the connection that the receiver's last credit came from."""
-
-    file: FileNumber
-    offset: ByteCount
-    #: Base64 in JSON.
-    data: bytes
-
-
-class FileCredit(Message, frozen=True, tag="file_credit"):
-    """The receiver has everything before this offset, so that as much as a window may follow after it."""
-
-    file: FileNumber
-    offset: ByteCount
-    #: What was sent after the offset is lost: go on from there.
-    again: bool = False
 
 
 class Bye(Message, frozen=True):
@@ -189,35 +129,6 @@ class Bye(Message, frozen=True):
 
 
 # Down: server → client.
-
-
-class Limits(msgspec.Struct, frozen=True, gc=False):
-    """What this server accepts."""
-
-    #: Longest line a client may send, without its newline.
-    line_bytes: Count = 65_536
-    #: Longest text, as UTF-8. Escaped in JSON it may grow sixfold and must still fit in a line.
-    text_bytes: Count = 8_192
-    #: Longest name of a person or a room, and longest topic of a room, in characters.
-    nick_chars: Count = 32
-    topic_chars: Count = 300
-    #: How far a file's sender may be ahead of what its receiver has confirmed.
-    file_window_bytes: Count = 524_288
-    #: Open transfers of one session, counted apart as sender and as receiver.
-    files: Count = 8
-    #: In how many rooms a session may be, beside the lobby.
-    rooms: Count = 16
-    #: Units of work that a session earns in a second, and how many it may save up; 0: as many as it likes. A message
-    #: costs 1, and 1 more for each KiB and for each 50 who hear it; who has none left is read no further for a while.
-    cost_per_s: Count = 0
-    cost_burst: Count = 0
-    #: Connections at a time, in all and from one address; 0: as many as the system allows.
-    connections: Count = 0
-    connections_per_address: Count = 0
-
-
-#: Fit for a server that anybody may reach.
-PUBLIC_LIMITS = Limits(cost_per_s=100, cost_burst=1_000, connections=10_000, connections_per_address=256)
 
 
 class Welcome(Message, frozen=True):
@@ -326,42 +237,6 @@ class Refused(Message, frozen=True):
     seq: Cursor = 0
 
 
-class FileOffered(Message, frozen=True, tag="file_offered"):
-    """Somebody would like to send you a file, or you somebody. The transfer has a number now."""
-
-    log: str
-    seq: Seq
-    from_: str = msgspec.field(name="from")
-    to: str
-    file: FileNumber
-    name: FileName
-    size: ByteCount
-    sha256: Sha256
-    id: MessageId | None = None
-
-
-class FileAccepted(Message, frozen=True, tag="file_accepted"):
-    """The receiver wants the file."""
-
-    log: str
-    seq: Seq
-    from_: str = msgspec.field(name="from")
-    file: FileNumber
-    id: MessageId | None = None
-
-
-class FileEnded(Message, frozen=True, tag="file_ended"):
-    """A transfer is over, because of whom, and why."""
-
-    log: str
-    seq: Seq
-    from_: str = msgspec.field(name="from")
-    file: FileNumber
-    outcome: Outcome
-    reason: Reason = ""
-    id: MessageId | None = None
-
-
 class Present(Message, frozen=True):
     """The nicknames of all who are in the room, in order of arrival."""
 
@@ -381,7 +256,7 @@ class RoomList(Message, frozen=True, tag="rooms"):
     """All rooms, how many are in each, and the topics of those that have one, as far as there is room for them."""
 
     rooms: dict[str, Count]
-    topics: dict[str, str] = {}
+    topics: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Settled(Message, frozen=True):
@@ -414,9 +289,6 @@ class Error(Message, frozen=True):
     code: str
     reason: str
 
-
-#: What an inbox says of files.
-FileLine = FileOffered | FileAccepted | FileEnded
 
 Up = (
     Hello

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from chat.protocol.messages import Down, Message, RoomLine, Up
+from chat.protocol.message import Message
+from chat.protocol.messages import Down, RoomLine, Up
 
 _encoder = msgspec.json.Encoder()
 UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)

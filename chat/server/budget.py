@@ -4,7 +4,7 @@ Whoever has spent more than it had is read no further until it has made up for i
 as people do never notices.
 """
 
-from chat.protocol.messages import Limits
+from chat.protocol.limits import Limits
 
 
 class Budget:

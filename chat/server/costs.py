@@ -1,19 +1,7 @@
 """What a message costs its sender, in units: about the work that it makes. See :class:`chat.server.budget.Budget`."""
 
-from chat.protocol.messages import (
-    FileChunk,
-    FileCredit,
-    FileOffer,
-    Hello,
-    Join,
-    Leave,
-    Nick,
-    Recall,
-    Say,
-    SetTopic,
-    Up,
-    Who,
-)
+from chat.protocol.filemessages import FileChunk, FileCredit, FileOffer
+from chat.protocol.messages import Hello, Join, Leave, Nick, Recall, Say, SetTopic, Up, Who
 from chat.server.rooms import Rooms
 
 #: So many people hear a line for the price of one unit, and so many bytes have it.

@@ -11,7 +11,7 @@ however its logs grow.
 
 from typing import Protocol
 
-from chat.protocol.messages import Message
+from chat.protocol.message import Message
 from chat.protocol.wire import encode
 from chat.server.backlog import BATCH_BYTES, Backlog
 from chat.server.log import Log, MessageAt

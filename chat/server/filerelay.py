@@ -7,7 +7,7 @@ So the server keeps no file, and at most a window of each: a chunk is passed on 
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import Outcome
-from chat.protocol.messages import (
+from chat.protocol.filemessages import (
     FileAccept,
     FileAccepted,
     FileChunk,
@@ -16,8 +16,8 @@ from chat.protocol.messages import (
     FileEnded,
     FileOffer,
     FileOffered,
-    Limits,
 )
+from chat.protocol.limits import Limits
 from chat.protocol.wire import encode
 from chat.server.delivery import Delivery
 from chat.server.members import Connection, Session

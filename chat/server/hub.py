@@ -11,21 +11,17 @@ from collections.abc import Callable
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX, Cursors
+from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer
+from chat.protocol.limits import Limits
 from chat.protocol.messages import (
     Attach,
     Attached,
     Bye,
-    FileAccept,
-    FileChunk,
-    FileCredit,
-    FileEnd,
-    FileOffer,
     Hello,
     Join,
     Joined,
     Leave,
     Left,
-    Limits,
     ListRooms,
     Member,
     Nick,

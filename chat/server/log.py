@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
-from chat.protocol.messages import Message
+from chat.protocol.message import Message
 from chat.protocol.wire import encode
 
 #: How many different batches are remembered between two lines. Followers that keep up share one or two; those far

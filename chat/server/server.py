@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 from chat.net.loop import Loop, Timer
 from chat.net.transport import Address, Transport, reason_of, resolve, set_up, use_congestion_control
 from chat.protocol.errors import AddressError
-from chat.protocol.messages import Bye, Error, Limits
+from chat.protocol.limits import Limits
+from chat.protocol.messages import Bye, Error
 from chat.protocol.wire import encode
 from chat.server.hub import Hub
 from chat.server.journal import Journal

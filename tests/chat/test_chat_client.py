@@ -23,7 +23,8 @@ from chat.client.events import (
     Refused,
 )
 from chat.protocol.errors import NotRegistered
-from chat.protocol.messages import Limits, Said, Welcome
+from chat.protocol.limits import Limits
+from chat.protocol.messages import Said, Welcome
 from chat.protocol.wire import encode
 
 pytestmark = pytest.mark.realtime("chat")

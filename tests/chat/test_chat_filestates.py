@@ -11,7 +11,9 @@ from sinks import EVERYTHING, Pipe
 from chat.client.files.states import CHUNK_BYTES, NAME_BYTES, Incoming, Outgoing, numbered, safe_name
 from chat.protocol import messages
 from chat.protocol.errors import Refusal
-from chat.protocol.messages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer, Limits, Message
+from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileEnd, FileEnded, FileOffer
+from chat.protocol.limits import Limits
+from chat.protocol.message import Message
 from chat.protocol.wire import DOWN, encode
 from chat.server.delivery import Delivery
 from chat.server.filerelay import FileRelay
@@ -250,7 +252,7 @@ def test_a_sender_that_sends_too_much(office: Office, offset: int, length: int, 
     number = office.accepted(size=10 if "offered" in reason else 1_000)
     office.chunk(number, offset, length)
     for message in office.logged[-2:]:
-        assert isinstance(message, messages.FileEnded)
+        assert isinstance(message, FileEnded)
         assert reason in message.reason
     office.chunk(number, 0, 4)
     assert office.taken(office.down) == []
@@ -266,7 +268,7 @@ def test_what_nobody_takes_is_bounded() -> None:
     second = office.accepted(1_000)
     office.chunk(second, 0, 90)
     ended = office.logged[-1]
-    assert isinstance(ended, messages.FileEnded)
+    assert isinstance(ended, FileEnded)
     assert (ended.file, ended.reason) == (second, "The server holds too much that nobody takes.")
 
 
@@ -302,7 +304,7 @@ def test_transfers_are_bounded_and_end_with_their_session(office: Office) -> Non
         office.offer()
     office.relay.forget(office.ben, "said bye")
     ended = office.logged[-1]
-    assert isinstance(ended, messages.FileEnded)
+    assert isinstance(ended, FileEnded)
     assert (ended.outcome, ended.reason) == ("failed", "b has left: said bye")
     assert repr(office.relay) == "<FileRelay 0 transfer(s)>"
     office.offer()

@@ -8,7 +8,8 @@ import pytest
 from sinks import Pipe
 
 from chat.protocol.errors import Refusal
-from chat.protocol.messages import Attach, Bye, Hello, Limits, Nick, Ping, Say, Tell, Up, Who
+from chat.protocol.limits import Limits
+from chat.protocol.messages import Attach, Bye, Hello, Nick, Ping, Say, Tell, Up, Who
 from chat.protocol.names import clean_nick, fold
 from chat.server.hub import Hub
 from chat.server.members import Connection

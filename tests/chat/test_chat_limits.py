@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
 
-from chat.protocol.messages import PUBLIC_LIMITS, Hello, Limits, Say, Who
+from chat.protocol.limits import PUBLIC_LIMITS, Limits
+from chat.protocol.messages import Hello, Say, Who
 from chat.server.budget import Budget
 from chat.server.costs import cost_of
 from chat.server.rooms import Rooms

@@ -10,21 +10,8 @@ import pytest
 from chat_helpers import RawClient, server_process
 from test_chat_hub import KEY, Hall
 
-from chat.protocol.messages import (
-    Attach,
-    FileEnd,
-    FileOffer,
-    Hello,
-    Join,
-    Leave,
-    ListRooms,
-    Recall,
-    Say,
-    Settle,
-    Tell,
-    Up,
-    Who,
-)
+from chat.protocol.filemessages import FileEnd, FileOffer
+from chat.protocol.messages import Attach, Hello, Join, Leave, ListRooms, Recall, Say, Settle, Tell, Up, Who
 from chat.server.members import Connection
 
 PEOPLE = ("ana", "ben", "cem", "dia", "eli")

@@ -22,7 +22,8 @@ from chat.client.events import (
 )
 from chat.client.session import ClientSession
 from chat.protocol import messages
-from chat.protocol.messages import Attach, Join, Leave, Limits, ListRooms, Say, Settle, Who
+from chat.protocol.limits import Limits
+from chat.protocol.messages import Attach, Join, Leave, ListRooms, Say, Settle, Who
 from chat.server.members import Connection
 from chat.server.rooms import Rooms
 from chat.server.server import ChatServer

@@ -19,13 +19,15 @@ from chat.client.events import (
 from chat.client.session import MAX_UNDER_WAY, ClientSession
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
+from chat.protocol.filemessages import FileEnd
+from chat.protocol.limits import Limits
 from chat.protocol.messages import Down
 
 
 @pytest.fixture
 def session() -> ClientSession:
     session = ClientSession("ana")
-    session.welcome(messages.Welcome("Ana", "secret", {"lobby": 4, "inbox": 0}, messages.Limits()))
+    session.welcome(messages.Welcome("Ana", "secret", {"lobby": 4, "inbox": 0}, Limits()))
     session.following.add("primary")
     return session
 
@@ -150,7 +152,7 @@ def test_what_no_connection_was_given_waits_for_the_next_session(session: Client
     assert (session.in_doubt, session.pending, session.waiting) == ((2, 3), 1, 1)
     session.say("later", 0, 0)
     rooms = session.rooms[1:]
-    assert not session.welcome(messages.Welcome("Ana", "new", {"lobby": 1, "inbox": 0}, messages.Limits()))
+    assert not session.welcome(messages.Welcome("Ana", "new", {"lobby": 1, "inbox": 0}, Limits()))
     session.rejoin(rooms, 0)
     assert session.give_up(rooms=True) == [
         NotSent(2, "say", None, "given", "lobby", False),
@@ -169,7 +171,7 @@ def test_what_no_connection_was_given_waits_for_the_next_session(session: Client
 def test_what_a_server_says_that_it_has_not_accepted_waits_too(session: ClientSession) -> None:
     for text in "abc":
         session.say(text, 0, 0)
-    session.request(lambda number: messages.FileEnd(1, "done", id=number), 0)
+    session.request(lambda number: FileEnd(1, "done", id=number), 0)
     session.unanswered(0, 1000)
     session.ends_after(1)
     session.forget()
@@ -182,12 +184,12 @@ def test_what_a_server_says_that_it_has_not_accepted_waits_too(session: ClientSe
 def test_doubts_are_resolved_where_the_logs_go_on() -> None:
     """A journal: the lines that were accepted come again; those that do not were not accepted."""
     session = ClientSession("ana", "key")
-    session.welcome(messages.Welcome("ana", "a", {"lobby": 4, "inbox": 0}, messages.Limits(), "history"))
+    session.welcome(messages.Welcome("ana", "a", {"lobby": 4, "inbox": 0}, Limits(), "history"))
     for text in ("hé", "lost"):
         session.say(text, 0, 0)
     session.unanswered(0, 1000)
     session.forget()
-    assert session.welcome(messages.Welcome("ana", "b", {"lobby": 6, "inbox": 0}, messages.Limits(), "history"))
+    assert session.welcome(messages.Welcome("ana", "b", {"lobby": 6, "inbox": 0}, Limits(), "history"))
     session.following.add("primary")
     assert session.give_up(rooms=False) == []
     assert session.wants_to_ask
@@ -199,7 +201,7 @@ def test_doubts_are_resolved_where_the_logs_go_on() -> None:
 
 def test_a_welcome_without_a_lobby_is_no_welcome() -> None:
     with pytest.raises(PeerError, match="lacks the lobby"):
-        ClientSession("ana").welcome(messages.Welcome("ana", "t", {"inbox": 0}, messages.Limits()))
+        ClientSession("ana").welcome(messages.Welcome("ana", "t", {"inbox": 0}, Limits()))
 
 
 def test_own_names_are_not_collected_without_end(session: ClientSession) -> None:

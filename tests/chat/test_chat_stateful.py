@@ -18,7 +18,8 @@ from chat.client.events import Gap as Missed
 from chat.client.session import ClientSession
 from chat.protocol import messages
 from chat.protocol.fields import INBOX, LOBBY, Cursors
-from chat.protocol.messages import Attached, Down, Gap, Joined, Left, Member, Message, Said, Up, Welcome
+from chat.protocol.message import Message
+from chat.protocol.messages import Attached, Down, Gap, Joined, Left, Member, Said, Up, Welcome
 from chat.protocol.wire import DOWN, UP, BadLine, LineReader
 from chat.server.hub import Hub
 from chat.server.log import Log

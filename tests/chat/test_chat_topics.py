@@ -8,7 +8,8 @@ from sinks import Pipe
 from terminal_helpers import TerminalClient
 from test_chat_hub import Hall
 
-from chat.protocol.messages import Hello, Join, Leave, Limits, ListRooms, Recall, Say, SetTopic, Who
+from chat.protocol.limits import Limits
+from chat.protocol.messages import Hello, Join, Leave, ListRooms, Recall, Say, SetTopic, Who
 from chat.server.hub import Hub
 from chat.server.journal import TRIM_LINES, Journal
 from chat.server.log import Log

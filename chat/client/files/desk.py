@@ -17,10 +17,9 @@ from chat.client.files.states import Incoming
 from chat.client.files.transfers import File, IncomingFile, OutgoingFile
 from chat.net.loop import Loop
 from chat.net.transport import Transport
-from chat.protocol import messages
 from chat.protocol.errors import ChatError, FileError, NotRegistered, PeerError, TooMuchUnderWay
 from chat.protocol.fields import Outcome
-from chat.protocol.messages import (
+from chat.protocol.filemessages import (
     FileAccept,
     FileAccepted,
     FileChunk,
@@ -30,6 +29,8 @@ from chat.protocol.messages import (
     FileOffer,
     FileOffered,
 )
+from chat.protocol.limits import Limits
+from chat.protocol.message import Message
 
 #: Most files that may be offered to us at once; a server of ours lets eight through.
 MAX_OFFERS = 64
@@ -47,10 +48,10 @@ class Host(Protocol):
     """What the desk needs of its client."""
 
     @property
-    def limits(self) -> messages.Limits:
+    def limits(self) -> Limits:
         """What the server accepts."""
 
-    def request(self, message_of: Callable[[int], messages.Message]) -> int:
+    def request(self, message_of: Callable[[int], Message]) -> int:
         """Send this message, made of its id, as surely as talk; return the id."""
 
     def file_connection(self) -> Connection | None:

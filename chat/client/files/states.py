@@ -9,7 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from chat.client.files.delaywindow import DelayWindow
-from chat.protocol.messages import FileChunk, FileCredit
+from chat.protocol.filemessages import FileChunk, FileCredit
 
 #: Bytes in a chunk: 5 ms of a link of 9 Mbit/s, which is what talk may have to wait for.
 CHUNK_BYTES = 4_096
