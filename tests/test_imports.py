@@ -32,10 +32,9 @@ FLOORS = {
 #: Rooms and files without input, output, clock or chance of their own.
 PURE = [
     "chat/protocol",
-    "chat/client/session.py",
-    "chat/client/doubts.py",
-    "chat/client/events.py",
-    "chat/client/pulse.py",
+]
+PURE += [
+    f"chat/client/{name}.py" for name in ("session", "outgoing", "following", "doubts", "lines", "events", "pulse")
 ]
 PURE += [f"chat/client/files/{name}.py" for name in ("states", "delaywindow")]
 PURE += [

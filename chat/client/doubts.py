@@ -4,21 +4,10 @@ Nobody knows whether they were accepted. In a session that goes on from the logs
 removes one; what has not come once the logs are read was never accepted.
 """
 
-from typing import NamedTuple
-
 from chat.client.events import NotSent
+from chat.client.outgoing import Pending
 from chat.protocol import messages
 from chat.protocol.fields import INBOX, Cursors
-from chat.protocol.message import Message
-
-
-class Pending(NamedTuple):
-    """A message on its way, or waiting for a connection."""
-
-    message: Message
-    line: bytes
-    intended_ns: int
-    sent_ns: int
 
 
 class Doubts:

@@ -7,55 +7,40 @@ All times are CLOCK_MONOTONIC in ns and come from outside.
 
 from collections.abc import Callable, Sequence
 
-from chat.client.doubts import Doubts, Pending, not_sent
+from chat.client.doubts import Doubts, not_sent
 from chat.client.events import (
     Departed,
-    Echoed,
     EchoedAgain,
     EchoMissed,
     Entered,
     Event,
     FileNews,
     Gap,
-    Kind,
     NotSent,
     PathName,
     PeerJoined,
     PeerLeft,
     Present,
     Recalled,
-    Received,
     ReceivedAgain,
     Refused,
     Renamed,
     RoomList,
     TopicSet,
 )
+from chat.client.following import Following
+from chat.client.lines import Logged, echoed, recalled, received
+from chat.client.outgoing import Outgoing
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
+from chat.protocol.errors import NotRegistered, PeerError
 from chat.protocol.fields import INBOX, LOBBY, Cursors
-from chat.protocol.filemessages import FileAccept, FileAccepted, FileEnd, FileEnded, FileLine, FileOffer, FileOffered
+from chat.protocol.filemessages import FileAccept, FileAccepted, FileEnd, FileEnded, FileOffer, FileOffered
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
 
-#: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
-#: again on a new connection, would be refused although it had been accepted.
-MAX_UNDER_WAY = 4_000
 #: Most names of our own that are remembered: a server remembers eight.
 _MAX_NAMES = 64
-
-#: Messages that come from a log.
-_Logged = (
-    messages.Said
-    | messages.Told
-    | messages.Joined
-    | messages.Renamed
-    | messages.Left
-    | messages.TopicSet
-    | messages.Refused
-    | FileLine
-)
 
 
 class ClientSession:
@@ -79,20 +64,12 @@ class ClientSession:
         self.cursors: Cursors = {}
         #: Copies that came after the first and were dropped.
         self.duplicates = 0
-        #: The connections that bring the logs.
-        self.following: set[PathName] = set()
-        #: Those among them, and the logs, of which lines are passed over for now: see :meth:`_passes_over`.
-        self._passed_over: set[tuple[PathName, str]] = set()
+        self.following = Following()
         #: All the names that we have had in this session: nobody else is called like that.
         self._names: dict[str, None] = {nick: None}
         self._key = key
         self._password = password
-        self._last_id = 0
-        self._pending: dict[int, Pending] = {}
-        #: The last message that any connection of this session was given; what comes after it is waiting.
-        self._given_id = 0
-        #: The last message that the server has accepted, if it said so when it went.
-        self._accepted_id: int | None = None
+        self._outgoing = Outgoing()
         #: Echoes may have been missed: the server is to be asked; and how often it was and has not answered yet.
         self.wants_to_ask = False
         self._asked = 0
@@ -116,17 +93,17 @@ class ClientSession:
     @property
     def pending(self) -> int:
         """How many messages were sent and neither echoed nor refused."""
-        return len(self._pending)
+        return len(self._outgoing.pending)
 
     @property
     def waiting(self) -> int:
         """How many of them no connection has been given yet."""
-        return min(len(self._pending), self._last_id - self._given_id)
+        return self._outgoing.waiting
 
     @property
     def lost(self) -> tuple[int, ...]:
         """The ids of all that may not have been accepted, in the order they were sent."""
-        return (*self._doubts.pending, *self._pending)
+        return (*self._doubts.pending, *self._outgoing.pending)
 
     @property
     def in_doubt(self) -> tuple[int, ...]:
@@ -156,12 +133,12 @@ class ClientSession:
             TooMuchUnderWay: too many messages are neither echoed nor refused.
         """
         number = self._next_id()
-        return self._send(number, messages.Say(text, number, room), intended_ns, sent_ns)
+        return self._outgoing.add(number, messages.Say(text, number, room), intended_ns, sent_ns)
 
     def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> int:
         """A message to one nickname; otherwise like :meth:`say`."""
         number = self._next_id()
-        return self._send(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
+        return self._outgoing.add(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
 
     def join(self, room: str, sent_ns: int) -> int:
         """We want to be in a room; otherwise like :meth:`say`."""
@@ -180,45 +157,21 @@ class ClientSession:
     def request(self, message_of: Callable[[int], Message], now_ns: int) -> int:
         """Another message that is answered through a log, made of its id; otherwise like :meth:`say`."""
         number = self._next_id()
-        return self._send(number, message_of(number), now_ns, now_ns)
+        return self._outgoing.add(number, message_of(number), now_ns, now_ns)
 
     def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
-        """The lines of pending messages after this id, oldest first, and the id of the last of them.
-
-        At least one line if there is any, and more only within `max_bytes`. A connection that begins to carry messages
-        is given all of them, from 0: the server accepts each id once, so that too many do no harm.
-        """
-        lines: list[bytes] = []
-        size, last_id = 0, after_id
-        for number in range(max(after_id + 1, next(iter(self._pending), 0)), self._last_id + 1):
-            pending = self._pending.get(number)
-            if pending is None:
-                continue
-            size += len(pending.line)
-            if lines and size > max_bytes:
-                break
-            lines.append(pending.line)
-            last_id = number
-        if last_id > self._given_id:
-            self._given_id = last_id
-        return b"".join(lines), last_id
+        """See :meth:`Outgoing.lines_after`."""
+        return self._outgoing.lines_after(after_id, max_bytes)
 
     def _next_id(self) -> int:
         if not self.registered:
             raise NotRegistered("The server has not welcomed us yet.")
-        if self._pending and self._last_id - next(iter(self._pending)) >= MAX_UNDER_WAY - 1:
-            raise TooMuchUnderWay(f"{self.pending} messages are under way; wait until some have come back.")
-        self._last_id += 1
-        return self._last_id
+        return self._outgoing.next_id()
 
     def _change(self, message: messages.Join | messages.Leave, sent_ns: int) -> int:
         assert message.id is not None
         self._changes.append(message.id)
-        return self._send(message.id, message, sent_ns, sent_ns)
-
-    def _send(self, number: int, message: Message, intended_ns: int, sent_ns: int) -> int:
-        self._pending[number] = Pending(message, encode(message), intended_ns, sent_ns)
-        return number
+        return self._outgoing.add(message.id, message, sent_ns, sent_ns)
 
     # What we receive.
 
@@ -248,24 +201,16 @@ class ClientSession:
 
     def rejoin(self, rooms: Sequence[str], sent_ns: int) -> None:
         """Ask to be let into these rooms again, in a new session, ahead of what waits to be said in them."""
-        # Ids rise, and those below the first that waits are free, since the new session has seen none.
-        first_id = next(iter(self._pending), self._last_id + 1) - len(rooms)
-        if not self._pending or first_id < 1:
-            first_id = self._last_id + 1
-        joins = {
-            number: Pending(
-                join := messages.Join(room, number, self._earlier.pop(room, None)), encode(join), sent_ns, sent_ns
-            )
-            for number, room in enumerate(rooms, first_id)
-        }
-        self._rejoins |= joins.keys()
-        self._changes = sorted([*self._changes, *joins])
-        self._pending = dict(sorted([*self._pending.items(), *joins.items()]))
-        self._last_id = max([self._last_id, *joins])
+        for number, room in zip(self._outgoing.ids_ahead(len(rooms)), rooms, strict=True):
+            self._outgoing.add(number, messages.Join(room, number, self._earlier.pop(room, None)), sent_ns, sent_ns)
+            self._rejoins.add(number)
+            self._changes.append(number)
+        self._changes.sort()
+        self._outgoing.put_in_order()
 
     def ends_after(self, accepted_id: int) -> None:
         """The server goes, and has granted or refused every message up to this id, and none above it."""
-        self._accepted_id = accepted_id
+        self._outgoing.ends_after(accepted_id)
 
     def forget(self) -> None:
         """The server does not know the session any more.
@@ -274,24 +219,17 @@ class ClientSession:
         doubt; other requests are made again, except those about files, which have ended with the session.
         """
         self.token = ""
-        given_id = self._given_id if self._accepted_id is None else self._accepted_id
-        pending, self._pending = self._pending, {}
-        doubted, names = dict[int, Pending](), {*self._names}
-        for number, each in pending.items():
+        doubted, names = self._outgoing.take_given(), {*self._names}
+        for number, each in [*self._outgoing.pending.items()]:
             match each.message:
-                case messages.Say() | messages.Tell() if number <= given_id:
-                    doubted[number] = each
                 case FileOffer() | FileAccept() | FileEnd():
-                    pass
+                    self._outgoing.pop(number)
                 case messages.Join(room, cursor=int(cursor)):
+                    self._outgoing.pop(number)
                     self.cursors[room] = cursor  # a room of ours again, from where we were
                 case messages.Nick(nick):
                     names.add(nick)
-                    self._pending[number] = each
-                case _:
-                    self._pending[number] = each
-        self._given_id, self._accepted_id = given_id, None
-        self._changes = [number for number in self._changes if number in self._pending]
+        self._changes = [number for number in self._changes if number in self._outgoing.pending]
         self._rejoins.clear()
         self._doubts.begin(doubted, names)
         self.wants_to_ask, self._asked, self._answer = False, 0, None
@@ -306,8 +244,8 @@ class ClientSession:
         events = self._doubts.give_up(rooms=rooms)
         if waiting:
             events += [
-                not_sent(number, each, is_certain=number > self._given_id)
-                for number, each in self._pending.items()
+                not_sent(number, each, is_certain=not self._outgoing.was_given(number))
+                for number, each in self._outgoing.pending.items()
                 if isinstance(each.message, messages.Say | messages.Tell)
             ]
         return events
@@ -321,10 +259,10 @@ class ClientSession:
             return []
         self._last_change = number
         while self._changes and self._changes[0] <= number:
-            self._pending.pop(self._changes.pop(0), None)
+            self._outgoing.pop(self._changes.pop(0))
         rooms = {log: cursor for log, cursor in cursors.items() if log not in (LOBBY, INBOX)}
         # What we said before was dealt with before; but its echo may not have come before we left that room.
-        self.wants_to_ask |= next(iter(self._pending), number) < number
+        self.wants_to_ask |= self._outgoing.has_before(number)
         departed = [room for room in self.rooms[1:] if room not in rooms]
         for room in departed:
             del self.cursors[room]
@@ -335,13 +273,9 @@ class ClientSession:
 
     def stop_following(self, path: PathName) -> set[PathName]:
         """A connection is gone. Return those that must be asked again for lines that it would have brought."""
-        self.following.discard(path)
         if self._asked:
             self.wants_to_ask, self._asked = True, 0
-        ask_again = {other for other, _ in self._passed_over} & self.following
-        self._passed_over.clear()
-        self.following -= ask_again
-        return ask_again
+        return self.following.stop(path)
 
     def receive(
         self, message: messages.Down, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int = 0
@@ -377,7 +311,7 @@ class ClientSession:
             case messages.Present(nicks, room, topic):
                 return [Present(nicks, room, topic)]
             case messages.Recalled(room, lines):
-                return [Recalled(room, [_recalled(line, path, received_ns, seen_ns) for line in lines])]
+                return [Recalled(room, [recalled(line, path, received_ns, seen_ns) for line in lines])]
             case messages.RoomList(rooms, topics):
                 return [RoomList(rooms, topics)]
             case _:
@@ -395,16 +329,15 @@ class ClientSession:
                     return [ReceivedAgain(nick, number, path, received_ns, seen_ns, exact, end_byte)]
             return []
         missed = message.seq - cursor - 1
-        if missed and self._passes_over(path, message.log):
+        if missed and self.following.passes_over(path, message.log):
             return []
-        if self._passed_over:
-            self._passed_over.discard((path, message.log))
+        self.following.note_line(path, message.log)
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
         events = [Gap(message.log, missed), news] if missed else [news]
         if missed:
             self._doubts.note_missed(message.log)
-        self.wants_to_ask |= missed > 0 and bool(self._pending)
+        self.wants_to_ask |= missed > 0 and bool(self._outgoing.pending)
         return [*events, *self._resolve()] if self._answer is not None else events
 
     def _resolve(self) -> list[Event]:
@@ -416,9 +349,9 @@ class ClientSession:
         self._add_name(answer.nick)
         if self.cursors[LOBBY] == answer.cursors[LOBBY]:  # otherwise we may know better by now
             self.nick = answer.nick
-        missed = [number for number in self._pending if number <= answer.id]
+        missed = [number for number in self._outgoing.pending if number <= answer.id]
         for number in missed:
-            del self._pending[number]
+            self._outgoing.pop(number)
         changes, self._changes = self._changes, [number for number in self._changes if number > answer.id]
         missed_echoes = [EchoMissed(number) for number in missed if number not in changes]
         return [*missed_echoes, *self._resolve_doubts(answer)]
@@ -432,21 +365,8 @@ class ClientSession:
             return []
         return self._doubts.resolve(answer.cursors)
 
-    def _passes_over(self, path: PathName, log: str) -> bool:
-        """Whether to drop what comes after a gap, because the other connection may bring it, and the missing lines too.
-
-        That one then brings everything, until it also has a gap, or breaks: then this one is asked again, and until it
-        has answered, what it still brings is not what it was asked for.
-        """
-        if path not in self.following:
-            return True
-        if all(other == path or (other, log) in self._passed_over for other in self.following):
-            return False
-        self._passed_over.add((path, log))
-        return True
-
     def _news(
-        self, message: _Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int
+        self, message: Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int
     ) -> Event | FileNews:
         match message:
             case messages.Joined():
@@ -457,47 +377,27 @@ class ClientSession:
                 return PeerLeft(message.nick, message.reason, message.log)
             case messages.TopicSet(_, _, nick, text, number):
                 if number is not None and nick in self._names:
-                    self._pending.pop(number, None)
+                    self._outgoing.pop(number)
                 return TopicSet(nick, text, message.log)
             case messages.Refused():
                 number = message.id
                 if number is not None:
-                    self._pending.pop(number, None)
+                    self._outgoing.pop(number)
                     if number in self._rejoins:
                         number = None  # none that the program knows
                 return Refused(number, message.code, message.reason)
             case FileOffered() | FileAccepted() | FileEnded():
                 own = message.from_ in self._names and message.id is not None
-                return FileNews(message, own and self._pending.pop(message.id or 0, None) is not None)
-        kind: Kind = "say" if isinstance(message, messages.Said) else "tell"
-        to = message.to if isinstance(message, messages.Told) else None
-        number, text, log, seq = message.id, message.text, message.log, message.seq
-        pending = None
+                return FileNews(message, own and self._outgoing.pop(message.id or 0) is not None)
+        number, pending = message.id, None
         if number is not None:
             if self._doubts.pending:
                 pending = self._doubts.echoed(message, number)
             if pending is None and message.from_ in self._names:
-                pending = self._pending.pop(number, None)
-        if number is None or pending is None:
-            return Received(
-                kind, message.from_, to, text, number, log, seq, received_ns, seen_ns, exact, path, end_byte
-            )
-        return Echoed(
-            number,
-            kind,
-            len(text.encode()),
-            pending.intended_ns,
-            pending.sent_ns,
-            received_ns,
-            seen_ns,
-            exact,
-            path,
-            to,
-            text,
-            log,
-            seq,
-            end_byte,
-        )
+                pending = self._outgoing.pop(number)
+        if pending is None:
+            return received(message, path, received_ns, seen_ns, exact, end_byte)
+        return echoed(message, pending, path, received_ns, seen_ns, exact, end_byte)
 
     def _renamed(self, message: messages.Renamed) -> Event:
         own = message.nick in self._names
@@ -506,26 +406,10 @@ class ClientSession:
             if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
                 self.nick = message.to
                 if message.id is not None:
-                    self._pending.pop(message.id, None)
+                    self._outgoing.pop(message.id)
         return Renamed(message.nick, message.to, message.log, own)
 
     def _add_name(self, nick: str) -> None:
         self._names[nick] = None
         if len(self._names) > _MAX_NAMES:
             del self._names[next(iter(self._names))]
-
-
-def _recalled(
-    line: messages.RoomLine, path: PathName, received_ns: int, seen_ns: int
-) -> Received | PeerJoined | PeerLeft | Renamed | TopicSet:
-    """What a line of a room meant to those who were there."""
-    match line:
-        case messages.Said(log, seq, nick, text, number):
-            return Received("say", nick, None, text, number, log, seq, received_ns, seen_ns, False, path)
-        case messages.Joined():
-            return PeerJoined(line.nick, line.log)
-        case messages.Renamed():
-            return Renamed(line.nick, line.to, line.log, own=False)
-        case messages.TopicSet():
-            return TopicSet(line.from_, line.text, line.log)
-    return PeerLeft(line.nick, line.reason, line.log)

@@ -64,7 +64,8 @@ class Member:
         for message in self.wires[path].carry_down(size):
             if isinstance(message, Welcome):
                 self.session.welcome(message)
-                self.session.following.update(PATHS)
+                for each in PATHS:
+                    self.session.following.add(each)
             for event in self.session.receive(message, path, 0, 0, False):
                 if isinstance(event, Echoed):
                     self.echoed.append((event.text, event.id))

@@ -16,7 +16,8 @@ from chat.client.events import (
     ReceivedAgain,
     Refused,
 )
-from chat.client.session import MAX_UNDER_WAY, ClientSession
+from chat.client.outgoing import MAX_UNDER_WAY
+from chat.client.session import ClientSession
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
 from chat.protocol.filemessages import FileEnd

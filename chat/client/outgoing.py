@@ -1,0 +1,119 @@
+"""Outgoing: our messages and requests until each is answered, oldest first, whichever connection takes them."""
+
+from typing import NamedTuple
+
+from chat.protocol.errors import TooMuchUnderWay
+from chat.protocol.message import Message
+from chat.protocol.messages import Say, Tell
+from chat.protocol.wire import encode
+
+#: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
+#: again on a new connection, would be refused although it had been accepted.
+MAX_UNDER_WAY = 4_000
+
+
+class Pending(NamedTuple):
+    """A message on its way, or waiting for a connection."""
+
+    message: Message
+    line: bytes
+    intended_ns: int
+    sent_ns: int
+
+
+class Outgoing:
+    """What is pending, by its ids, which rise."""
+
+    def __init__(self) -> None:
+        self.pending: dict[int, Pending] = {}
+        self._last_id = 0
+        #: The last message that any connection of this session was given; what comes after it is waiting.
+        self._given_id = 0
+        #: The last message that the server has accepted, if it said so when it went.
+        self._accepted_id: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Outgoing {len(self.pending)} pending, {self.waiting} waiting>"
+
+    @property
+    def waiting(self) -> int:
+        """How many no connection has been given yet."""
+        return min(len(self.pending), self._last_id - self._given_id)
+
+    def was_given(self, number: int) -> bool:
+        """Whether a connection of this session was given this message."""
+        return number <= self._given_id
+
+    def has_before(self, number: int) -> bool:
+        """Whether anything is pending that is older than this id."""
+        return next(iter(self.pending), number) < number
+
+    def next_id(self) -> int:
+        """The id of the next message.
+
+        Raises:
+            TooMuchUnderWay: too many messages are neither echoed nor refused.
+        """
+        if self.pending and self._last_id - next(iter(self.pending)) >= MAX_UNDER_WAY - 1:
+            raise TooMuchUnderWay(f"{len(self.pending)} messages are under way; wait until some have come back.")
+        self._last_id += 1
+        return self._last_id
+
+    def add(self, number: int, message: Message, intended_ns: int, sent_ns: int) -> int:
+        """A message is to be sent, under the id that it has: :meth:`next_id` gave it. Returns the id."""
+        self.pending[number] = Pending(message, encode(message), intended_ns, sent_ns)
+        return number
+
+    def ids_ahead(self, count: int) -> range:
+        """So many free ids in a new session, below those of what waits if there is room."""
+        first_id = next(iter(self.pending), self._last_id + 1) - count
+        if not self.pending or first_id < 1:
+            first_id = self._last_id + 1
+        self._last_id = max(self._last_id, first_id + count - 1)
+        return range(first_id, first_id + count)
+
+    def put_in_order(self) -> None:
+        """After messages were added under :meth:`ids_ahead`."""
+        self.pending = dict(sorted(self.pending.items()))
+
+    def pop(self, number: int) -> Pending | None:
+        """This message is answered; returns it, if it was pending."""
+        return self.pending.pop(number, None)
+
+    def lines_after(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
+        """The lines of pending messages after this id, oldest first, and the id of the last of them.
+
+        At least one line if there is any, and more only within `max_bytes`. A connection that begins to carry messages
+        is given all of them, from 0: the server accepts each id once, so that too many do no harm.
+        """
+        lines: list[bytes] = []
+        size, last_id = 0, after_id
+        for number in range(max(after_id + 1, next(iter(self.pending), 0)), self._last_id + 1):
+            pending = self.pending.get(number)
+            if pending is None:
+                continue
+            size += len(pending.line)
+            if lines and size > max_bytes:
+                break
+            lines.append(pending.line)
+            last_id = number
+        if last_id > self._given_id:
+            self._given_id = last_id
+        return b"".join(lines), last_id
+
+    def ends_after(self, accepted_id: int) -> None:
+        """The server goes, and has granted or refused every message up to this id, and none above it."""
+        self._accepted_id = accepted_id
+
+    def take_given(self) -> dict[int, Pending]:
+        """The session has ended: take out what was said and given to it, and so may have been accepted."""
+        if self._accepted_id is not None:
+            self._given_id, self._accepted_id = self._accepted_id, None
+        given = {
+            number: each
+            for number, each in self.pending.items()
+            if self.was_given(number) and isinstance(each.message, Say | Tell)
+        }
+        for number in given:
+            del self.pending[number]
+        return given
