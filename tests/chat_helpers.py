@@ -268,7 +268,7 @@ class Relay:
 
 def cut(client: ChatClient, name: str) -> None:
     """Break one of its connections under its feet."""
-    (path,) = [path for path in client._connections if path.name == name]
+    (path,) = [path for path in client._paths.connections if path.name == name]
     assert path.transport is not None
     path.transport.sock.shutdown(socket.SHUT_RDWR)
 

@@ -30,9 +30,7 @@ FLOORS = {
     ],
 }
 #: Rooms and files without input, output, clock or chance of their own.
-PURE = [
-    "chat/protocol",
-]
+PURE = ["chat/protocol"]
 PURE += [
     f"chat/client/{name}.py" for name in ("session", "outgoing", "following", "doubts", "lines", "events", "pulse")
 ]

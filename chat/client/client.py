@@ -1,46 +1,24 @@
 """ChatClient: one nickname over one or two connections. It never blocks, except to look up a host name in `connect`.
 
-Modes:
-
-- `single`: one connection.
-- `standby`: a second connection is open and idle, and takes over when the first one breaks or falls silent.
-- `redundant`: every message goes out on both, everything comes in on both, the first copy wins.
-
-The two rules that make losing connections lose no message: a connection that *carries* is given every pending message
-(all of them again when it begins to), and the server accepts each id once. When all connections are gone, new ones
-attach to the same session, which the server keeps for a while, or begin another one with a server that began anew; what
-is said until then waits.
+What the modes mean, and why losing connections loses no message, is said in :mod:`chat.client.paths`.
 """
 
 import random
 import secrets
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from chat.client.connection import Connection, ConnectionStatus
-from chat.client.events import (
-    Closed,
-    Event,
-    FileNews,
-    PathDown,
-    PathName,
-    PathUp,
-    Reconnecting,
-    Refused,
-    Registered,
-    Resumed,
-    StartedAnew,
-)
+from chat.client.events import Event, PathName
 from chat.client.files.desk import FileDesk
+from chat.client.paths import Mode, Paths
 from chat.client.session import ClientSession
-from chat.net.loop import Loop, Timer
-from chat.net.stamps import Arrival
+from chat.net.loop import Loop
 from chat.net.tcpinfo import TcpInfo
 from chat.net.transport import Address
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
-from chat.protocol.filemessages import FileChunk, FileCredit
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
 
@@ -49,19 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "ChatClient", "Mode"]
 
-Mode = Literal["single", "standby", "redundant"]
-
-#: How long the server may take to close the connections after a `bye`.
-LEAVE_S = 3.0
 #: How long to try to come back when all connections are gone.
 RETRY_S = 60.0
 #: Most messages that are kept while there is no connection.
 MAX_WAITING = 1_000
-#: About how much is handed to a connection at once; the rest when the kernel has taken that.
-FEED_BYTES = 65_536
-#: Looked up by type, which costs each of thousands of lines a second less than matching.
-_PERHAPS_ABOUT_FILES = {FileNews, Refused}
-_FROM_NO_LOG = {FileChunk, FileCredit, messages.Bye, messages.Refused}
 
 
 class ChatClient:
@@ -72,7 +41,7 @@ class ChatClient:
         nick: the nickname to ask for.
         primary: where the first connection goes.
         secondary: where the second one goes; to the same place if not given.
-        mode: see the module.
+        mode: see :mod:`chat.client.paths`.
         on_event: called with each event, never from within a method of this class other than :meth:`close` and
             :meth:`reconnect`.
         congestion: TCP congestion control of both connections; the system's own if not given.
@@ -99,41 +68,31 @@ class ChatClient:
         tls: "SSLContext | None" = None,
     ) -> None:
         self.mode: Mode = mode
-        self.closed = False
-        #: Whether all connections are gone and new ones are tried.
-        self.away = False
-        #: How often the second connection took over, and how often the session was gone on with after both were gone.
-        self.takeovers = self.resumptions = 0
         #: Called with the name of the path and the kernel's last word on each connection just before it is freed.
         self.on_end: Callable[[PathName, TcpInfo], None] = lambda _name, _info: None
         self._loop = loop
-        self._on_event = on_event
         self._session = ClientSession(nick, secrets.token_urlsafe(16), password)
         #: Sends and receives files.
         self.files = FileDesk(loop, self, on_event)
-        self._retry_s = retry_s
-        #: Runs while we are away, unless that may last for ever.
-        self._away_timer: Timer | None = None
-        #: When a server that went will be back, as it said (CLOCK_MONOTONIC, ns).
-        self._back_at_ns: int | None = None
-        #: Why the session is over, once it is; its connections may still be closing.
-        self._end_reason: str | None = None
-        self._end_timer: Timer | None = None
+        addresses: dict[PathName, Address] = {"primary": primary, "secondary": secondary or primary}
         randomness = randomness or random.Random()
-        addresses: list[tuple[PathName, Address]] = [("primary", primary)]
-        if mode != "single":
-            addresses.append(("secondary", secondary or primary))
-        self._connections = [
-            Connection(loop, name, address, self, congestion=congestion, randomness=randomness, tls=tls)
-            for name, address in addresses
-        ]
-        #: The connections that the program knows to be down: further failures are no news.
-        self._known_down: set[PathName] = set()
-        #: Where `hello` can still be tried.
-        self._untried = [*self._connections]
+
+        def connection_of(owner: Paths, name: PathName) -> Connection:
+            return Connection(loop, name, addresses[name], owner, congestion=congestion, randomness=randomness, tls=tls)
+
+        self._paths = Paths(
+            loop,
+            self._session,
+            self.files,
+            mode,
+            connection_of=connection_of,
+            retry_s=retry_s,
+            on_event=on_event,
+            on_end=lambda name, info: self.on_end(name, info),
+        )
 
     def __repr__(self) -> str:
-        return f"<ChatClient {self.mode}, {self._session!r}, {', '.join(map(repr, self._connections))}>"
+        return f"<ChatClient {self.mode}, {self._session!r}, {self._paths!r}>"
 
     @property
     def nick(self) -> str:
@@ -143,7 +102,27 @@ class ChatClient:
     @property
     def registered(self) -> bool:
         """Whether messages can be said; without any connection just now, they wait until there is one again."""
-        return self._session.registered and self._end_reason is None
+        return self._session.registered and self._paths.end_reason is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last event was told, and everything is free."""
+        return self._paths.closed
+
+    @property
+    def away(self) -> bool:
+        """Whether all connections are gone and new ones are tried."""
+        return self._paths.away
+
+    @property
+    def takeovers(self) -> int:
+        """How often the second connection took over."""
+        return self._paths.takeovers
+
+    @property
+    def resumptions(self) -> int:
+        """How often the session was gone on with after all connections were gone."""
+        return self._paths.resumptions
 
     @property
     def rooms(self) -> list[str]:
@@ -176,7 +155,7 @@ class ChatClient:
 
     def connections(self) -> list[ConnectionStatus]:
         """Each connection that there is, or should be."""
-        return [connection.status() for connection in self._connections]
+        return [connection.status() for connection in self._paths.connections]
 
     # What the program asks for.
 
@@ -185,9 +164,7 @@ class ChatClient:
 
         Host names are looked up here, once, which may block; numeric addresses are not.
         """
-        for connection in self._connections:
-            connection.look_up()
-        self._untried.pop(0).open()
+        self._paths.connect()
 
     def say(self, text: str, *, room: str = LOBBY, intended_ns: int | None = None) -> int:
         """Send a message to everyone in a room and return its id.
@@ -203,14 +180,14 @@ class ChatClient:
         """
         now_ns = self._time_to_speak_ns()
         number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns, room)
-        self._feed_all()
+        self._paths.feed_all()
         return number
 
     def tell(self, nick: str, text: str, *, intended_ns: int | None = None) -> int:
         """Send a message to one nickname; otherwise like :meth:`say`."""
         now_ns = self._time_to_speak_ns()
         number = self._session.tell(nick, text, now_ns if intended_ns is None else intended_ns, now_ns)
-        self._feed_all()
+        self._paths.feed_all()
         return number
 
     def rename(self, nick: str) -> int:
@@ -226,19 +203,19 @@ class ChatClient:
         It outlives broken connections, and a new session too: we ask to be let in again.
         """
         number = self._session.join(room, self._time_to_speak_ns())
-        self._feed_all()
+        self._paths.feed_all()
         return number
 
     def leave_room(self, room: str) -> int:
         """Leave a room; an event `Departed` or a refusal follows. Otherwise like :meth:`join`."""
         number = self._session.leave(room, self._time_to_speak_ns())
-        self._feed_all()
+        self._paths.feed_all()
         return number
 
     def request(self, message_of: Callable[[int], Message]) -> int:
         """Send a message, made of its id, that the inbox answers; otherwise like :meth:`say`."""
         number = self._session.request(message_of, self._time_to_speak_ns())
-        self._feed_all()
+        self._paths.feed_all()
         return number
 
     def set_topic(self, text: str, room: str = LOBBY) -> int:
@@ -263,7 +240,7 @@ class ChatClient:
 
     def file_connection(self) -> Connection | None:
         """The connection that files take: the last one that is up."""
-        return next((connection for connection in reversed(self._connections) if connection.is_up), None)
+        return next(reversed(self._paths.up), None)
 
     def reconnect(self) -> None:
         """Break all connections; the session goes on over new ones.
@@ -272,220 +249,15 @@ class ChatClient:
             NotRegistered: there is no session.
         """
         self._time_to_speak_ns()
-        for connection in self._connections:
-            if connection.is_up:
-                connection.drop("Closed by /reconnect.")
+        self._paths.reconnect()
 
     def leave(self) -> None:
         """Say bye on every connection; the end comes when the server has closed them, or does not in time."""
-        if self._end_reason is None:
-            for connection in self._connections:
-                if connection.is_up:
-                    connection.ask(messages.Bye())
-                else:
-                    connection.close()
-            self._end_when_closed("left")
+        self._paths.leave()
 
     def close(self) -> None:
         """Free everything now; whether the server hears the `bye` is not waited for."""
-        if self._end_reason is None:
-            self._end_reason = "closed"
-            for connection in self._connections:
-                if connection.is_up:
-                    connection.ask(messages.Bye())
-        self._end()
-
-    # What the connections tell us.
-
-    def on_connected(self, connection: Connection) -> None:
-        """`hello` if the server knows no session of ours, otherwise `attach`."""
-        if self._session.token:
-            self._attach(connection, follow=self.mode == "redundant" or not self._is_followed())
-        else:
-            connection.greet(self._session.hello())
-
-    def on_welcome(self, connection: Connection, message: messages.Welcome) -> None:
-        """A session begins: the first, or another one with a server that does not know the last one any more."""
-        rooms = self._session.rooms[1:]
-        goes_on = self._session.welcome(message)
-        if goes_on:
-            self._attach(connection, follow=True)
-        else:
-            self._session.following.add(connection.name)
-        self._session.rejoin(rooms, self._loop.now_ns())
-        self._feed(connection)
-        if self.away:
-            self._end_being_away()
-            self._on_event(StartedAnew(message.nick, self._session.in_doubt, missed=not goes_on))
-            self._tell_all(self._session.give_up(rooms=not goes_on))
-        else:
-            self._on_event(Registered(message.nick))
-        self._tell_up(connection)
-        for other in self._connections:
-            if other is not connection and self._end_reason is None:
-                other.open()
-
-    def on_attached(self, connection: Connection, message: messages.Attached, is_new: bool) -> None:
-        """A connection belongs to the session now, or follows the logs from where it asked to."""
-        if connection.carries:
-            self._session.following.add(connection.name)
-            self._feed(connection)
-        elif not self._is_followed():
-            # The connection that this one was to stand by for broke while this one was being let in.
-            self._attach(connection, follow=True)
-        if is_new:
-            if self.away:
-                self._end_being_away()
-                self.resumptions += 1
-                self._on_event(Resumed(connection.name))
-            self._tell_up(connection)
-        self._tell_all(self._session.member(message.cursors, message.id))
-
-    def on_message(
-        self, connection: Connection, message: messages.Down, arrival: Arrival, exact: bool, end_byte: int
-    ) -> None:
-        """Any other message came in."""
-        session = self._session
-        for event in session.receive(message, connection.name, arrival.received_ns, arrival.seen_ns, exact, end_byte):
-            if type(event) in _PERHAPS_ABOUT_FILES:
-                self._on_perhaps_about_files(event)
-            else:
-                self._on_event(event)  # type: ignore[arg-type]
-        if type(message) in _FROM_NO_LOG:
-            self._on_message_from_no_log(connection, message, arrival)
-        if session.wants_to_ask and connection.carries:
-            connection.write(session.ask())
-
-    def _on_perhaps_about_files(self, event: Event | FileNews) -> None:
-        if isinstance(event, FileNews):
-            self.files.news(event.line, event.own)
-        elif not isinstance(event, Refused) or not self.files.refused(event):
-            self._on_event(event)
-
-    def _on_message_from_no_log(self, connection: Connection, message: messages.Down, arrival: Arrival) -> None:
-        match message:
-            case FileChunk() | FileCredit():
-                self.files.flow(message, arrival.seen_ns)
-            case messages.Bye() if self._end_reason is None:
-                self._on_bye(connection, message)
-            case messages.Refused() if not connection.is_up:
-                self._not_let_in(connection, message)
-
-    def on_writable(self, connection: Connection) -> None:
-        """The connection can take more."""
-        self._feed(connection)
-        self.files.on_writable()
-
-    def on_ending(self, connection: Connection, info: TcpInfo | None) -> None:
-        """The connection is about to be closed."""
-        if info is not None:
-            self.on_end(connection.name, info)
-
-    def has_reserve(self, connection: Connection) -> bool:
-        """Whether a standby connection is ready to take over from this one."""
-        others = (other for other in self._connections if other is not connection)
-        return self.mode == "standby" and connection.follows and any(other.is_up for other in others)
-
-    def on_down(self, connection: Connection, reason: str) -> None:
-        """The connection is gone; go on over the other one if there is one."""
-        self.files.connections_changed()
-        if self._end_reason is not None:
-            if not self._has_sockets():
-                self._end()
-        elif self._session.token:
-            self._go_on_without(connection, reason)
-        elif self.away:
-            # Said hello in vain; try the other way, if there is one.
-            self._connections[self._connections.index(connection) - 1].open_later(self._absence_s())
-        elif self._untried:
-            self._untried.pop(0).open()
-        else:
-            self._end_reason = reason
-            self._end()
-
-    # How connections come into use.
-
-    def _attach(self, connection: Connection, *, follow: bool) -> None:
-        connection.attach(self._session.attach(follow), follow=follow)
-
-    def _tell_up(self, connection: Connection) -> None:
-        self._known_down.discard(connection.name)
-        self._on_event(PathUp(connection.name))
-        self.files.connections_changed()
-
-    def _not_let_in(self, connection: Connection, refusal: messages.Refused) -> None:
-        if refusal.code != "bad_token":
-            # The nickname cannot be had, or not again.
-            self._end_reason = self._end_reason or refusal.reason
-            self._end()
-        elif self._session.token:
-            # The session is over: it was kept for us no longer, or the server has restarted.
-            for other in self._connections:
-                if other is not connection:
-                    other.close()
-            self._session.forget()
-            self._be_away(refusal.reason)
-            self.files.fail_all("The session is over; offer the file again, and it goes on from what has arrived.")
-            connection.greet(self._session.hello())
-
-    # How connections go out of use.
-
-    def _on_bye(self, connection: Connection, message: messages.Bye) -> None:
-        """The server ends the session; or it goes and means to come back, and so do we."""
-        if message.back_in_s is None:
-            self._end_when_closed(message.reason)
-            return
-        if message.id is not None:
-            self._session.ends_after(message.id)
-        self._back_at_ns = self._loop.now_ns() + int(message.back_in_s * 1e9)
-        connection.drop(message.reason)
-
-    def _go_on_without(self, connection: Connection, reason: str) -> None:
-        connection.open_later(self._absence_s())
-        ask_again = self._session.stop_following(connection.name)
-        if self._back_at_ns is None:
-            for other in self._connections:
-                if other.is_up and (not other.follows or other.name in ask_again):
-                    self.takeovers += not other.follows
-                    self._attach(other, follow=True)
-        if connection.name not in self._known_down:
-            self._known_down.add(connection.name)
-            self._on_event(PathDown(connection.name, reason))
-        if not any(other.is_up for other in self._connections):
-            self._be_away(reason)
-
-    def _absence_s(self) -> float:
-        """For how long there is no server, as it said itself."""
-        return 0.0 if self._back_at_ns is None else max(0.0, (self._back_at_ns - self._loop.now_ns()) / 1e9)
-
-    def _be_away(self, reason: str) -> None:
-        if self.away:
-            return
-        self.away = True
-        absence_s = self._absence_s()
-        if self._retry_s < float("inf"):
-            self._away_timer = self._loop.call_later(self._retry_s + absence_s, lambda: self._give_up(reason))
-        self._on_event(Reconnecting(reason, None if self._back_at_ns is None else absence_s))
-
-    def _end_being_away(self) -> None:
-        self.away = False
-        self._back_at_ns = None
-        if self._away_timer is not None:
-            self._away_timer.cancel()
-            self._away_timer = None
-
-    def _give_up(self, reason: str) -> None:
-        self._end_reason = f"{reason} Nothing could be reached again for {self._retry_s:g} s."
-        self._end()
-
-    def _is_followed(self) -> bool:
-        """Whether some connection brings the logs, or is about to."""
-        return any(connection.follows for connection in self._connections)
-
-    def _has_sockets(self) -> bool:
-        return any(connection.transport is not None for connection in self._connections)
-
-    # How messages go out, and how it ends.
+        self._paths.close()
 
     def _time_to_speak_ns(self) -> int:
         if not self.registered:
@@ -497,41 +269,7 @@ class ChatClient:
     def _ask(self, question: Message) -> None:
         self._time_to_speak_ns()
         # On one connection only: an answer that comes from no log cannot be recognised as a second copy.
-        connection = next((connection for connection in self._connections if connection.is_up), None)
+        connection = next(iter(self._paths.up), None)
         if connection is None:
             raise NotRegistered("There is no connection just now; new ones are tried.")
         connection.ask(question)
-
-    def _feed_all(self) -> None:
-        for connection in self._connections:
-            self._feed(connection)
-
-    def _feed(self, connection: Connection) -> None:
-        """Hand the connection what is pending and was not handed to it, as long as the kernel takes it."""
-        while connection.carries and not connection.backlog:
-            lines, connection.given_id = self._session.unanswered(connection.given_id, FEED_BYTES)
-            if not lines:
-                return
-            connection.write(lines)
-
-    def _tell_all(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self._on_event(event)
-
-    def _end_when_closed(self, reason: str) -> None:
-        self._end_reason = reason
-        self._end_timer = self._loop.call_later(LEAVE_S if self._has_sockets() else 0, self._end)
-
-    def _end(self) -> None:
-        if self.closed:
-            return
-        self.closed = True
-        for timer in (self._end_timer, self._away_timer):
-            if timer is not None:
-                timer.cancel()
-        for connection in self._connections:
-            connection.close()
-        self.files.fail_all("The chat is over.")
-        lost = self._session.lost
-        self._tell_all(self._session.give_up(rooms=True, waiting=True))
-        self._on_event(Closed(self._end_reason or "", lost))

@@ -156,8 +156,8 @@ def test_addresses_that_cannot_be_used(clients: Clients, host: str, options: dic
 
 def test_congestion_control(server: ServerProcess, clients: Clients) -> None:
     client = clients.join("ana", server.address, congestion="reno")
-    assert client._connections[0].transport is not None
-    sock = client._connections[0].transport.sock
+    assert client._paths.connections[0].transport is not None
+    sock = client._paths.connections[0].transport.sock
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
     leave(clients, client)
 
@@ -207,7 +207,7 @@ def test_leave_before_there_is_a_session(server: ServerProcess, clients: Clients
 
 
 def test_leave_does_not_wait_for_ever(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat.client.client.LEAVE_S", 0.05)
+    monkeypatch.setattr("chat.client.paths.LEAVE_S", 0.05)
     with server_process() as server:
         client = clients.join("ana", server.address)
         server.process.send_signal(signal.SIGSTOP)
@@ -239,12 +239,12 @@ def test_more_than_the_kernel_takes_is_sent_as_it_takes_more(server: ServerProce
     client = clients.join("ana", server.address, mode="redundant")
     for _ in range(2000):
         client.say("x" * 8000)
-    assert " 0 B unsent" not in repr(client._connections[0])
+    assert " 0 B unsent" not in repr(client._paths.connections[0])
     clients.until(lambda: not client.pending)
     # The lobby holds half of it: on a busy machine both connections may fall behind so far that they are told of gaps.
     answered = [event.id for event in clients.events[client] if isinstance(event, Echoed | EchoMissed)]
     assert sorted(answered) == [*range(1, 2001)]
-    clients.until(lambda: repr(client._connections[0]) == "<Connection primary ACTIVE, 0 B unsent>")
+    clients.until(lambda: repr(client._paths.connections[0]) == "<Connection primary ACTIVE, 0 B unsent>")
     leave(clients, client)
 
 
