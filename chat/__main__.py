@@ -135,13 +135,7 @@ def _server_parser() -> argparse.ArgumentParser:
         "(a message costs 1, and 1 for each KiB and each 50 who hear it); who has none left waits. "
         f"{PUBLIC_LIMITS.connections} connections, {PUBLIC_LIMITS.connections_per_address} from one address",
     )
-    parser.add_argument(
-        "--password-file",
-        metavar="FILE",
-        dest="password",
-        type=arguments.password,
-        help="let in only those who know the password in its first line",
-    )
+    arguments.add_password_file(parser, "let in only those who know the password in its first line")
     parser.add_argument(
         "--tls-cert", metavar="FILE", help="speak TLS only, with this certificate (PEM, with its chain)"
     )

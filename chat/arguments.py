@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).parent
+#: Of a password; a longer first line is some other file.
 MAX_PASSWORD_CHARS = 1024
 
 
@@ -49,8 +50,12 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 up, got {text!r}")
 
 
-def password(text: str) -> str:
-    """The type of an option: a file whose first line is a password."""
+def add_password_file(parser: argparse.ArgumentParser, what_for: str) -> None:
+    """The option of both ends that names a file; its first line, a password, becomes `password`, None without."""
+    parser.add_argument("--password-file", metavar="FILE", dest="password", type=_password, help=what_for)
+
+
+def _password(text: str) -> str:
     try:
         with open(text, encoding="utf-8") as file:
             line = file.readline(MAX_PASSWORD_CHARS + 2).rstrip("\r\n")

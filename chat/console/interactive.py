@@ -100,13 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tls", action="store_true", help="make the connections private, and check the server's certificate"
     )
-    parser.add_argument(
-        "--password-file",
-        metavar="FILE",
-        dest="password",
-        type=arguments.password,
-        help="the server's password, in the first line of this file",
-    )
+    arguments.add_password_file(parser, "the server's password is the first line of this file")
     parser.add_argument(
         "--ca", metavar="FILE", help="trust these authorities only (PEM) rather than the system's; implies --tls"
     )
