@@ -108,10 +108,9 @@ def _verdict(verdict: Verdict) -> str:
         details = "".join(f"<li>{text(detail)}</li>" for detail in doubt.details)
         seen = f"<details><summary>each time</summary><ul>{details}</ul></details>" if len(doubt.details) > 1 else ""
         items.append(f"<li>{text(str(doubt))}{seen}</li>")
-    if not verdict.checks:
-        items.append("<li>The scenario sets no thresholds.</li>")
     kind = "verdict bad" if verdict.exit_code != ExitCode.PASSED else "verdict"
-    return f'<div class="{kind}"><strong>{text(verdict.headline)}</strong><ul>{"".join(items)}</ul></div>'
+    listed = f"<ul>{''.join(items)}</ul>" if items else ""
+    return f'<div class="{kind}"><strong>{text(verdict.headline)}</strong>{listed}</div>'
 
 
 def _circumstances(run: Run) -> str:
@@ -182,7 +181,7 @@ def _how(run: Run) -> str:
         ["chatlab", "run", manifest.scenario_file, *(manifest.options or ["--backend", manifest.backend])]
     )
     return (
-        f"<pre>{text(command)}</pre><p>Seeds of the trials: {text(seeds)}. Versions: {text(versions)}. Kernel "
+        f"<pre>{text(command)}</pre><p>Random seed of each trial: {text(seeds)}. Versions: {text(versions)}. Kernel "
         f"{text(manifest.kernel)}, {manifest.cores} cores. The scenario is in "
         "<code>run.json</code>, each message in <code>messages.csv</code>.</p>"
     )

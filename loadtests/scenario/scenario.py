@@ -162,7 +162,7 @@ class Scenario(msgspec.Struct, frozen=True):
                 )
         if self.tls and self.clock == "virtual":
             raise ValueError(
-                "tls needs the real clock: keys and certificates are new in each run, and would make it another"
+                "tls needs the real clock: each run has new keys and certificates, so it never repeats to the byte"
             )
         if found := contradiction(self.thresholds):
             raise ValueError(f"thresholds {found[0].text!r} and {found[1].text!r} contradict each other")
