@@ -1,9 +1,10 @@
 """Tests that depend on real time, on machines that have other things to do: a plugin of pytest.
 
 `@pytest.mark.realtime("links")` says that a test depends on real time, and to which area it belongs. It fails only if
-it failed undisturbed: alone, and while `disturbance.py` found nothing. Otherwise it is run again, alone, with all its
-fixtures made anew; after three more times it is skipped, and the reason says what disturbed it. In CI (`CI` is set)
-there are as many tries as 20 minutes hold, and the session fails if in a whole area no test came to a verdict.
+it failed undisturbed: alone, and while `disturbance.py` found nothing. Otherwise it is run again when no other test is
+left, alone, with all its fixtures made anew; after three more times it is skipped, and the reason says what disturbed
+it. In CI (`CI` is set) there are as many tries as 20 minutes hold, and the session fails if in a whole area no test
+came to a verdict.
 """
 
 import contextlib
@@ -46,16 +47,12 @@ class Room:
         #: Seconds that all workers have spent alone.
         self._spent = folder / "spent"
 
-    @contextlib.contextmanager
-    def beside_others(self) -> Iterator[None]:
-        with contextlib.ExitStack() as room:
-            with self._locked("turnstile", fcntl.LOCK_EX):  # nobody passes while one waits to be alone
-                room.enter_context(self._locked("room", fcntl.LOCK_SH))
-            yield
+    def beside_others(self) -> contextlib.AbstractContextManager[None]:
+        return self._locked(fcntl.LOCK_SH)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        with self._locked("turnstile", fcntl.LOCK_EX), self._locked("room", fcntl.LOCK_EX):
+        with self._locked(fcntl.LOCK_EX):
             begin_s = time.monotonic()
             try:
                 yield
@@ -67,13 +64,32 @@ class Room:
         return float(self._spent.read_text()) if self._spent.exists() else 0.0
 
     @contextlib.contextmanager
-    def _locked(self, name: str, how: int) -> Iterator[None]:
-        with open(self._folder / name, "w") as file:
+    def _locked(self, how: int) -> Iterator[None]:
+        with open(self._folder / "room", "w") as file:
             fcntl.flock(file, how)
             try:
                 yield
             finally:
                 fcntl.flock(file, fcntl.LOCK_UN)  # children that a test left hold the file too
+
+
+class PutOff:
+    """Tests that wait until no other is left: those that were disturbed, each with the rest of its file.
+
+    The rest would make the file's fixtures anew, and meet the same disturbance.
+    """
+
+    def __init__(self) -> None:
+        #: How often each was tried.
+        self.tries: dict[pytest.Item, int] = {}
+        self.is_their_turn = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if self.is_their_turn or item.path not in {other.path for other in self.tries}:
+            return None
+        self.tries.setdefault(item, 0)
+        return True
 
 
 class Undisturbed:
@@ -86,6 +102,8 @@ class Undisturbed:
         self._room = Room(self._folder)
         self._is_ci = bool(os.environ.get("CI"))
         self._meter: StallMeter | None = None
+        self._put_off = PutOff()
+        config.pluginmanager.register(self._put_off, "tests put off")
         #: Which try of a test this is, 0 outside of tests; whether there will be another one.
         self._try = 0
         self._again = False
@@ -116,25 +134,32 @@ class Undisturbed:
     # Outermost: waiting for others takes none of the time-out.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
-        if self._try:
+        if self._put_off.is_their_turn:
             return (yield)
-        self._try = 1
-        try:
-            with self._room.beside_others():
-                if item.get_closest_marker("realtime") and not self._is_worker and item.path != self._module:
-                    # What a module's fixtures met counts for all of its tests.
-                    self._module, self._alone_since = item.path, self._watch()
-                done = yield
+        self._try, self._again = 1, False
+        with self._room.beside_others():
+            if item.get_closest_marker("realtime") and not self._is_worker and item.path != self._module:
+                # What a module's fixtures met counts for all of its tests.
+                self._module, self._alone_since = item.path, self._watch()
+            done = yield
+        if self._again:
+            self._put_off.tries[item] = 1
+        if nextitem is None:
+            self._try_again()
+        return done
+
+    def _try_again(self) -> None:
+        """Run those that were put off, each until it comes to a verdict or may not be tried again."""
+        self._put_off.is_their_turn, self._module = True, None
+        waiting = list(self._put_off.tries)
+        for item, nextitem in itertools.zip_longest(waiting, waiting[1:]):
+            self._try, self._again = self._put_off.tries[item], True
             while self._again:
-                with self._room.alone():
+                with self._room.alone(), _reporting(item):
+                    if self._try or item.path != self._module:
+                        self._module, self._alone_since = item.path, self._watch()
                     self._try, self._again = self._try + 1, False
-                    self._module, self._alone_since = item.path, self._watch()
                     item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
-            return done
-        finally:
-            self._try, self._again = 0, False
-            if self._is_worker:
-                self._alone_since = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -214,6 +239,18 @@ class Undisturbed:
         stalls = self._meter.stalls() if self._meter.is_realtime else []
         own = os.getppid() if self._is_worker else os.getpid()
         return disturbance(self._alone_since, present_moment(), stalls, own)
+
+
+@contextlib.contextmanager
+def _reporting(item: pytest.Item) -> Iterator[None]:
+    """Lets a worker report on `item`: pytest-xdist 3.8 takes reports only of the test that the worker was sent."""
+    workers = [plugin for plugin in item.config.pluginmanager.get_plugins() if hasattr(plugin, "item_index")]
+    sent = [worker.item_index for worker in workers]
+    for worker in workers:
+        worker.item_index = item.session.items.index(item)
+    yield
+    for worker, index in zip(workers, sent, strict=True):
+        worker.item_index = index
 
 
 def forget_failure() -> None:
