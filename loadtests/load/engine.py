@@ -29,7 +29,7 @@ class Member(Protocol):
     """What the others, and the engine, need of a participant."""
 
     def expect(self, change: int) -> None:
-        """So many more private messages are on their way to it, or fewer."""
+        """So many more messages or files for it alone are on their way, or fewer."""
 
     def sample_tcp(self) -> None:
         """Record what the kernel knows about its connections."""

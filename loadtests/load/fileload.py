@@ -10,8 +10,8 @@ from chat.client.client import ChatClient
 from chat.client.events import Event, FileDone, FileFailed, FileOffered
 from chat.protocol.errors import ChatError
 
-#: Called when a file that we sent is over: to whom, when it began, how it ended, bytes sent more than once.
-Over = Callable[[str, int, str, int], None]
+#: Called when a file that we sent is over: its number, to whom, when it began, how it ended, bytes sent more than once.
+Over = Callable[[int, str, int, str, int], None]
 
 
 class FileStore:
@@ -53,9 +53,11 @@ class FileTraffic:
         #: Where each file that comes to us goes.
         self._folders: dict[int, Path] = {}
 
-    def send(self, nick: str, intended_ns: int) -> None:
-        """Send the file to somebody; it counts from when it was meant to be sent."""
-        self._begun_ns[self._client.files.send(nick, self._store.source)] = intended_ns
+    def send(self, nick: str, intended_ns: int) -> int:
+        """Send the file to somebody, and return its number; it counts from when it was meant to be sent."""
+        number = self._client.files.send(nick, self._store.source)
+        self._begun_ns[number] = intended_ns
+        return number
 
     def note(self, event: Event) -> None:
         """Accept what is offered, drop what has arrived, tell what became of what we sent."""
@@ -71,6 +73,6 @@ class FileTraffic:
                 if number in self._folders:
                     shutil.rmtree(self._folders.pop(number), ignore_errors=True)
             case FileDone(number):
-                self._over(event.peer, self._begun_ns.pop(number), "done", event.resent_bytes)
+                self._over(number, event.peer, self._begun_ns.pop(number), "done", event.resent_bytes)
             case FileFailed(number):
-                self._over(event.peer, self._begun_ns.pop(number), event.outcome, 0)
+                self._over(number, event.peer, self._begun_ns.pop(number), event.outcome, 0)

@@ -75,9 +75,10 @@ class Participant:
         )
         self._files = FileTraffic(self.client, engine.files, self._file_over)
         self.client.on_end = self._record_tcp
-        #: Id → addressee of each private message that is on its way.
+        #: Id → addressee of each private message that is on its way; number → receiver of each file.
         self._told: dict[int, Member] = {}
-        #: Private messages on their way to us; whoever sent them must not be refused because we left.
+        self._receivers: dict[int, Member] = {}
+        #: Private messages and files on their way to us; whoever sent them must not be refused because we left.
         self._expected = 0
         #: One for each thing that somebody may wait for; all are set when the client has ended.
         self._registered = Event()
@@ -116,17 +117,22 @@ class Participant:
         """Send this to one other."""
         sent_ns = self.engine.loop.now_ns()
         message_id = self.client.tell(nick, text, intended_ns=intended_ns)
-        addressee = self.engine.member(nick)
-        if addressee is not None:
-            addressee.expect(1)
-            self._told[message_id] = addressee
+        self._announce(nick, message_id, self._told)
         self._record_sent("tell", message_id, text, intended_ns, sent_ns)
 
     def send_file(self, nick: str, intended_ns: int) -> None:
         """Send the scenario's file to one other."""
-        self._files.send(nick, intended_ns)
+        self._announce(nick, self._files.send(nick, intended_ns), self._receivers)
 
-    def _file_over(self, nick: str, begun_ns: int, outcome: str, resent_bytes: int) -> None:
+    def _announce(self, nick: str, number: int, on_their_way: dict[int, Member]) -> None:
+        """Keep the addressee of a private message or file from leaving before it is over."""
+        addressee = self.engine.member(nick)
+        if addressee is not None:
+            addressee.expect(1)
+            on_their_way[number] = addressee
+
+    def _file_over(self, number: int, nick: str, begun_ns: int, outcome: str, resent_bytes: int) -> None:
+        _is_over(self._receivers, number)
         now_ns, size = self.engine.loop.now_ns(), int(self.engine.scenario.files.size)
         receiver = self.engine.number(nick) or 0
         self.engine.recorder.add(
@@ -136,7 +142,7 @@ class Participant:
         self.engine.report("file", (now_ns - begun_ns) / 1e6, size, error)
 
     def expect(self, change: int) -> None:
-        """So many more private messages are on their way to us, or fewer: we do not leave before they have come."""
+        """So many more messages or files for us alone are on their way, or fewer: we do not leave before they come."""
         self._expected += change
         self._wake_waiting()
 
@@ -194,7 +200,7 @@ class Participant:
         self._files.note(event)
         match event:
             case Echoed():
-                self._is_answered(event.id)
+                _is_over(self._told, event.id)
                 self.engine.recorder.add(ECHOED, self.number, event.id, event.intended_ns, *_line(event))
                 response_ms = (event.received_ns - event.intended_ns) / 1e6
                 self.engine.report(event.kind, response_ms, event.text_bytes, None)
@@ -205,12 +211,12 @@ class Participant:
             case ReceivedAgain():
                 self._record_second_delivery(event)
             case EchoMissed(message_id) | NotSent(message_id):
-                self._is_answered(message_id)
+                _is_over(self._told, message_id)
             case Refused(id=int(message_id)):
                 if self.number not in self.engine.members and not self._is_leaving:
                     self._failure = event.reason
                     self._entered.set()
-                self._is_answered(message_id)
+                _is_over(self._told, message_id)
                 self.engine.recorder.add(REFUSED, self.number, message_id)
                 self.engine.report("refused", 0.0, 0, ConnectionError(f"{event.code}: {event.reason}"))
             case Refused():
@@ -231,11 +237,6 @@ class Participant:
         if self._is_awaited:
             self._wake_waiting()
 
-    def _is_answered(self, message_id: int) -> None:
-        addressee = self._told.pop(message_id, None)
-        if addressee is not None:
-            addressee.expect(-1)
-
     def _record_delivery(self, event: Received) -> None:
         self._deliveries += 1
         sender = self.engine.number(event.sender)
@@ -253,6 +254,12 @@ class Participant:
         for status in self.client.connections():
             if status.name == path:
                 self.engine.recorder.add(CONNECTED, self.number, _PATH[path], status.local_port, now_ns)
+
+
+def _is_over(on_their_way: dict[int, Member], number: int) -> None:
+    addressee = on_their_way.pop(number, None)
+    if addressee is not None:
+        addressee.expect(-1)
 
 
 def _line(event: Echoed | EchoedAgain | Received | ReceivedAgain) -> tuple[int, bool, int, int, int]:

@@ -8,12 +8,13 @@ from run_helpers import assert_finished, chatlab
 
 pytestmark = pytest.mark.realtime("runs")
 
+#: Whoever leaves while a file is on its way to it, for 200 ms, would make that file fail.
 SCENARIO = """
-link: lan
-users: {BroadcastUser: 2, FileUser: 3}
+link: {rtt: 400ms}
+users: {BroadcastUser: 1, ListeningUser: 8, FileUser: 3}
 messages: {rate: 5/s}
-files: {size: 100KiB, every: 1s}
-stages: [{users: 5, duration: 4s}]
+files: {size: 10KiB, every: 400ms}
+stages: [{users: 12, spawn_rate: 100/s, duration: 4s}]
 warmup: 1s
 thresholds: ["files_failed == 0", "files >= 3"]
 """
@@ -29,12 +30,12 @@ def test_users_send_each_other_files(tmp_path: Path) -> None:
     files = pd.read_csv(run / "files.csv")
     assert set(files["outcome"]) == {"done"}
     assert not (files["sender"] == files["receiver"]).any()
-    # Three users, a file each second for four seconds; on a busy machine they come late.
-    assert 3 <= len(files) <= 15
+    # Three users, ten files each; on a busy machine they come late.
+    assert 3 <= len(files) <= 33
     assert (files["goodput_bps"] > 0).all()
     row = pd.read_csv(run / "summary.csv").iloc[0]
     assert (row["files"], row["files_failed"]) == (len(files), 0)
-    assert row["file_goodput_bps"] == files["goodput_bps"].median()
+    assert row["file_goodput_bps"] == files.loc[files["disturbed"] == 0, "goodput_bps"].median()
 
 
 def test_a_wrong_interval_is_one_sentence(tmp_path: Path) -> None:
