@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import gevent
@@ -26,8 +27,8 @@ from chat.protocol.errors import TlsError
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError
 from loadtests.load import shape, workers
-from loadtests.load.engine import Engine
-from loadtests.load.participant import DRAIN_S, JOIN_S
+from loadtests.load.engine import DRAIN_S, Engine
+from loadtests.load.participant import JOIN_S
 from loadtests.load.process import LOAD
 from loadtests.load.recorder import Recorder
 from loadtests.load.users import BroadcastUser, FileUser, ListeningUser, PrivateUser
@@ -55,8 +56,8 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     """Let the scenario choose user classes and load shape; a worker gets all that from its master."""
     options = environment.parsed_options
     environment.stop_timeout = DRAIN_S + JOIN_S
-    # As Ctrl-C does; until the test is over Locust has no handler, and would die with what is not written yet.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Until the test is over Locust has no handler, and would die with what is not written yet.
+    signal.signal(signal.SIGTERM, _end_early)
     folder = Path(options.record) if options.record else None
     if isinstance(runner, WorkerRunner):
         recorder = Recorder(folder and folder / "own", runner.worker_index)
@@ -93,6 +94,13 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         workers.run_master(environment, folder, LOAD.live)
     else:
         LOAD.set_up(Recorder(folder))
+
+
+def _end_early(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does, but whoever sends SIGTERM does not wait for long."""
+    if LOAD.engine:
+        LOAD.engine.hurry()
+    signal.default_int_handler(number, frame)
 
 
 def _show(environment: Environment, web_socket: int | None, folder: Path | None) -> None:

@@ -18,6 +18,10 @@ from loadtests.samples import PROCESS, USERS_PER_WORKER
 from loadtests.scenario.scenario import Scenario
 from loadtests.stalls.host import run_delay_ns
 
+#: How long a leaving user waits for messages that are still on their way: at the end of the load, and when somebody
+#: ends it early. Whoever does so waits for 10 s before they kill.
+DRAIN_S = 10.0
+_HURRIED_DRAIN_S = 3.0
 #: How often TCP_INFO and the process's CPU time and memory are sampled.
 _SAMPLE_S = 1.0
 
@@ -69,6 +73,7 @@ class Engine:
         self.failed = Event()
         #: Those who have come and not begun to leave.
         self.members: dict[int, Member] = {}
+        self.drain_s = DRAIN_S
         self.workers = workers
         self._numbers = itertools.count(worker * USERS_PER_WORKER)
         self._nick_prefix = nick_prefix
@@ -77,6 +82,10 @@ class Engine:
         self._process = psutil.Process()
         self._sampler = self.loop.call_later(_SAMPLE_S, self._sample)
         self.files = FileStore(int(scenario.files.size))
+
+    def hurry(self) -> None:
+        """The load is ended early: leave without waiting for long."""
+        self.drain_s = _HURRIED_DRAIN_S
 
     def next_number(self) -> int:
         """The number of the next participant."""

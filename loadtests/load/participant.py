@@ -42,8 +42,6 @@ from loadtests.samples import (
     USERS_PER_WORKER,
 )
 
-#: How long a leaving user waits for messages that are still on their way.
-DRAIN_S = 10.0
 #: How long a new user waits for its registration.
 JOIN_S = 15.0
 
@@ -147,14 +145,14 @@ class Participant:
         self._wake_waiting()
 
     def await_answers(self) -> None:
-        """Return when every message so far is answered, or after `DRAIN_S` (for closed workloads)."""
-        self._await(self._answered, DRAIN_S)
+        """Return when every message so far is answered, or after the engine's `drain_s` (for closed workloads)."""
+        self._await(self._answered, self.engine.drain_s)
 
     def leave(self) -> None:
         """Wait for what is still on its way, then leave gracefully and free everything."""
         self._is_leaving = True
         self.engine.members.pop(self.number, None)
-        self._await(self._drained, DRAIN_S)
+        self._await(self._drained, self.engine.drain_s)
         if not self.client.closed:
             self.client.leave()
             self._wait(self._closed, JOIN_S)
