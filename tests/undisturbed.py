@@ -73,25 +73,6 @@ class Room:
                 fcntl.flock(file, fcntl.LOCK_UN)  # children that a test left hold the file too
 
 
-class PutOff:
-    """Tests that wait until no other is left: those that were disturbed, each with the rest of its file.
-
-    The rest would make the file's fixtures anew, and meet the same disturbance.
-    """
-
-    def __init__(self) -> None:
-        #: How often each was tried.
-        self.tries: dict[pytest.Item, int] = {}
-        self.is_their_turn = False
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if self.is_their_turn or item.path not in {other.path for other in self.tries}:
-            return None
-        self.tries.setdefault(item, 0)
-        return True
-
-
 class Undisturbed:
     """One session of pytest: a whole one, a worker's, or that of those who lead workers."""
 
@@ -102,8 +83,8 @@ class Undisturbed:
         self._room = Room(self._folder)
         self._is_ci = bool(os.environ.get("CI"))
         self._meter: StallMeter | None = None
-        self._put_off = PutOff()
-        config.pluginmanager.register(self._put_off, "tests put off")
+        #: Those that were disturbed at their first try, in order; they wait until no other test is left.
+        self._put_off: list[pytest.Item] = []
         #: Which try of a test this is, 0 outside of tests; whether there will be another one.
         self._try = 0
         self._again = False
@@ -134,7 +115,7 @@ class Undisturbed:
     # Outermost: waiting for others takes none of the time-out.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
-        if self._put_off.is_their_turn:
+        if self._try > 1:
             return (yield)
         self._try, self._again = 1, False
         with self._room.beside_others():
@@ -143,20 +124,19 @@ class Undisturbed:
                 self._module, self._alone_since = item.path, self._watch()
             done = yield
         if self._again:
-            self._put_off.tries[item] = 1
+            self._put_off.append(item)
         if nextitem is None:
             self._try_again()
         return done
 
     def _try_again(self) -> None:
         """Run those that were put off, each until it comes to a verdict or may not be tried again."""
-        self._put_off.is_their_turn, self._module = True, None
-        waiting = list(self._put_off.tries)
-        for item, nextitem in itertools.zip_longest(waiting, waiting[1:]):
-            self._try, self._again = self._put_off.tries[item], True
+        self._module = None
+        for item, nextitem in itertools.zip_longest(self._put_off, self._put_off[1:]):
+            self._try, self._again = 1, True
             while self._again:
                 with self._room.alone(), _reporting(item):
-                    if self._try or item.path != self._module:
+                    if self._try > 1 or item.path != self._module:
                         self._module, self._alone_since = item.path, self._watch()
                     self._try, self._again = self._try + 1, False
                     item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
@@ -186,7 +166,8 @@ class Undisturbed:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         if self._again:
-            item.session._setupstate.teardown_exact(None)
+            if self._try > 1:
+                item.session._setupstate.teardown_exact(None)
             forget_failure()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
