@@ -1,15 +1,20 @@
-"""Draws the pictures of the README from a real session: `python tests/pictures.py` writes chat/client.svg."""
+"""Draws the README's pictures of the terminal from what really runs: `python tests/pictures.py [client] [run]`.
+
+`client` is a talk of two, and writes chat/client.svg; `run` is `chatlab run demo`, and writes loadtests/run.svg.
+"""
 
 import re
+import sys
+import tempfile
 from pathlib import Path
 
 import pyte
 from chat_helpers import RawClient, server_process
 from rich.console import Console
 from rich.text import Text
-from terminal_helpers import TerminalClient
+from terminal_helpers import Terminal, TerminalClient
 
-PICTURE = Path(__file__).parents[1] / "chat" / "client.svg"
+PROJECT = Path(__file__).parents[1]
 #: pyte's names → rich's, where they differ.
 _COLOURS = {"default": "default", "brown": "yellow", "brightbrown": "bright_yellow"}
 
@@ -29,7 +34,7 @@ def drawn(display: pyte.Screen, title: str) -> str:
     return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
-def main() -> None:
+def client() -> None:
     """A short talk, with a room, a private message and a line that breaks."""
     with server_process() as server, RawClient(server.address, "ben") as ben:
         ana = TerminalClient("ana", server, "--mode", "redundant")
@@ -54,10 +59,21 @@ def main() -> None:
         ana.until_shown("with milk, please")
         ben.send(type="say", text="is anybody else still here?")
         ana.until_shown("unread: lobby 1")
-        PICTURE.write_text(drawn(ana.display, "chat-client ana --mode redundant"), encoding="utf-8")
+        picture = drawn(ana.display, "chat-client ana --mode redundant")
+        (PROJECT / "chat" / "client.svg").write_text(picture, encoding="utf-8")
         ana.type("/quit\r")
         ana.end()
 
 
+def run() -> None:
+    """The demo, as it ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        terminal = Terminal("env", "-C", folder, str(PROJECT / ".venv" / "bin" / "chatlab"), "run", "demo")
+        terminal.end()
+    picture = drawn(terminal.display, "make demo")
+    (PROJECT / "loadtests" / "run.svg").write_text(picture, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    main()
+    for picture in sys.argv[1:] or ["client", "run"]:
+        {"client": client, "run": run}[picture]()

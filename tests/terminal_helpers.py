@@ -1,4 +1,4 @@
-"""`chat-client` on a pseudo-terminal."""
+"""Programs on a pseudo-terminal, as a person sees them."""
 
 import os
 import pty
@@ -12,13 +12,12 @@ import pyte
 from chat_helpers import SECOND, ServerProcess
 
 
-class TerminalClient:
-    """`chat-client` on a pseudo-terminal."""
+class Terminal:
+    """A pseudo-terminal of 100 columns and 24 lines, and the command that runs on it."""
 
-    def __init__(self, nick: str, server: ServerProcess, *options: str) -> None:
+    def __init__(self, *command: str) -> None:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, 100))
-        command = [sys.executable, "-m", "chat", "connect", nick, "--port", str(server.address[1]), *options]
         environment = {**os.environ, "TERM": "xterm"}
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, process_group=0
@@ -28,7 +27,6 @@ class TerminalClient:
         #: What a person sees.
         self.display = pyte.Screen(100, 24)
         self._emulator = pyte.Stream(self.display)
-        self.until(">")
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -67,3 +65,11 @@ class TerminalClient:
             except OSError:  # the other side is closed
                 os.close(self._master)
                 return self.process.wait(10 * SECOND)
+
+
+class TerminalClient(Terminal):
+    """`chat-client` on a pseudo-terminal, at its prompt."""
+
+    def __init__(self, nick: str, server: ServerProcess, *options: str) -> None:
+        super().__init__(sys.executable, "-m", "chat", "connect", nick, "--port", str(server.address[1]), *options)
+        self.until(">")
