@@ -1,11 +1,12 @@
 """Draws the README's pictures of the terminal from what really runs: `python tests/pictures.py [client] [run]`.
 
-`client` is a talk of two, and writes chat/client.svg; `run` is `chatlab run demo`, and writes loadtests/run.svg.
+`client` is a talk of two, and writes chat/client.svg; `run` is the demo in virtual time, and writes loadtests/run.svg.
 """
 
 import re
 import sys
 import tempfile
+from itertools import groupby
 from pathlib import Path
 
 import pyte
@@ -19,16 +20,19 @@ PROJECT = Path(__file__).parents[1]
 _COLOURS = {"default": "default", "brown": "yellow", "brightbrown": "bright_yellow"}
 
 
+def _style(char: pyte.screens.Char) -> str:
+    colour = _COLOURS.get(char.fg, char.fg.replace("bright", "bright_"))
+    return f"{colour}{' reverse' if char.reverse else ''}{' bold' if char.bold else ''}"
+
+
 def drawn(display: pyte.Screen, title: str) -> str:
     """What stands on the screen, as SVG."""
     console = Console(record=True, width=display.columns, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115
     last = max((row for row in range(display.lines) if display.display[row].strip()), default=0)
     for row in range(last + 1):
         line = Text()
-        for column in range(display.columns):
-            char = display.buffer[row][column]
-            colour = _COLOURS.get(char.fg, char.fg.replace("bright", "bright_"))
-            line.append(char.data, f"{colour}{' reverse' if char.reverse else ''}{' bold' if char.bold else ''}")
+        for style, chars in groupby((display.buffer[row][column] for column in range(display.columns)), _style):
+            line.append("".join(char.data for char in chars), style)
         console.print(line, no_wrap=True, end="\n")
     # Without the fonts that it would load from elsewhere.
     return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
@@ -68,9 +72,10 @@ def client() -> None:
 def run() -> None:
     """The demo, as it ends."""
     with tempfile.TemporaryDirectory() as folder:
-        terminal = Terminal("env", "-C", folder, str(PROJECT / ".venv" / "bin" / "chatlab"), "run", "demo")
+        chatlab = str(PROJECT / ".venv" / "bin" / "chatlab")
+        terminal = Terminal("env", "-C", folder, chatlab, "run", "demo", "--clock", "virtual")
         terminal.end()
-    picture = drawn(terminal.display, "make demo")
+    picture = drawn(terminal.display, "chatlab run demo --clock virtual")
     (PROJECT / "loadtests" / "run.svg").write_text(picture, encoding="utf-8")
 
 
