@@ -21,6 +21,7 @@ from chat.server.metrics import MetricsPort, TurnTimes, metrics_of, sentence
 from chat.server.monitor import TcpMonitor
 from chat.server.rooms import Rooms
 from chat.server.server import GRACE_S, ChatServer
+from chat.words import count
 
 log = logging.getLogger("chat.server")
 
@@ -170,7 +171,7 @@ def _check(path: str) -> int:
     except JournalError as error:
         return _complain("chat-server", error)
     lines = sum(room.log.last_seq + 1 - room.log.first_seq for room in rooms)
-    print(f"The journal {path} adds up: {lines} line(s) in {len(list(rooms))} room(s).")
+    print(f"The journal {path} adds up: {count(lines, 'line')} in {count(len(list(rooms)), 'room')}.")
     return 0
 
 

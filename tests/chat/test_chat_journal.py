@@ -174,7 +174,7 @@ def test_a_journal_is_checked_without_a_server(tmp_path: Path) -> None:
     with server_process("127.0.0.1", "--journal", str(file)) as server, RawClient(server.address, "ana"):
         pass
     done = check()
-    assert (done.returncode, done.stdout) == (0, f"The journal {file} adds up: 2 line(s) in 1 room(s).\n")
+    assert (done.returncode, done.stdout) == (0, f"The journal {file} adds up: 2 lines in 1 room.\n")
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("UPDATE line SET data = 7 WHERE seq = 2")
     done = check()

@@ -19,6 +19,7 @@ from loadtests.link.backends.netem import kernel_has_netem
 from loadtests.link.lab import Lab, open_lab
 from loadtests.link.measure.probes import PROBE_BYTES
 from loadtests.link.model.profile import PATHS, Change, Direction, GilbertElliott, LinkProfile
+from loadtests.stalls.intervals import Interval
 
 pytestmark = pytest.mark.realtime("links")
 
@@ -253,6 +254,21 @@ def test_the_emulator_counts_how_late_it_is() -> None:
             return [stats.lateness_p99_us for stats in lab.stats()]
 
     assert all(late is not None and 0 < late <= 10_000 for late in in_lab(lateness_us))
+
+
+@pytest.mark.parametrize(("every_ms", "is_disturbed"), [(1000, False), (40, True)])
+def test_a_machine_that_stalls_often_is_doubted_rather_than_the_link(every_ms: int, is_disturbed: bool) -> None:
+    """Probes that meet a stall are measured anew; where many do, the others are not believed either."""
+
+    def stalls() -> list[Interval]:
+        begins_ns = [time.monotonic_ns() - number * every_ms * 1_000_000 for number in range(1, 60_000 // every_ms)]
+        return [Interval(begin_ns, begin_ns + 2_000_000) for begin_ns in begins_ns]
+
+    def found() -> set[bool]:
+        with open_lab({"primary": LINKS["delay"]}, "emulator") as lab:
+            return {row.disturbed for row in lab.calibrate(stalls)}
+
+    assert in_lab(found) == {is_disturbed}
 
 
 def test_no_backend_is_a_cable_that_does_nothing() -> None:

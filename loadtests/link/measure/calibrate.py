@@ -29,6 +29,8 @@ _SHARE_OF_RATE = 0.2
 
 #: What met a disturbance is measured anew so often at most.
 _ROUNDS = 4
+#: Of the probes; where more met a stall, the machine delays the others too, each by less than counts as a stall.
+_MOST_SPOILED = 0.05
 
 #: A delay may be off by this share of it and this much.
 DELAY_SHARE, DELAY_S = 0.02, 0.0005
@@ -62,7 +64,7 @@ class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
     within: bool
     #: Probes sent (in each direction); of a rate, full packets that arrived.
     probes: int
-    #: The machine stalled each time that it was measured, so `measured` may be the machine's rather than the link's.
+    #: The machine stalled so much that `measured` may be its own rather than the link's.
     disturbed: bool = False
 
 
@@ -97,6 +99,7 @@ def _probed(
 ) -> list[ProbeStream]:
     """The streams after their probes were sent; those that met a disturbance are left out, and others sent instead."""
     wanted = [stream.count for stream, _ in directions]
+    sent = [0 for _ in directions]
     kept: list[ProbeStream] = [dataclasses.replace(stream, count=0) for stream, _ in directions]
     for _round in range(_ROUNDS):
         # All are sent again if one lacks some, for links are measured with traffic on all paths.
@@ -104,13 +107,16 @@ def _probed(
         run_probes(streams)
         met = Intervals(disturbances())
         for index, (_, direction) in enumerate(directions):
+            sent[index] += len(streams[index].sent_ns)
             kept[index] = joined(kept[index], undisturbed(streams[index], direction, met))
         if all(one.count >= count for one, count in zip(kept, wanted, strict=True)):
             break
-    # Too few to tell anything: then all count, and the figures say how the machine was.
     return [
-        one if one.count >= _LEAST_PROBES else dataclasses.replace(stream, is_disturbed=True)
-        for one, stream in zip(kept, streams, strict=True)
+        # Too few to tell anything: then all count, and the figures say how the machine was.
+        dataclasses.replace(stream, is_disturbed=True)
+        if one.count < _LEAST_PROBES
+        else dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
+        for one, stream, count in zip(kept, streams, sent, strict=True)
     ]
 
 
