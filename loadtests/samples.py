@@ -213,7 +213,7 @@ TABLES: dict[str, dict[str, str]] = {
         "high": "largest value within tolerance",
         "within": "`True`: `low ≤ measured ≤ high`",
         "probes": "probes sent, in each direction",
-        "disturbed": "`True`: the machine stalled each time, so what is off may be the machine rather than the link",
+        "disturbed": "`True`: the machine stalled so much that what is off may be the machine rather than the link",
     },
     "stalls": _TRIAL
     | {
