@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from left_out import NETEM_FILES
 from link_helpers import run_in_uml
 
 pytestmark = pytest.mark.realtime("links")
-FILES = ["tests/link/test_link_backends.py", "tests/link/test_link_interface.py"]
 
 
 @pytest.mark.timeout(400)
@@ -16,7 +16,7 @@ def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:
     """Every test with netem in its name passes, and none is skipped; `auto` chooses netem there."""
     results = tmp_path / "results.xml"
     options = ["-q", "-k", "netem", "-p", "no:cacheprovider", "-p", "no:locust", f"--junit-xml={results}"]
-    code, output = run_in_uml([sys.executable, "-m", "pytest", *FILES, *options], tmp_path, timeout_s=380)
+    code, output = run_in_uml([sys.executable, "-m", "pytest", *NETEM_FILES, *options], tmp_path, timeout_s=380)
     assert code == 0, output
     suite = ET.parse(results).getroot().find("testsuite")
     assert suite is not None
