@@ -16,7 +16,8 @@ def server() -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def clients() -> Iterator[Clients]:
+def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
+    assert request.node.get_closest_marker("realtime"), "depends on real time, and must say so: pytest.mark.realtime"
     with Clients() as clients:
         yield clients
 

@@ -14,6 +14,8 @@ from chat.client.files.downloads import Part
 from chat.console.shelf import Shelf
 from chat.protocol.errors import FileError
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(

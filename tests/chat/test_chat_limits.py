@@ -15,6 +15,8 @@ from chat.server.budget import Budget
 from chat.server.costs import cost_of
 from chat.server.rooms import Rooms
 
+pytestmark = pytest.mark.realtime("chat")
+
 SECOND_NS = 1_000_000_000
 
 

@@ -99,6 +99,7 @@ def test_nothing_long_is_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert longest <= names.LONGEST_CHARS
 
 
+@pytest.mark.realtime("chat")
 def test_a_server_refuses_them() -> None:
     with server_process() as server, RawClient(server.address, "ana"):
         stranger = RawClient(server.address)

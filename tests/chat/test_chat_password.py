@@ -12,6 +12,8 @@ from chat.client.client import Mode
 from chat.client.events import Closed
 from chat.server.hub import MAX_TRIES
 
+pytestmark = pytest.mark.realtime("chat")
+
 PASSWORD = "swordfish and ä"
 
 

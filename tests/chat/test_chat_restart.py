@@ -16,6 +16,8 @@ from chat.client.client import MAX_WAITING, ChatClient, Mode
 from chat.client.events import Closed, Echoed, Entered, Event, NotSent, Received, Reconnecting, StartedAnew
 from chat.protocol.errors import TooMuchUnderWay
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 def shown(events: list[Event]) -> list[str]:
     """What a person reads who sees these events."""
@@ -129,7 +131,6 @@ def test_a_client_waits_as_long_as_the_server_said(clients: Clients) -> None:
     assert clients.of(ana, Closed) == [Closed("closed", ())]
 
 
-@pytest.mark.realtime("chat")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_person_sees_what_became_of_each_line(tmp_path: Path, mode: Mode) -> None:
     """At a terminal: what is typed while there is no server waits in sight, and ends as a message or as not sent."""

@@ -20,6 +20,8 @@ from chat.client.events import Echoed, FileDone, FileOffered, Received
 from chat.net.tls import Tls, client_context, server_context
 from chat.protocol.errors import TlsError
 
+pytestmark = pytest.mark.realtime("chat")
+
 
 class Certificate(NamedTuple):
     """PEM files; self-signed, so that the certificate is its own authority."""

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from chat_helpers import Clients
 from hostile_helpers import OFFER, WELCOME, liar
 
 from chat.client.client import ChatClient
 from chat.client.events import Event, FileFailed
 from loadtests.load.fileload import FileStore, FileTraffic
+
+pytestmark = pytest.mark.realtime("chat")
 
 
 def test_a_nickname_from_a_server_is_no_folder(clients: Clients, tmp_path: Path) -> None:

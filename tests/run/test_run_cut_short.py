@@ -89,4 +89,5 @@ def test_a_server_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None
     assert code == 2
     assert "the chat server ended by itself" in printed
     assert str(run.info["state"]).startswith("failed: the chat server ended")
-    assert (next(run.results.iterdir()) / "messages.csv").exists()
+    assert len(pd.read_csv(next(run.results.iterdir()) / "messages.csv"))
+    assert len(pd.read_csv(next(run.results.iterdir()) / "clients.csv")), "users leave in order, though nobody answers"

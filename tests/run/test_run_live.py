@@ -10,6 +10,8 @@ import pytest
 from browser import browser, needs_browser
 from run_helpers import LONG, children_named, refused
 
+pytestmark = pytest.mark.realtime("runs")
+
 #: The number of answered messages in the row whose name ends like this; 0 while there is none.
 ANSWERED = (
     "(() => {{ const row = [...document.querySelectorAll('tr')].find(r => r.cells[0].textContent.endsWith('{}')); "
