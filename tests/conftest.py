@@ -17,7 +17,9 @@ def server() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
-    assert request.node.get_closest_marker("realtime"), "depends on real time, and must say so: pytest.mark.realtime"
+    # What is not called test_… runs in virtual time alone (test_in_virtual_time.py).
+    is_marked = request.node.get_closest_marker("realtime") or not request.path.name.startswith("test_")
+    assert is_marked, "depends on real time, and must say so: pytest.mark.realtime"
     with Clients() as clients:
         yield clients
 
