@@ -96,11 +96,19 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         LOAD.set_up(Recorder(folder))
 
 
-def _end_early(number: int, frame: FrameType | None) -> None:
-    """As Ctrl-C does, but whoever sends SIGTERM does not wait for long."""
+def _end_early(_number: int, _frame: FrameType | None) -> None:
+    """As Ctrl-C does, but whoever sends SIGTERM does not wait for long.
+
+    Raised here, the exception would end whichever greenlet happens to run, such as a user's, who would not leave.
+    """
     if LOAD.engine:
         LOAD.engine.hurry()
-    signal.default_int_handler(number, frame)
+    gevent.spawn(_interrupt)
+
+
+def _interrupt() -> None:
+    """From a greenlet of its own gevent hands this to the main one."""
+    raise KeyboardInterrupt
 
 
 def _show(environment: Environment, web_socket: int | None, folder: Path | None) -> None:
