@@ -25,15 +25,22 @@ class Hook(BuildHookInterface[Any]):
             included.update(
                 {str(root / each): f"loadtests/shipped/{each}" for each in SHIPPED if (root / each).exists()}
             )
-        command = ["git", "describe", "--always", "--dirty"]
-        described = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        if described.returncode == 0 and not (root / REVISION).exists():
+        if not (root / REVISION).exists() and (revision := _described(root)):
             self._folder = tempfile.TemporaryDirectory()
             file = Path(self._folder.name) / "revision.txt"
-            file.write_text(described.stdout)
+            file.write_text(revision)
             included[str(file)] = REVISION
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Called when it is built."""
         if hasattr(self, "_folder"):
             self._folder.cleanup()
+
+
+def _described(root: Path) -> str:
+    """Git's name for the commit; nothing if this is no clone, or there is no git."""
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,8 @@ def test_a_crowd_does_not_fill_the_log() -> None:
     assert passes(logging.INFO, now_s + 1) == "7 is here"
 
 
-UNIT = (Path(server.__file__).parent / "chat-server.service").read_text()
+HERE = Path(server.__file__).parent
+UNIT = (HERE / "chat-server.service").read_text()
 INSTALLED = "/opt/chatlab/bin/chat-server"
 
 
@@ -128,12 +130,31 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_units_command_needs_no_capability(tmp_path: Path) -> None:
-    """As systemd would start it, but for the user, who may not be able to read this Python: whoever we are."""
+def units_command(folder: Path) -> list[str]:
+    """What systemd would start, with its state in this folder."""
     (command,) = re.findall("^ExecStart=(.*)$", UNIT, re.MULTILINE)
-    words = command.replace("%S/chat-server", str(tmp_path)).replace("--port 5000", "--port 0").split()
-    assert words[0] == INSTALLED
-    words[0:1] = [sys.executable, "-m", "chat", "serve"]
+    program, *options = command.replace("%S/chat-server", str(folder)).split()
+    assert program == INSTALLED
+    return options
+
+
+def containers_command(folder: Path) -> list[str]:
+    """What a container starts, with its volume in this folder."""
+    file = (HERE / "Containerfile").read_text()
+    (volume,) = re.findall("^VOLUME (.*)$", file, re.MULTILINE)
+    (command,) = re.findall("^ENTRYPOINT (.*)$", file, re.MULTILINE)
+    program, *options = json.loads(command.replace(volume, str(folder)))
+    assert program == "chat-server"
+    return options
+
+
+@pytest.mark.parametrize("command", [units_command, containers_command])
+def test_it_needs_no_capability(command: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    """As systemd or a container would start it, but for the user, who may not be able to read this Python: whoever we
+    are."""
+    options = command(tmp_path)
+    options[options.index("--port") + 1] = "0"
+    words = [sys.executable, "-m", "chat", "serve", *options, "--log-format", "json"]
     powerless = ["setpriv", "--no-new-privs", *(["--bounding-set=-all"] if os.geteuid() == 0 else [])]
     with subprocess.Popen([*powerless, *words], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
