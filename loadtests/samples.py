@@ -259,6 +259,22 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+#: The columns that hold words; all others hold numbers, or `True` and `False`.
+TEXTS = {
+    "kind",
+    "path",
+    "stamp",
+    "outcome",
+    "side",
+    "process",
+    "when",
+    "direction",
+    "change",
+    "metric",
+    "where",
+    "variant",
+}
+
 
 def columns_markdown() -> str:
     """The column dictionary of `results/README.md`; `python -m loadtests.samples` prints it."""

@@ -6,6 +6,7 @@ somebody asks for, and texts that repeat (`path`, `outcome`) as categories of on
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,9 @@ import duckdb
 import pandas as pd
 
 from loadtests.data import results
+from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest
-from loadtests.samples import KINDS, OUTCOMES, PATHS, STAMPS, TABLES
+from loadtests.samples import KINDS, OUTCOMES, PATHS, STAMPS, TABLES, TEXTS
 
 #: The oldest tables that this version still reads.
 OLDEST_SCHEMA = 3
@@ -51,7 +53,7 @@ class Run:
     @property
     def conditions(self) -> list[str]:
         """The keys that the scenario varied, in its order; `variant` when it varied none."""
-        return list(self.manifest.scenario.get("vary", {})) or ["variant"]
+        return self.manifest.varied or ["variant"]
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -83,15 +85,18 @@ class Run:
         Args:
             name: which table.
             columns: only these, beside `trial`; all by default. Asking for few is what keeps large runs small.
+
+        Raises HarnessError: the file is damaged, or not chatlab's.
         """
         wanted = list(dict.fromkeys(["trial", *(columns or TABLES[name])]))
         file = self.path / f"{name}.csv"
         if not file.exists() or not file.stat().st_size:
             rows = pd.DataFrame(columns=wanted)
-        elif name in _LARGE:
-            rows = _read_large(file, wanted)
         else:
-            rows = pd.read_csv(file).reindex(columns=wanted)  # an older run lacks some
+            try:
+                rows = _read_large(file, wanted) if name in _LARGE else _read_small(file, wanted)
+            except (duckdb.Error, ValueError) as error:
+                raise HarnessError(f"{file}: damaged, or not chatlab's: {_words(error)}") from None
         if rows.empty:  # nobody can know then that the columns hold numbers
             rows = rows.astype(float)
         return rows
@@ -202,12 +207,17 @@ def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = No
 
 
 def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
-    """These columns of a large CSV file, in its order."""
+    """These columns of a large CSV file, in its order.
+
+    Raises ValueError, duckdb.Error: it has no such columns, or no such values.
+    """
     with file.open() as opened:
         present = [name for name in opened.readline().rstrip("\n").split(",") if name.isidentifier()]
     # Told all the types, DuckDB need not guess them from the first rows, where a column may be empty.
     types = {name: _sql_type(name) for name in present}
     told = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
+    if lacking := [name for name in columns if name not in present and name not in _INSTEAD]:
+        raise ValueError(f"it has no column {lacking[0]}")
     chosen = ", ".join(name if name in present else f"{_INSTEAD[name]} AS {name}" for name in columns)
     with duckdb.connect() as database:
         database.execute("SET enable_progress_bar = false")
@@ -217,6 +227,28 @@ def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
         # Names of columns cannot be parameters; identifiers do no harm.
         query = f"SELECT {chosen} FROM read_csv(?, header = true, auto_detect = false, columns = {{{told}}})"  # noqa: S608
         return database.execute(query, [str(file)]).df()
+
+
+def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
+    """These columns of a small CSV file; an older run lacks some.
+
+    Raises ValueError: it is not CSV, or has words where numbers belong.
+    """
+    texts = dict.fromkeys(TEXTS & set(columns), "object")
+    rows = pd.read_csv(file, dtype=texts).reindex(columns=columns)
+    for name, column in rows.drop(columns=[*texts]).items():
+        if not (pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all()):
+            words = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
+            raise ValueError(f"line {words.index[0] + 2}, column {name}: not a number: {str(words.iloc[0])[:40]!r}")
+    return rows
+
+
+def _words(error: Exception) -> str:
+    """What a reader of CSV has to say, in one line."""
+    line, conversion = (re.search(found, str(error)) for found in (r"Line: (\d+)", r"Could not convert [^\n]*"))
+    if line and conversion:
+        return f"line {line[1]}: {conversion[0][:1].lower()}{conversion[0][1:]}"
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _sql_type(column: str) -> str:

@@ -1,5 +1,6 @@
 """`run.json`, typed: what a run was, and what became of each of its trials."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -149,7 +150,10 @@ class Manifest(msgspec.Struct, kw_only=True):
             text = (folder / _NAME).read_bytes()
         except FileNotFoundError:
             raise HarnessError(f"{folder}: not a run directory: it has no {_NAME}") from None
-        plain = msgspec.json.decode(text)
+        try:
+            plain = msgspec.json.decode(text, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise HarnessError(f"{folder / _NAME}: damaged, or not chatlab's: {error}") from None
         version = plain.get("schema_version")
         if not isinstance(version, int) or not oldest <= version <= SCHEMA_VERSION:
             allowed = f"{oldest} to {SCHEMA_VERSION}" if oldest < SCHEMA_VERSION else f"and writes {SCHEMA_VERSION}"
@@ -158,9 +162,27 @@ class Manifest(msgspec.Struct, kw_only=True):
                 "use the version that made them, or run the scenario again"
             )
         try:
-            return msgspec.convert(plain, cls)
-        except msgspec.ValidationError as error:
+            manifest = msgspec.convert(plain, cls)
+            manifest.check()
+        except (msgspec.ValidationError, HarnessError) as error:
             raise HarnessError(f"{folder / _NAME}: {error}") from None
+        return manifest
+
+    @property
+    def varied(self) -> list[str]:
+        """The dotted keys that the scenario varied, in its order."""
+        vary = self.scenario.get("vary", {})
+        return [*vary] if isinstance(vary, dict) else []
+
+    def check(self) -> None:
+        """Raises HarnessError: what it says of its trials does not fit together."""
+        numbers = Counter(trial.number for trial in self.trials)
+        for trial in self.trials:
+            if numbers[trial.number] > 1:
+                raise HarnessError(f"there are {numbers[trial.number]} trials {trial.number}")
+            for key in (*self.varied, *self.labels):
+                if key not in trial.variant:
+                    raise HarnessError(f"trial {trial.number} does not say its {key}, which the scenario varied")
 
     def write(self, folder: Path) -> None:
         """Write it whole: a reader never sees half of it."""

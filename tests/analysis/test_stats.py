@@ -161,6 +161,35 @@ def test_a_run_of_another_version_is_refused_with_a_sentence(tmp_path: Path, ver
         open_run(tmp_path)
 
 
+TWICE = '{"schema_version":5,"trials":[{"number":1,"name":"a"},{"number":1,"name":"b"}]}'
+UNLABELLED = '{"schema_version":5,"labels":{"link":["lan"]},"trials":[{"number":1,"name":"a"}]}'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("messages.csv", ",".join(TABLES["messages"]) + "\none\n", "line 2: "),
+        ("messages.csv", "trial,user\n1,0\n", "it has no column id"),
+        ("tcp.csv", "trial,rtt_ms\n1,2.5\n1,slow\n", "line 3, column rtt_ms: not a number: 'slow'"),
+        ("tcp.csv", 'trial\n1,"2\n', "damaged, or not chatlab's"),
+        ("run.json", "{", "damaged, or not chatlab's"),
+        ("run.json", "[]", "damaged, or not chatlab's"),
+        ("run.json", TWICE, "there are 2 trials 1"),
+        ("run.json", UNLABELLED, "trial 1 does not say its link, which the scenario varied"),
+    ],
+)
+def test_what_is_damaged_gets_a_sentence_that_names_the_file(
+    tmp_path: Path, file: str, content: str, words: str
+) -> None:
+    write_run(tmp_path, {}, [{"link": "lan"}])
+    (tmp_path / file).write_text(content)
+    with pytest.raises(HarnessError) as refused:
+        open_run(tmp_path).rows(Path(file).stem)
+    assert str(refused.value).startswith(f"{tmp_path / file}: ")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_tables_of_an_older_version_get_the_columns_of_today(tmp_path: Path) -> None:
     run = write_run(tmp_path, {}, [{"link": "lan"}])
     columns = [name for name in TABLES["messages"] if name not in ("stamp", "disturbed")] + ["exact"]

@@ -136,6 +136,14 @@ _TRACE = [
     b"9" * 5000 + b"\n",
     b"1.5\n",
 ]
+_CSV = [
+    *(b"messages.csv\x00", b"deliveries.csv\x00", b"tcp.csv\x00", b"link.csv\x00", b"files.csv\x00", b"run.json\x00"),
+    *(b"clients.csv\x00", b"stalls.csv\x00", b"machine.csv\x00", b"pauses.csv\x00", b"summary.csv\x00"),
+    *(b"trial,user,id,kind,response_time_ms,outcome,warmup,disturbed\n", b"1,0,1,say,1.5,echoed,0,0\n"),
+    *(b"trial,receiver,sender,id,one_way_delay_ms,received_s,disturbed\n", b"1,0,1,1,0.5,0.1,0\n"),
+    *(b"trial,", b",", b"\n", b"\r", b'"', b"nan", b"inf", b"-1", b"1e309", b"9" * 30, b"say", b"\xff", b"True", b";"),
+    *(b'{"schema_version":5,"trials":[{"number":1,"name":"a"}]}', b'"trials":[]', b'"vary":{"link":["lan"]}', b"null"),
+]
 _NAMES = [
     "a",
     "ana",
@@ -167,6 +175,7 @@ WORDS: dict[str, list[bytes]] = {
     "client": _DOWN + _JSON,
     "scenario": _YAML,
     "trace": _TRACE,
+    "run_directory": _CSV,
     "journal": [b"SQLite format 3\x00", b"\x00" * 64, b'{"type":"said","log":"lobby","seq":1}\n'],
 }
 

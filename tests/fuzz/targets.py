@@ -22,9 +22,13 @@ from chat.protocol.wire import DOWN, UP, BadLine, LineReader, encode
 from chat.server.journal import Journal, JournalError
 from chat.server.rooms import Rooms
 from chat.server.server import ChatServer
+from loadtests.analysis.read import open_run
+from loadtests.analysis.stats import summarise
 from loadtests.config.yamlfile import Document
-from loadtests.errors import ConfigError
+from loadtests.data import shipped
+from loadtests.errors import ConfigError, HarnessError
 from loadtests.link.model.trace import read_trace
+from loadtests.samples import TABLES
 from loadtests.scenario.scenario import decode
 
 #: Parts an input into what comes over one connection and over the next.
@@ -182,6 +186,28 @@ def journal(data: bytes) -> None:
             _names(path, error)
 
 
+def run_directory(data: bytes) -> None:
+    """A run of somebody else's is summarised, or refused in a sentence that names the file.
+
+    The input is a file's name, a NUL, and what the file of the reference run says instead.
+    """
+    name, _, content = data.partition(NEXT)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (shipped("results") / "reference").iterdir():
+            (Path(folder) / file.name).symlink_to(file)
+        names = {file.name for file in Path(folder).iterdir()}
+        damaged = Path(folder) / (name.decode() if name.decode("latin-1") in names else "run.json")
+        damaged.unlink()
+        damaged.write_bytes(content)
+        try:
+            run = open_run(folder, with_disturbed=False)
+            if damaged.stem in TABLES:
+                run.rows(damaged.stem)
+            summarise(run)
+        except HarnessError as error:
+            _names(Path(folder), error)
+
+
 @contextlib.contextmanager
 def _file(data: bytes) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
@@ -191,5 +217,5 @@ def _file(data: bytes) -> Iterator[Path]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (wire, names, server, client, scenario, trace, journal)
+    each.__name__: each for each in (wire, names, server, client, scenario, trace, journal, run_directory)
 }
