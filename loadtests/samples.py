@@ -228,6 +228,7 @@ TABLES: dict[str, dict[str, str]] = {
         "`other: NAME`: a process that is not ours (the three busiest)",
         "cpu_percent": "CPU used in the last second; 100 is one core",
         "rss_bytes": "resident memory; empty for `machine` and others",
+        "descriptors": "open file descriptors, sockets among them; likewise",
         "run_delay_ms": "how long it was ready to run in the last second, and waited for a core (its main thread)",
         "steal_percent": "`machine` alone: CPU time that the host withheld in the last second; 100 is one core",
         "pressure_percent": "`machine` alone: share of the last second in which somebody waited for a core (PSI)",

@@ -61,13 +61,17 @@ class MachineSampler:
         )
         for name, process in self._processes.items():
             try:
-                cpu_percent, rss_bytes = process.cpu_percent(), process.memory_info().rss
+                figures = {
+                    "cpu_percent": process.cpu_percent(),
+                    "rss_bytes": process.memory_info().rss,
+                    "descriptors": process.num_fds(),
+                }
             except psutil.NoSuchProcess:
                 continue
             delay_ns = run_delay_ns(process.pid)
             run_delay_ms = (delay_ns - self._delays_ns[name]) / 1e6
             self._delays_ns[name] = delay_ns
-            self._add(name, cpu_percent=cpu_percent, rss_bytes=rss_bytes, run_delay_ms=run_delay_ms)
+            self._add(name, **figures, run_delay_ms=run_delay_ms)
         for name, cpu_percent in _busiest(self._seen.foreign_s, before.foreign_s, seconds).items():
             self._add(f"other: {name}", cpu_percent=cpu_percent)
 
