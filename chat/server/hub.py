@@ -5,7 +5,6 @@ is a nickname; it may have several connections. It ends with `bye` or with its l
 that connection broke, it is kept for a while, and its client may come back to it.
 """
 
-import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
@@ -47,17 +46,13 @@ from chat.protocol.wire import encode
 from chat.server.delivery import Delivery, Keeper
 from chat.server.directory import Directory, in_use
 from chat.server.filerelay import FileRelay
+from chat.server.guesses import MAX_TRIES, Guesses
 from chat.server.log import Log
 from chat.server.members import Connection, Room, Session
 from chat.server.rooms import Rooms
 
 #: How long a key may be: long enough that nobody guesses it.
 KEY_CHARS = 16, 128
-#: So many keys and tokens from one address may be wrong; then none is looked at for a while. After a restart clients
-#: come back with tokens that nobody knows any more, many of them perhaps from one address.
-MAX_WRONG_SECRETS = 100
-#: So many over one connection, and it is closed.
-MAX_TRIES = 3
 
 
 class Hub:
@@ -90,9 +85,8 @@ class Hub:
         #: In the order in which they went, so that those to be ended next are the first.
         self._away: OrderedDict[Session, tuple[int, str]] = OrderedDict()
         self._history = history
-        self._password = password.encode()
-        #: How often keys and tokens were tried that were not right, by the address that they came from.
-        self.wrong_secrets: Counter[str] = Counter()
+        self._password = password
+        self.guesses = Guesses()
         self._keeper = keeper
         self.delivery = Delivery(keeper)
         for room in self.rooms:
@@ -176,10 +170,10 @@ class Hub:
                     self._check_password(connection, password)
                 self._hello(connection, nick, key)
             case Attach(token, cursors, follow):
-                self._check_tries(connection)
+                self.guesses.check(connection)
                 session = self._by_token.get(token)
                 if session is None:
-                    self._note_wrong_secret(connection)
+                    self.guesses.note(connection)
                     raise Refusal("bad_token", "No session has this token; it may have ended.")
                 self._attach(connection, session, cursors, follow)
             case Ping(n):
@@ -227,38 +221,16 @@ class Hub:
         session = self._directory.find(nick)
         if session is None:
             session = self._begin(nick, key)
-        elif not key or not session.key:
+        elif not key or not session.key or not self.guesses.is_right(connection, key, session.key):
             raise in_use(nick, session)
-        else:
-            self._check_tries(connection)
-            if not secrets.compare_digest(session.key.encode(), key.encode()):
-                self._note_wrong_secret(connection)
-                raise in_use(nick, session)
         cursors = {log.name: log.last_seq for log in _logs_of(session)}
         self.delivery.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
         self._follow(connection, session, cursors)
 
     def _check_password(self, connection: Connection, password: str) -> None:
-        self._check_tries(connection)
-        if not secrets.compare_digest(self._password, password.encode()):
-            self._note_wrong_secret(connection)
+        if not self.guesses.is_right(connection, password, self._password):
             reason = "That is not the password of this server." if password else "This server wants a password."
             raise Refusal("wrong_password", reason)
-
-    def _check_tries(self, connection: Connection) -> None:
-        """Before a secret is looked at.
-
-        Raises:
-            Refusal: too many from there were wrong lately.
-        """
-        if self.wrong_secrets[connection.origin] >= MAX_WRONG_SECRETS:
-            raise Refusal(
-                "too_many_tries", "Too many keys, tokens or passwords from your address were wrong; wait a minute."
-            )
-
-    def _note_wrong_secret(self, connection: Connection) -> None:
-        self.wrong_secrets[connection.origin] += 1
-        connection.wrong_secrets += 1
 
     def _begin(self, nick: str, key: str) -> Session:
         if self._keeper is not None and self._keeper.full:

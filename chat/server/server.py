@@ -51,6 +51,9 @@ GUESSES_S = 60.0
 ACCEPT_PAUSE_S = 0.2
 #: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
 ACCEPTS_PER_TURN = 64
+#: A turn in which some were accepted and the next are so far apart. Everybody is told of each who comes in: of a crowd
+#: that comes in together, in one send.
+ACCEPT_EVERY_S = 0.002
 
 
 Slow = Literal["skip", "close"]
@@ -215,16 +218,20 @@ class ChatServer:
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     # The connection stays in the queue and the listener stays readable: waiting beats spinning.
                     log.warning("cannot accept for now: %s", reason_of(error))
-                    self._stop_accepting()
-                    self._accept_timer = self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                    self._pause_accepting(ACCEPT_PAUSE_S)
                     return
                 continue  # this one connection was reset in the queue
             self._admit(sock, *address[:2])
+        self._pause_accepting(ACCEPT_EVERY_S)
+
+    def _pause_accepting(self, seconds: float) -> None:
+        self._stop_accepting()
+        self._accept_timer = self.loop.call_later(seconds, self._accept_again)
 
     def _admit(self, sock: socket.socket, host: str, port: int) -> None:
         origin = _network(host)
@@ -303,14 +310,14 @@ class ChatServer:
         self._origins[origin] -= 1
         if not self._origins[origin]:
             del self._origins[origin]
-        if self.hub.wrong_secrets and self._forgiving is None:
+        if self.hub.guesses and self._forgiving is None:
             self._forgiving = self.loop.call_later(GUESSES_S, self._forgive)
         self.hub.delivery.drop(peer.connection)
         self._unhook_if_done()
 
     def _forgive(self) -> None:
         self._forgiving = None
-        self.hub.wrong_secrets.clear()
+        self.hub.guesses.forgive()
 
     def _unhook_if_done(self) -> None:
         if self.idle and self._listener.fileno() < 0:

@@ -10,7 +10,7 @@ from chat_helpers import MODES, Clients, RawClient, ServerProcess, leave, server
 
 from chat.client.client import Mode
 from chat.client.events import Closed
-from chat.server.hub import MAX_TRIES
+from chat.server.guesses import MAX_TRIES
 
 pytestmark = pytest.mark.realtime("chat")
 
