@@ -60,6 +60,18 @@ FAULTS = [
         "if backlog.direct_bytes:",
     ),
     Fault(
+        "one who is ahead promoted too early",
+        "chat/server/delivery.py",
+        "elif any(self._heads[log].flushed < log.last_seq for log in connection.cursors):",
+        "elif not backlog:",
+    ),
+    Fault(
+        "one who is ahead forgotten",
+        "chat/server/delivery.py",
+        "self._ahead[connection] = None",
+        "pass",
+    ),
+    Fault(
         "a member of the head sent twice",
         "chat/server/delivery.py",
         "del head.members[connection]",

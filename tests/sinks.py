@@ -41,6 +41,7 @@ class Pipe:
     def flush(self) -> bytes:
         """What is sent at the end of this turn and those after it, if everything is read."""
         found = b""
+        self._delivery.hurry()
         while self._delivery.dirty or self.unread:
             self._delivery.flush()
             found += self.read()

@@ -7,6 +7,9 @@ its head, which costs no more than the `send()`.
 Who takes less than all of it, or is to be sent answers or pieces of files too, has a **backlog** with cursors of its
 own, until it has been sent everything again. While the kernel takes nothing from a connection it is not looked at,
 however its logs grow.
+
+Some lines may **wait** for those that follow: in a crowd that comes or goes, everybody is told of each. Who has a
+backlog is sent them with it, and then is ahead of the head until they have been sent to all.
 """
 
 from typing import Protocol
@@ -58,9 +61,13 @@ class Delivery:
         self._keeper = keeper
         self._heads: dict[Log, _Head] = {}
         self._grown: dict[Log, None] = {}
+        #: Logs whose new lines may wait.
+        self._waiting: dict[Log, None] = {}
         self._new_bytes = 0
         #: Connections with a backlog that the kernel may have room for.
         self._ready: dict[Connection, None] = {}
+        #: Connections that have been sent everything, lines that wait included: ahead of the head of a log.
+        self._ahead: dict[Connection, None] = {}
         #: Since the beginning: lines that were added; how often a line of a log was sent to somebody, or dropped before
         #: it was; and all bytes that were sent.
         self.lines = self.deliveries = self.skipped = self.sent_bytes = 0
@@ -78,6 +85,11 @@ class Delivery:
         """Whether :meth:`flush` should not wait for the end of the turn."""
         return self._new_bytes > DUE_BYTES
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are lines that wait for :meth:`hurry`."""
+        return bool(self._waiting)
+
     # Lines go in.
 
     def open(self, log: Log) -> None:
@@ -88,13 +100,20 @@ class Delivery:
         """Nobody follows the log any more."""
         del self._heads[log]
         self._grown.pop(log, None)
+        self._waiting.pop(log, None)
         if self._keeper is not None:
             self._keeper.forget(log)
 
-    def append(self, log: Log, message_at: MessageAt) -> None:
-        """Add the message made with the log's name and the next number."""
+    def append(self, log: Log, message_at: MessageAt, *, may_wait: bool = False) -> None:
+        """Add the message made with the log's name and the next number.
+
+        Args:
+            log: where it belongs.
+            message_at: makes it.
+            may_wait: until the log's next line that may not, or :meth:`hurry`.
+        """
         line = log.write(message_at)
-        self._grown[log] = None
+        (self._waiting if may_wait else self._grown)[log] = None
         self._new_bytes += len(line)
         self.lines += 1
         if self._keeper is not None:
@@ -138,8 +157,13 @@ class Delivery:
         connection.cursors.clear()
         connection.backlog = None
         self._ready.pop(connection, None)
+        self._ahead.pop(connection, None)
 
     # Bytes come out.
+
+    def hurry(self) -> None:
+        """What waits is sent by the next :meth:`flush`."""
+        self._grown |= self._waiting
 
     def on_writable(self, connection: Connection) -> None:
         """The kernel may take more from this connection."""
@@ -155,8 +179,11 @@ class Delivery:
         """
         grown, self._grown, self._new_bytes = self._grown, {}, 0
         for log in grown:
+            self._waiting.pop(log, None)
             self._send_new_lines(log, self._heads[log])
         ready, self._ready = self._ready, {}
+        if grown:
+            ready, self._ahead = self._ahead | ready, {}
         return [connection for connection in ready if self._send_backlog(connection)]
 
     def _backlog(self, connection: Connection) -> Backlog:
@@ -168,6 +195,9 @@ class Delivery:
                 del head.members[connection]
                 connection.cursors[log] = head.flushed
             backlog = connection.backlog = Backlog(connection.cursors)
+            self._ready[connection] = None
+        elif connection in self._ahead:
+            del self._ahead[connection]
             self._ready[connection] = None
         return backlog
 
@@ -201,6 +231,8 @@ class Delivery:
         self.deliveries += sum(connection.cursors.values()) - before - skipped
         if backlog.pending:
             self._block(connection)
+        elif any(self._heads[log].flushed < log.last_seq for log in connection.cursors):
+            self._ahead[connection] = None
         else:
             connection.backlog = None
             for log in connection.cursors:

@@ -359,14 +359,14 @@ class Hub:
 
     def _enter_room(self, session: Session, room: Room) -> None:
         # Announced before the newcomer follows: its cursor begins after its own arrival.
-        self.delivery.append(room.log, lambda log, seq: Joined(log, seq, session.nick))
+        self.delivery.append(room.log, lambda log, seq: Joined(log, seq, session.nick), may_wait=True)
         room.members[session] = None
         session.rooms[room] = room.log.last_seq
 
     def _exit_room(self, session: Session, room: Room, reason: str) -> None:
         del room.members[session]
         if room.members or room is self.rooms.lobby:
-            self.delivery.append(room.log, lambda log, seq: Left(log, seq, session.nick, reason))
+            self.delivery.append(room.log, lambda log, seq: Left(log, seq, session.nick, reason), may_wait=True)
         self._forget_if_empty(room)
 
     def _forget_if_empty(self, room: Room) -> None:

@@ -51,9 +51,8 @@ GUESSES_S = 60.0
 ACCEPT_PAUSE_S = 0.2
 #: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
 ACCEPTS_PER_TURN = 64
-#: A turn in which some were accepted and the next are so far apart. Everybody is told of each who comes in: of a crowd
-#: that comes in together, in one send.
-ACCEPT_EVERY_S = 0.002
+#: How long news of who comes and goes may wait for more of it: in a crowd everybody is told of everybody.
+NEWS_S = 0.025
 
 
 Slow = Literal["skip", "close"]
@@ -125,6 +124,7 @@ class ChatServer:
         self._listener = listen(host, port, congestion)
         self._accepting = False
         self._accept_timer: Timer | None = None
+        self._news_timer: Timer | None = None
         self._accept_again()
         loop.at_turn_end(self._flush)
 
@@ -218,20 +218,16 @@ class ChatServer:
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
-                break
+                return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     # The connection stays in the queue and the listener stays readable: waiting beats spinning.
                     log.warning("cannot accept for now: %s", reason_of(error))
-                    self._pause_accepting(ACCEPT_PAUSE_S)
+                    self._stop_accepting()
+                    self._accept_timer = self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                     return
                 continue  # this one connection was reset in the queue
             self._admit(sock, *address[:2])
-        self._pause_accepting(ACCEPT_EVERY_S)
-
-    def _pause_accepting(self, seconds: float) -> None:
-        self._stop_accepting()
-        self._accept_timer = self.loop.call_later(seconds, self._accept_again)
 
     def _admit(self, sock: socket.socket, host: str, port: int) -> None:
         origin = _network(host)
@@ -287,6 +283,12 @@ class ChatServer:
                 self._journal.commit()
             for connection in delivery.flush():
                 self._attend(connection)
+        if delivery.waiting and self._news_timer is None:
+            self._news_timer = self.loop.call_later(NEWS_S, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._news_timer = None
+        self.hub.delivery.hurry()
 
     def _attend(self, connection: Connection) -> None:
         """It is closing, or has missed lines."""

@@ -35,9 +35,9 @@ class Post:
         pipe.room = room
         return pipe
 
-    def say(self, count: int = 1, log: Log | None = None) -> None:
+    def say(self, count: int = 1, log: Log | None = None, *, may_wait: bool = False) -> None:
         for _ in range(count):
-            self.delivery.append(log or self.room, lambda name, seq: Joined(name, seq, "ana"))
+            self.delivery.append(log or self.room, lambda name, seq: Joined(name, seq, "ana"), may_wait=may_wait)
 
 
 @pytest.fixture
@@ -55,6 +55,56 @@ def test_who_is_at_the_head_is_sent_the_very_same_bytes(post: Post) -> None:
     assert all(pipe.sends[-1] is pipes[0].sends[-1] for pipe in pipes)
     assert all(pipe.connection.backlog is None for pipe in pipes)
     assert repr(post.delivery) == "<Delivery of 2 log(s)>"
+
+
+def test_lines_that_may_wait_are_sent_together(post: Post) -> None:
+    pipe = post.follower()
+    for _ in range(3):
+        post.say(may_wait=True)
+        assert post.delivery.waiting
+        assert not post.delivery.dirty
+    post.delivery.hurry()
+    post.delivery.flush()
+    assert pipe.sends == [line(1) + line(2) + line(3)]
+    assert not post.delivery.waiting
+
+
+def test_lines_that_may_wait_go_ahead_of_one_that_may_not(post: Post) -> None:
+    pipe = post.follower()
+    post.say(may_wait=True)
+    post.say()
+    post.delivery.flush()
+    assert pipe.read() == line(1) + line(2)
+    assert not post.delivery.waiting
+
+
+def test_who_has_been_sent_lines_that_wait_is_not_sent_them_again(post: Post) -> None:
+    asking, other = post.follower(), post.follower()
+    post.say(may_wait=True)
+    post.delivery.tell(asking.connection, Pong())
+    post.delivery.flush()
+    assert (asking.read(), other.read()) == (encode(Pong()) + line(1), b"")
+    post.delivery.tell(asking.connection, Pong())
+    post.delivery.flush()
+    assert asking.read() == encode(Pong()), "an answer does not wait"
+    post.say()
+    post.delivery.flush()
+    assert (asking.read(), other.read()) == (line(2), line(1) + line(2))
+    assert asking.connection.backlog is None, "at the head again"
+
+
+def test_who_is_ahead_may_go(post: Post) -> None:
+    gone, going = post.follower(), post.follower()
+    post.say(may_wait=True)
+    for pipe in (gone, going):
+        post.delivery.tell(pipe.connection, Pong())
+    post.delivery.flush()
+    post.delivery.drop(gone.connection)
+    post.delivery.finish(going.connection, b"bye")
+    post.say()
+    post.delivery.flush()
+    assert going.read() == encode(Pong()) + line(1) + b"bye"
+    assert gone.read() == encode(Pong()) + line(1)
 
 
 def test_who_takes_nothing_is_not_looked_at_until_it_is_writable(post: Post) -> None:

@@ -44,6 +44,7 @@ def test_metrics_count_what_happened() -> None:
     server = ServerProcess(*OPTIONS)
     url = server.wait_for(r"(http://127.0.0.1:\d+/metrics)")
     with RawClient(server.address, "ana") as ana, RawClient(server.address, "ben") as ben:
+        ana.until("joined", nick="ben")
         before = scraped(url)
         for number in range(1, 11):
             ana.send(type="say", text="hi", id=number)

@@ -289,12 +289,17 @@ class Chat(RuleBasedStateMachine):
         self.people[who].open(path, buffer)
 
     @rule()
+    def news_need_not_wait(self) -> None:
+        self.hub.delivery.hurry()
+
+    @rule()
     def time_passes_within_the_grace(self) -> None:
         self.hub.expire(GRACE_NS - 1)
 
     def teardown(self) -> None:
         """Everything is repaired: now nothing may be missing."""
         for _ in range(4):
+            self.hub.delivery.hurry()
             for person in self.people:
                 for path in PATHS:
                     person.open(path, EVERYTHING)
