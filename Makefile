@@ -22,10 +22,12 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# What the server costs beside other servers, and what the link emulator and the load generator cost beside their
-# limits; best on a machine that does nothing else.
+# What the server costs beside other servers, with TLS and under attack, and what the link emulator and the load
+# generator cost beside their limits; best on a machine that does nothing else.
 bench: .venv/ready
 	$(BIN)/python tests/bench_peers.py
+	$(BIN)/python tests/bench_tls.py
+	$(BIN)/python tests/bench_floods.py
 	$(BIN)/python tests/bench_link.py
 	$(BIN)/python tests/bench_load.py
 	$(BIN)/python tests/bench_files.py

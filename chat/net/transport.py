@@ -93,6 +93,10 @@ def use_congestion_control(sock: socket.socket, name: str | None) -> None:
         raise AddressError(f"TCP congestion control {name} cannot be used here: {reason_of(error)}.") from error
 
 
+def _nothing(*_: object) -> None:
+    """What a closed transport calls back."""
+
+
 def set_up(sock: socket.socket) -> None:
     """Nonblocking, nothing held back, dead peers noticed. On Linux, accepted sockets inherit all but the first."""
     sock.setblocking(False)
@@ -262,6 +266,9 @@ class Transport:
         if self._events:
             self._loop.remove(self._sock)
         self._sock.close()
+        # They refer to our owner, who refers to us: a circle that only the garbage collector would find, which stops
+        # everybody while it searches.
+        self._on_data = self._on_writable = self._on_lost = _nothing
 
     def _wanted_events(self) -> int:
         # During a handshake the owner waits for its end, not for the kernel.

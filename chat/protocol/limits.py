@@ -22,7 +22,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     #: In how many rooms a session may be, beside the lobby.
     rooms: Count = 16
     #: Units of work that a session earns in a second, and how many it may save up; 0: as many as it likes. A message
-    #: costs 1, and 1 more for each KiB and for each 50 who hear it; who has none left is read no further for a while.
+    #: costs 1, and more the longer it is and the more people hear it; who has none left is read no further for a while.
     cost_per_s: Count = 0
     cost_burst: Count = 0
     #: Connections at a time, in all and from one address; 0: as many as the system allows.

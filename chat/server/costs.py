@@ -2,10 +2,11 @@
 
 from chat.protocol.filemessages import FileChunk, FileCredit, FileOffer
 from chat.protocol.messages import Hello, Join, Leave, Nick, Recall, Say, SetTopic, Up, Who
-from chat.server.rooms import Rooms
+from chat.server.rooms import RECALLED_LINES, Rooms
 
-#: So many people hear a line for the price of one unit, and so many bytes have it.
-HEARERS, BYTES = 50, 1_024
+#: For the price of one unit: so many characters are taken, so many people hear a line, if it is short (each time it has
+#: so many characters more, they cost as much again), and so many names, or lines, are in an answer.
+CHARS, HEARERS, HEARD_CHARS, NAMES, LINES = 1_024, 50, 256, 10, 25
 #: Coming, going and being called differently concern everybody, and are done seldom.
 CHANGE = 10.0
 #: What is no message at all.
@@ -17,14 +18,17 @@ def cost_of(message: Up, rooms: Rooms) -> float:
     match message:
         case Say(text, _, name):
             room = rooms.find(name)
-            return 1 + len(text) / BYTES + (len(room.members) / HEARERS if room is not None else 0)
+            hearers = len(room.members) if room is not None else 0
+            return 1 + len(text) / CHARS + (1 + len(text) / HEARD_CHARS) * hearers / HEARERS
         case Join() | Leave() | Nick() | Hello() | SetTopic():
             return CHANGE + len(rooms.lobby.members) / HEARERS
-        case FileOffer() | Recall():
+        case FileOffer():
             return CHANGE
+        case Recall(lines):
+            return CHANGE + min(lines, RECALLED_LINES) / LINES
         case Who(name):
             room = rooms.find(name)
-            return 1 + (len(room.members) / HEARERS if room is not None else 0)
+            return 1 + (len(room.members) / NAMES if room is not None else 0)
         case FileChunk() | FileCredit():
             return 0.0  # bounded by what the receiver confirms
     return 1.0

@@ -13,6 +13,7 @@ from chat.server.budget import Budget
 from chat.server.costs import MALFORMED, cost_of
 from chat.server.hub import Hub
 from chat.server.members import Connection
+from chat.server.turn import Turn
 
 if TYPE_CHECKING:
     from chat.net.tls import Tls
@@ -21,8 +22,6 @@ log = logging.getLogger(__name__)
 
 #: The byte that every TLS connection begins with.
 TLS_HANDSHAKE = b"\x16"
-#: Lines handled of one connection in one turn, so that who sends many does not silence the others.
-LINES_PER_TURN = 256
 
 
 class Host(Protocol):
@@ -30,12 +29,16 @@ class Host(Protocol):
 
     loop: Loop
     hub: Hub
+    turn: Turn
 
     def handled(self) -> None:
         """Some lines have been handled; others may have something to be sent."""
 
     def registered(self, peer: "Peer") -> None:
         """It belongs to a session now."""
+
+    def strange(self, peer: "Peer", error: Error) -> None:
+        """It has begun with something that is no message, and is about to be sent away."""
 
     def lost(self, peer: "Peer", reason: str) -> None:
         """Its connection broke, or was closed by the other end."""
@@ -102,45 +105,60 @@ class Peer:
         for timer in (self.leaving, self._pause):
             if timer is not None:
                 timer.cancel()
+        self._host.turn.forget(self)
         self.transport.close()
+
+    def go_on(self) -> None:
+        """Handle more of what was read; when that is all, read again."""
+        if self._incoming is not None:
+            self._handle(self._incoming)
+        if self._incoming is None and not self.connection.closing:
+            self.transport.read_on(True)
 
     def _read(self, data: bytes) -> None:
         if self.connection.closing:
             return
         if not self._begun and (error := _strange_beginning(data)) is not None:
-            log.info("%s is sent away: %s", self.address, error.reason)
+            self._host.strange(self, error)
             self.give_up(error)
             self._host.handled()
         else:
-            self._handle(iter(self._reader.read(data)))
+            self._incoming = iter(self._reader.read(data))
+            self._handle(self._incoming)
 
     def _writable(self) -> None:
-        """The kernel takes bytes again; or so we wanted to be called in the next turn."""
+        """The kernel takes bytes again."""
         self._host.hub.delivery.on_writable(self.connection)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on in the next turn, if there is something to go on with and nothing to wait for."""
         if self._incoming is None or self._pause is not None:
             return
         if self.connection.full:
             self.transport.want_writable()
         else:
-            incoming, self._incoming = self._incoming, None
-            self.transport.read_on(True)
-            self._handle(incoming)
+            self._host.turn.queue(self)
 
     def _lost(self, reason: str) -> None:
         self._host.lost(self, reason)
 
     def _handle(self, incoming: Iterator[Up | BadLine]) -> None:
-        """Line by line, until the peer has had its share, or its answers pile up."""
+        """Line by line, until the peer has had its share of the turn, or its budget, or its answers pile up."""
         connection, receive = self.connection, self._host.hub.receive
-        left = LINES_PER_TURN
+        left = share = self._host.turn.share
+        wait_ns = 0
         for message in incoming:
             if isinstance(message, BadLine):
                 self._complain(message)
             else:
                 self._begun = True
                 receive(connection, message)
-            left -= 1
-            wait_ns = 0 if self._budget is None else self._spend(message)
+            if self._budget is None:
+                left -= 1
+            else:
+                units, wait_ns = self._spend(message)
+                left -= units
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
             if connection.backlog is not None:
                 if not self.nick:
@@ -148,36 +166,34 @@ class Peer:
                 if connection.closing:
                     if isinstance(message, Bye):
                         log.info("%s says bye from %s", self.nick or "stranger", self.address)
+                    self._incoming = None
                     break
                 if connection.full:
-                    left = 0
+                    break
+            if wait_ns or left <= 0:
+                break
+        else:
+            self._incoming = None
+        self._host.turn.spend(share - left)
+        if self._incoming is not None:
+            self.transport.read_on(False)
             if wait_ns:
-                self._incoming = incoming
-                self.transport.read_on(False)
-                self._pause = self._host.loop.call_later(wait_ns / 1e9, self._resume)
-                break
-            if not left:
-                # Go on in :meth:`_writable`: in the next turn, once its answers are on their way.
-                self._incoming = incoming
-                self.transport.read_on(False)
-                self.transport.want_writable()
-                break
+                self._pause = self._host.loop.call_later(wait_ns / 1e9, self._end_pause)
+            self._resume()
         self._host.handled()
 
-    def _spend(self, message: Up | BadLine) -> int:
-        """How long (ns) it is to wait, after this."""
+    def _spend(self, message: Up | BadLine) -> tuple[float, int]:
+        """What this cost, in units, and how long (ns) the peer is to wait after it."""
         session, hub = self.connection.session, self._host.hub
-        budget = self._budget if session is None else session.budget
-        if budget is None:
-            return 0
         units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub.rooms)
         if session is not None and len(session.connections) > 1:
             units /= 2  # in redundant mode everything comes twice
-        return budget.spend(units, self._host.loop.now_ns())
+        budget = self._budget if session is None else session.budget
+        return units, 0 if budget is None else budget.spend(units, self._host.loop.now_ns())
 
-    def _resume(self) -> None:
+    def _end_pause(self) -> None:
         self._pause = None
-        self._writable()
+        self._resume()
 
     def _name(self) -> None:
         session = self.connection.session
@@ -190,6 +206,8 @@ class Peer:
 
     def _complain(self, line: BadLine) -> None:
         error = Error(line.code, line.reason)
+        if not self._begun:
+            self._host.strange(self, error)
         if line.fatal or not self._begun:
             self.give_up(error)
         else:

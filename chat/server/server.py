@@ -27,6 +27,7 @@ from chat.server.journal import Journal
 from chat.server.members import Connection
 from chat.server.peer import Peer
 from chat.server.rooms import Rooms
+from chat.server.turn import Turn
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -47,10 +48,13 @@ GRACE_S = 30.0
 RESTORED_S = 120.0
 #: After so long, an address may try keys and tokens again.
 GUESSES_S = 60.0
-#: Pause before accepting again when the process has no descriptor left.
+#: Pause before accepting again when the process has no descriptor left, and the longest of all.
 ACCEPT_PAUSE_S = 0.2
+#: The same after each who begins with something that is no message: those who come by the thousand wait at the door,
+#: and those inside notice little.
+STRANGE_PAUSE_S = 0.001
 #: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
-ACCEPTS_PER_TURN = 64
+ACCEPTS_PER_TURN = 16
 #: How long news of who comes and goes may wait for more of it: in a crowd everybody is told of everybody.
 NEWS_S = 0.025
 
@@ -96,6 +100,7 @@ class ChatServer:
         tls: "SSLContext | None" = None,
     ) -> None:
         self.loop = loop
+        self.turn = Turn(loop)
         limits = limits or Limits()
         rooms = Rooms(name_chars=limits.nick_chars)
         history = secrets.token_urlsafe(12)
@@ -126,7 +131,7 @@ class ChatServer:
         self._accept_timer: Timer | None = None
         self._news_timer: Timer | None = None
         self._accept_again()
-        loop.at_turn_end(self._flush)
+        loop.at_turn_end(self._end_turn)
 
     def __repr__(self) -> str:
         return f"<ChatServer {len(self._peers)} connection(s), {self.hub!r}>"
@@ -186,13 +191,20 @@ class ChatServer:
         """It belongs to a session now."""
         self._strangers.pop(peer, None)
 
+    def strange(self, peer: Peer, error: Error) -> None:
+        """It has begun with something that is no message."""
+        log.info("%s is sent away: %s", peer.address, error.reason)
+        if self._listener.fileno() >= 0:
+            self._pause_accepting(STRANGE_PAUSE_S)
+
     def lost(self, peer: Peer, reason: str) -> None:
         """Its connection broke, or was closed by the other end."""
-        if peer.connection.session is not None:
+        session = peer.connection.session
+        if session is not None:
             log.info("%s at %s is gone: %s", peer.nick, peer.address, reason)
         elif not peer.transport.ready:
             log.info("no private connection with %s: %s", peer.address, reason)
-        if peer.transport.ended_by_peer:
+        if session is None or peer.transport.ended_by_peer:
             self.hub.disconnect(peer.connection, reason)
         else:
             keep_until_ns = self.loop.now_ns() + int(self._grace_s * 1e9)
@@ -203,15 +215,25 @@ class ChatServer:
     # Accepting.
 
     def _accept_again(self) -> None:
+        self._accept_timer = None
         self._accepting = True
         self.loop.add(self._listener, selectors.EVENT_READ, self._accept)
 
     def _stop_accepting(self) -> None:
         if self._accept_timer is not None:
             self._accept_timer.cancel()
+            self._accept_timer = None
         if self._accepting:
             self._accepting = False
             self.loop.remove(self._listener)
+
+    def _pause_accepting(self, seconds: float) -> None:
+        """So much longer than was meant so far, but not for ever."""
+        now_ns = self.loop.now_ns()
+        begin_ns = now_ns if self._accept_timer is None else self._accept_timer.when_ns
+        until_ns = min(begin_ns + int(seconds * 1e9), now_ns + int(ACCEPT_PAUSE_S * 1e9))
+        self._stop_accepting()
+        self._accept_timer = self.loop.call_at(until_ns, self._accept_again)
 
     def _accept(self, _events: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -223,8 +245,7 @@ class ChatServer:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     # The connection stays in the queue and the listener stays readable: waiting beats spinning.
                     log.warning("cannot accept for now: %s", reason_of(error))
-                    self._stop_accepting()
-                    self._accept_timer = self.loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                    self._pause_accepting(ACCEPT_PAUSE_S)
                     return
                 continue  # this one connection was reset in the queue
             self._admit(sock, *address[:2])
@@ -273,6 +294,10 @@ class ChatServer:
             peer.give_up(Error("registration_timeout", f"No hello within {self._registration_s:g} s."))
 
     # Sending.
+
+    def _end_turn(self) -> None:
+        self.turn.end()
+        self._flush()
 
     def _flush(self) -> None:
         """Send what is new to everybody who has room for it; what is to be kept, first."""
@@ -323,7 +348,7 @@ class ChatServer:
 
     def _unhook_if_done(self) -> None:
         if self.idle and self._listener.fileno() < 0:
-            self.loop.not_at_turn_end(self._flush)
+            self.loop.not_at_turn_end(self._end_turn)
 
 
 def _private(context: "SSLContext") -> "Tls":
