@@ -235,7 +235,10 @@ def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
     Raises ValueError: it is not CSV, or has words where numbers belong.
     """
     texts = dict.fromkeys(TEXTS & set(columns), "object")
-    rows = pd.read_csv(file, dtype=texts).reindex(columns=columns)
+    rows = pd.read_csv(file, dtype=texts)
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes what is too much for names of rows
+        raise ValueError("its lines have more values than its first one has columns")
+    rows = rows.reindex(columns=columns)
     for name, column in rows.drop(columns=[*texts]).items():
         if not (pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all()):
             words = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
