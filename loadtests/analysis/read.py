@@ -240,9 +240,12 @@ def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
         raise ValueError("its lines have more values than its first one has columns")
     rows = rows.reindex(columns=columns)
     for name, column in rows.drop(columns=[*texts]).items():
-        if not (pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all()):
-            words = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
+        if pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all():
+            continue
+        words = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
+        if not words.empty:
             raise ValueError(f"line {words.index[0] + 2}, column {name}: not a number: {str(words.iloc[0])[:40]!r}")
+        rows[name] = column.astype(float)  # integers beyond 64 bits
     return rows
 
 
