@@ -43,7 +43,7 @@ def draw(run: Run, server: pd.DataFrame, file: Path) -> None:
     minutes = messages.groupby(messages["intended_s"] // 60)["response_time_ms"]
     figure, (memory, descriptors, times) = plt.subplots(3, sharex=True, figsize=(8, 7), layout="constrained")
     memory.plot(server["time_s"] / 60, server["rss_bytes"] / 1e6)
-    memory.set(ylabel="server's memory in MB", ylim=(0, None))
+    memory.set(ylabel="server's memory in MB", ylim=(0, server["rss_bytes"].max() / 1e6 * 1.1))
     descriptors.plot(server["time_s"] / 60, server["descriptors"])
     descriptors.set(ylabel="its open descriptors", ylim=(0, None))
     for share in (0.5, 0.95):
