@@ -53,7 +53,8 @@ ACCEPT_PAUSE_S = 0.2
 #: The same after each who begins with something that is no message: those who come by the thousand wait at the door,
 #: and those inside notice little.
 STRANGE_PAUSE_S = 0.001
-#: Connections accepted in one turn, so that a crowd at the door does not silence those inside.
+#: Connections accepted in one turn, and sent away for their silence, so that a crowd at the door does not silence those
+#: inside.
 ACCEPTS_PER_TURN = 16
 #: How long news of who comes and goes may wait for more of it: in a crowd everybody is told of everybody.
 NEWS_S = 0.025
@@ -285,11 +286,14 @@ class ChatServer:
         """Those whose time is over; call again when that of the next one is."""
         now_ns = self.loop.now_ns()
         self._strangers_timer = None
+        sent_away = 0
         while self._strangers:
             peer, until_ns = next(iter(self._strangers.items()))
-            if until_ns > now_ns:
-                self._strangers_timer = self.loop.call_at(until_ns, self._send_strangers_away)
+            if until_ns > now_ns or sent_away == ACCEPTS_PER_TURN:
+                # Those who are left over: in the next turn, which is after now.
+                self._strangers_timer = self.loop.call_at(max(until_ns, self.loop.now_ns()), self._send_strangers_away)
                 break
+            sent_away += 1
             del self._strangers[peer]
             peer.give_up(Error("registration_timeout", f"No hello within {self._registration_s:g} s."))
 
