@@ -1,9 +1,9 @@
 """What attackers do to everybody else's talk (`make bench`): p99 of 50 members who behave, beside the same undisturbed.
 
 One server as a stranger finds it, with its usual limits, on one core; all others on the other one, the attackers in a
-process of their own that runs when the members do not. For each attack it prints how often the p99 of the response time
-is that of the talk without it, and how many deliveries did not come. Exit code 1: p99 is above twice the
-undisturbed one + 5 ms, or a delivery is missing.
+process of their own that runs when the members do not. For each attack it prints the p99 of the response time before it
+and during it, and how many deliveries did not come. Exit code 1: p99 is above twice that before + 5 ms, or a delivery
+is missing.
 
     python tests/bench_floods.py [--seconds 10] [--attack NAME ...]
 """
@@ -34,28 +34,24 @@ PER_ADDRESS = 200
 MOST_TIMES, MOST_MORE_MS = 2.0, 5.0
 _FROM_MEMBER = b'"from":"member'
 _SAID = re.compile(rb'"from":"member(\d+)","text":"(\d+) ')
-#: What one attacker sends at a time, again and again.
+#: What an attacker sends next, made of its number and of how often it has sent before.
 Lines = Callable[[int, int], bytes]
 
 
 class Attack(NamedTuple):
-    """So many connections that send such lines after `hello`."""
+    """So many connections that send such lines."""
 
     connections: int
-    #: Made of the number of the connection and of how often it has sent before; None: not even `hello`.
+    #: None: none at all.
     lines: Lines | None
     reads: bool = True
     says_hello: bool = True
 
 
-def repeated(times: int = 100, **message: object) -> Lines:
-    """The same message so many times; `#` in a text stands for a number that rises."""
-
-    def lines(_connection: int, before: int) -> bytes:
-        text = json.dumps(message) + "\n"
-        return "".join([text.replace("#", str(before * times + number)) for number in range(times)]).encode()
-
-    return lines
+def repeated(**message: object) -> Lines:
+    """The same message, a hundred at a time."""
+    lines = (json.dumps(message) + "\n").encode() * 100
+    return lambda _number, _before: lines
 
 
 OFFER = {"type": "file_offer", "to": "member1", "name": "a", "size": 1, "sha256": "0" * 64}

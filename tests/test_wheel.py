@@ -23,6 +23,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.fixture(autouse=True)
+def no_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PYTHONPATH names a clone, nothing of the wheel would be tried."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
 class Environment:
     """A virtual environment with the wheel, whose commands are called in an empty folder."""
 

@@ -118,12 +118,14 @@ class Loop:
             timeout_s = until_deadline_s if timeout_s is None else min(timeout_s, until_deadline_s)
         for key, events in self._selector.select(timeout_s):
             key.data(events)
-        # Only timers that are due now: one that sets itself to "at once" must not keep the turn from ending.
-        now_ns = self.now_ns()
+        # Only timers that are due now: one that sets itself to "at once" must not keep the turn from ending, even where
+        # the clock stands still while we compute.
+        now_ns, due = self.now_ns(), []
         while self._timers and self._timers[0][0] <= now_ns:
-            callback = heapq.heappop(self._timers)[2].callback
-            if callback is not None:
-                callback()
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
+            if timer.callback is not None:
+                timer.callback()
         for hook in self._hooks:
             hook()
 

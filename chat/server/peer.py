@@ -110,10 +110,10 @@ class Peer:
 
     def go_on(self) -> None:
         """Handle more of what was read; when that is all, read again."""
-        if self._incoming is not None:
+        if self._incoming is not None and not self.connection.closing:
             self._handle(self._incoming)
-        if self._incoming is None and not self.connection.closing:
-            self.transport.read_on(True)
+            if self._incoming is None:
+                self.transport.read_on(True)
 
     def _read(self, data: bytes) -> None:
         if self.connection.closing:
@@ -166,7 +166,6 @@ class Peer:
                 if connection.closing:
                     if isinstance(message, Bye):
                         log.info("%s says bye from %s", self.nick or "stranger", self.address)
-                    self._incoming = None
                     break
                 if connection.full:
                     break
@@ -175,7 +174,7 @@ class Peer:
         else:
             self._incoming = None
         self._host.turn.spend(share - left)
-        if self._incoming is not None:
+        if self._incoming is not None and not connection.closing:
             self.transport.read_on(False)
             if wait_ns:
                 self._pause = self._host.loop.call_later(wait_ns / 1e9, self._end_pause)

@@ -7,6 +7,7 @@ something new.
 import contextlib
 import errno
 import ipaddress
+import itertools
 import logging
 import secrets
 import selectors
@@ -286,16 +287,13 @@ class ChatServer:
         """Those whose time is over; call again when that of the next one is."""
         now_ns = self.loop.now_ns()
         self._strangers_timer = None
-        sent_away = 0
-        while self._strangers:
-            peer, until_ns = next(iter(self._strangers.items()))
-            if until_ns > now_ns or sent_away == ACCEPTS_PER_TURN:
-                # Those who are left over: in the next turn, which is after now.
-                self._strangers_timer = self.loop.call_at(max(until_ns, self.loop.now_ns()), self._send_strangers_away)
-                break
-            sent_away += 1
-            del self._strangers[peer]
-            peer.give_up(Error("registration_timeout", f"No hello within {self._registration_s:g} s."))
+        for peer, until_ns in [*itertools.islice(self._strangers.items(), ACCEPTS_PER_TURN)]:
+            if until_ns <= now_ns:
+                del self._strangers[peer]
+                peer.give_up(Error("registration_timeout", f"No hello within {self._registration_s:g} s."))
+        if self._strangers:
+            until_ns = next(iter(self._strangers.values()))
+            self._strangers_timer = self.loop.call_at(until_ns, self._send_strangers_away)
 
     # Sending.
 

@@ -8,9 +8,10 @@ from chat_helpers import RawClient, server_process
 
 from chat.net.loop import Loop
 from chat.net.transport import Transport
+from chat.protocol.limits import PUBLIC_LIMITS
 from chat.server.members import Connection, Session
 from chat.server.peer import Peer
-from chat.server.server import ChatServer
+from chat.server.server import ACCEPTS_PER_TURN, LINGER_S, STRANGE_PAUSE_S, ChatServer
 from chat.server.turn import LEAST_UNITS, UNITS, Turn
 
 
@@ -100,5 +101,70 @@ def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector(fi
         assert left() == before
     finally:
         gc.enable()
+    server.close("done")
+    loop.close()
+
+
+class StillLoop(Loop):
+    """Its clock goes on only when it is told to."""
+
+    at_ns = 0
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def pass_(self, seconds: float) -> None:
+        """Run turns, and then once more after so long."""
+        for _ in range(20):
+            self.run_once(0)
+        self.at_ns += int(seconds * 1e9)
+        for _ in range(20):
+            self.run_once(0)
+
+
+def test_who_is_sent_away_begins_no_session() -> None:
+    """What it had still to say when its time was over, a hello at last, is not heard."""
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=PUBLIC_LIMITS, registration_s=0.1)
+    with socket.create_connection(server.address) as slow:
+        slow.sendall(b'{"type":"ping"}\n' * (PUBLIC_LIMITS.cost_burst + 1) + b'{"type":"hello","nick":"late"}\n')
+        loop.pass_(0.1)  # it waits for its budget, and then its time is over before its turn has come
+        loop.pass_(LINGER_S)
+        assert server.idle
+        assert server.hub.rooms.lobby.log.last_seq == 0, "nobody was told of it"
+    server.close("done")
+    loop.close()
+
+
+def test_after_garbage_the_door_is_shut_for_a_moment() -> None:
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0)
+    with socket.create_connection(server.address) as strange:
+        strange.sendall(b"GET / HTTP/1.0\r\n")
+        loop.pass_(0)
+        with socket.create_connection(server.address):
+            loop.pass_(0)
+            assert server.accepted == 1
+            loop.pass_(STRANGE_PAUSE_S)
+            assert server.accepted == 2
+    loop.pass_(0)
+    server.close("done")
+    loop.close()
+
+
+def test_silent_strangers_are_sent_away_a_few_in_a_turn() -> None:
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, registration_s=0.1)
+    silent = [socket.create_connection(server.address) for _ in range(3 * ACCEPTS_PER_TURN)]
+    loop.pass_(0)
+    assert server.strangers == 3 * ACCEPTS_PER_TURN
+    loop.at_ns += int(0.1 * 1e9)
+    for _ in range(3):
+        before = server.strangers
+        loop.run_once(0)
+        assert before - server.strangers == ACCEPTS_PER_TURN
+    for each in silent:
+        each.close()
+    loop.pass_(0)
     server.close("done")
     loop.close()
