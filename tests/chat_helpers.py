@@ -219,10 +219,15 @@ class Relay:
     def hold(self, held: bool) -> None:
         """Let nothing through, and tell nobody; or let it through again, with what waited."""
         self._held = held
-        for pair in self._pairs:
-            for transport in pair:
+        for near, far in self._pairs:
+            for transport in (near, far):
                 if not transport.closed:
                     transport.read_on(not held)
+
+    def hold_answers(self, held: bool) -> None:
+        """Like :meth:`hold`, but only what comes from the server, and only on the connections of now."""
+        for _, far in self._pairs:
+            far.read_on(not held)
 
     def close(self) -> None:
         self.cut()

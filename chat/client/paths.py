@@ -176,7 +176,7 @@ class Paths:
     def on_attached(self, connection: Connection, message: messages.Attached, is_new: bool) -> None:
         """A connection belongs to the session now, or follows the logs from where it asked to."""
         if connection.carries:
-            self._session.following.add(connection.name)
+            self._session.following.add(connection.name, message.id)
             self._feed(connection)
         elif not self._is_followed():
             # The connection that this one was to stand by for broke while this one was being let in.
@@ -187,7 +187,8 @@ class Paths:
                 self.resumptions += 1
                 self._on_event(Resumed(connection.name))
             self._tell_up(connection)
-        self._tell_all(self._session.member(message.cursors, message.id))
+        if connection.carries:
+            self._tell_all(self._session.member(message.cursors, message.id, connection.name))
 
     def on_message(
         self, connection: Connection, message: messages.Down, arrival: Arrival, exact: bool, end_byte: int

@@ -82,9 +82,8 @@ class ClientSession:
         #: The server's name for its logs, and the cursors in rooms that we want to go on from.
         self._history = ""
         self._earlier: Cursors = {}
-        #: Ids of the `join` and `leave` among them, and of the last one that has taken effect.
+        #: Ids of the `join` and `leave` among them.
         self._changes: list[int] = []
-        self._last_change = 0
 
     def __repr__(self) -> str:
         state = "registered" if self.registered else "not registered"
@@ -190,7 +189,7 @@ class ClientSession:
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
         self._names = {message.nick: None}
         self.cursors = dict(message.cursors)
-        self._last_change = 0
+        self.following = Following()
         self._history = message.history
         self._earlier = old_cursors if goes_on else {}
         if goes_on:
@@ -250,14 +249,14 @@ class ClientSession:
             ]
         return events
 
-    def member(self, cursors: Cursors, number: int) -> list[Event]:
+    def member(self, cursors: Cursors, number: int, path: PathName) -> list[Event]:
         """We are in these rooms now, as all our `join` and `leave` up to this id would have it.
 
-        Told on each connection apart, so that what is older than what we know already changes nothing.
+        Told on each connection apart: what is older than what we know already changes nothing, nor does what comes
+        ahead of lines that another one has still to bring.
         """
-        if number < self._last_change:
+        if not self.following.may_change(path, number):
             return []
-        self._last_change = number
         while self._changes and self._changes[0] <= number:
             self._outgoing.pop(self._changes.pop(0))
         rooms = {log: cursor for log, cursor in cursors.items() if log not in (LOBBY, INBOX)}
@@ -301,7 +300,7 @@ class ClientSession:
             case messages.Member() | messages.Settled() if LOBBY not in self.cursors:
                 raise PeerError("it speaks of a session that has not begun")
             case messages.Member(cursors, number):
-                return self.member(cursors, number)
+                return self.member(cursors, number, path)
             case messages.Settled():
                 if LOBBY not in message.cursors:
                     raise PeerError("its settled lacks the lobby")

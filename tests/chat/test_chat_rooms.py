@@ -11,6 +11,7 @@ from chat.client.events import (
     EchoMissed,
     Entered,
     Gap,
+    PathUp,
     PeerJoined,
     PeerLeft,
     Present,
@@ -300,6 +301,35 @@ def test_rooms_outlive_broken_connections(server: ServerProcess, clients: Client
     assert clients.of(ana, RoomList) == [RoomList({"lobby": 2, "tea": 1, "tin": 1})]
     leave(clients, ana, ben)
     relay.close()
+
+
+@pytest.mark.realtime("chat")
+@pytest.mark.parametrize("mode", ["standby", "redundant"])
+def test_a_slow_connection_brings_the_last_lines_of_a_room(server: ServerProcess, clients: Clients, mode: Mode) -> None:
+    """The other connection is let in again when the server has made us leave, and says so at once."""
+    slow, fast = Relay(clients.loop, server.address), Relay(clients.loop, server.address)
+    ana = clients.join("ana", slow.address, fast.address, mode=mode)
+    ben = clients.join("ben", server.address)
+    ana.join("tea")
+    clients.until(lambda: Entered("tea") in clients.events[ana] and PathUp("secondary") in clients.events[ana])
+    ben.join("tea")
+    clients.until(lambda: PeerJoined("ben", "tea") in clients.events[ana])
+    fast.reset()
+    fast.hold(True)
+    slow.hold_answers(True)
+    ana.say("my last word", room="tea")
+    ana.leave_room("tea")
+    clients.until(lambda: PeerLeft("ana", "left the room", "tea") in clients.events[ben])
+    fast.hold(False)
+    clients.until(lambda: len(clients.of(ana, PathUp)) == 3)
+    assert ana.rooms == ["lobby", "tea"]
+    slow.hold_answers(False)
+    clients.until(lambda: Departed("tea") in clients.events[ana])
+    assert [event.text for event in clients.of(ana, Echoed)] == ["my last word"]
+    assert not ana.pending
+    leave(clients, ana, ben)
+    for relay in (slow, fast):
+        relay.close()
 
 
 @pytest.mark.realtime("chat")

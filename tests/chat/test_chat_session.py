@@ -3,8 +3,10 @@
 import pytest
 
 from chat.client.events import (
+    Departed,
     Echoed,
     EchoedAgain,
+    Entered,
     Event,
     Gap,
     NotSent,
@@ -142,7 +144,7 @@ def test_unanswered_messages_can_be_sent_again(session: ClientSession) -> None:
 def test_what_no_connection_was_given_waits_for_the_next_session(session: ClientSession) -> None:
     session.join("tea", 0)
     session.unanswered(0, 1000)
-    session.member({"tea": 3}, 1)
+    session.member({"tea": 3}, 1, "primary")
     session.say("given", 0, 0)
     session.tell("ben", "given too", 0, 0)
     session.unanswered(0, 1000)
@@ -238,6 +240,40 @@ def test_a_gap_is_one_only_if_neither_connection_brings_the_lines(session: Clien
     assert kinds(receive(session, said(8), "secondary")) == ["Gap", "Received"], "it has a gap too"
     assert kinds(receive(session, said(9))) == ["Received"]
     assert session.cursors["lobby"] == 9
+
+
+def test_a_room_is_left_only_once_its_last_lines_have_come(session: ClientSession) -> None:
+    """A connection that is let in late knows at once that we have left; the slow one has still to bring lines."""
+    session.following.add("secondary")
+    session.join("tea", 0)
+    assert session.member({"tea": 3}, 1, "primary") == [Entered("tea")]
+    session.leave("tea", 0)
+    session.stop_following("secondary")
+    session.following.add("secondary", 2)
+    assert session.member({}, 2, "secondary") == []
+    assert kinds(receive(session, messages.Said("tea", 4, "ben", "x"))) == ["Received"]
+    assert receive(session, messages.Member({}, 2)) == [Departed("tea")]
+    session.join("tin", 0)
+    assert receive(session, messages.Member({"tin": 0}, 3), "secondary") == [Entered("tin")], "it is in step again"
+
+
+def test_what_a_connection_said_too_early_it_is_asked_again(session: ClientSession) -> None:
+    session.join("tea", 0)
+    session.following.add("secondary", 1)
+    assert session.member({"tea": 3}, 1, "secondary") == []
+    assert receive(session, messages.Said("tea", 4, "ben", "x"), "secondary") == []
+    assert session.stop_following("primary") == {"secondary"}
+    assert receive(session, messages.Member({"tea": 3}, 1), "secondary") == [], "from before it was asked"
+    session.following.add("secondary", 1)
+    assert session.member({"tea": 3}, 1, "secondary") == [Entered("tea")]
+
+
+def test_where_both_have_gaps_either_changes_our_rooms(session: ClientSession) -> None:
+    session.following.add("secondary")
+    assert receive(session, said(7)) == []
+    assert receive(session, messages.Refused("x", "No.", None, "inbox", 3), "secondary") == []
+    session.join("tea", 0)
+    assert receive(session, messages.Member({"tea": 3}, 1)) == [Entered("tea")]
 
 
 def test_a_connection_that_was_passed_over_is_asked_again(session: ClientSession) -> None:

@@ -199,10 +199,10 @@ class Person:
             self.position = {LOBBY: message.cursors[LOBBY]}
         if isinstance(message, Welcome | Attached):
             assert message.nick.startswith(self.nick), "attached to somebody else's session"
-            self.session.following.add(path)
+            self.session.following.add(path, message.id if isinstance(message, Attached) else 0)
             self._given[path] = 0
         if isinstance(message, Attached):
-            self.session.member(message.cursors, message.id)
+            self.session.member(message.cursors, message.id, path)
         events = self.session.receive(message, path, 0, 0, False)
         if isinstance(message, Attached | Member):
             self._change_rooms()
