@@ -41,6 +41,9 @@ BALLAST_BYTES = 8 << 20
 #: How often to see whether it is still full.
 LOOK_AGAIN_S = 1.0
 
+#: What SQLite says of a damaged file; of one that is said to hold more than any has, that it lacks memory.
+_FAULTS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+
 _TABLES = """
 CREATE TABLE line (room TEXT, seq INTEGER, data BLOB, PRIMARY KEY (room, seq)) WITHOUT ROWID;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -83,9 +86,12 @@ class Journal:
             self._set_up()
             self._note_open(had_wal)
             self.full = not self._take_ballast()
-        except (sqlite3.Error, UnicodeDecodeError, JournalError) as error:
+        except JournalError:
             self._lock.close()
-            raise error if isinstance(error, JournalError) else self._fault("cannot be used", error) from error
+            raise
+        except _FAULTS as error:
+            self._lock.close()
+            raise self._fault("cannot be used", error) from error
         # An interpreter that ends closes the database in any case; then the note that it is open must not stay behind.
         atexit.register(self.close)
 
@@ -108,7 +114,7 @@ class Journal:
             last_seq = self._fact("last_seq")
             lines = self._read_lines()
             topics = dict(self._database.execute("SELECT substr(name, 7), value FROM fact WHERE name LIKE 'topic %'"))
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except _FAULTS as error:
             raise self._fault("is damaged", error) from error
         if not last_seq.isdecimal():
             raise self._damage(f"its last_seq is {last_seq!r}")
@@ -300,8 +306,8 @@ class Journal:
     def _damage(self, what: str) -> JournalError:
         return JournalError(f"The journal {self._path} is damaged: {what}. Restore it, or move it away to begin anew.")
 
-    def _fault(self, what: str, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
-        return JournalError(f"The journal {self._path} {what}: {error}.")
+    def _fault(self, what: str, error: Exception) -> JournalError:
+        return JournalError(f"The journal {self._path} {what}: {str(error) or 'SQLite runs out of memory over it'}.")
 
 
 def _is_full(error: sqlite3.Error) -> bool:

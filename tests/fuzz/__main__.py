@@ -48,6 +48,7 @@ def with_atheris(target: str, seconds: float) -> None:
         for name in [name for name in sys.modules if name.split(".")[0] in ("chat", "loadtests", "yaml", "targets")]:
             del sys.modules[name]
         from targets import TARGETS as INSTRUMENTED
+    (CORPUS / target).mkdir(exist_ok=True)
     words = CORPUS.parent / ".words" / target
     words.parent.mkdir(exist_ok=True)
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS[target] if len(word) < 64))
