@@ -32,6 +32,8 @@ _CATEGORIES = {
     "outcome": ("echoed", "refused", "lost", *OUTCOMES),
 }
 _LARGE = ("messages", "deliveries")
+#: What tells a row of the large tables from all others: never empty.
+_KEYS = {"trial", "user", "receiver", "sender", "id"}
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,11 @@ def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
             database.execute(f"CREATE TYPE {name}_name AS ENUM ({listed})")
         # Names of columns cannot be parameters; identifiers do no harm.
         query = f"SELECT {chosen} FROM read_csv(?, header = true, auto_detect = false, columns = {{{told}}})"  # noqa: S608
-        return database.execute(query, [str(file)]).df()
+        rows = database.execute(query, [str(file)]).df()
+    for name in _KEYS.intersection(columns):
+        if (empty := rows[name].isna()).any():
+            raise ValueError(f"line {int(empty.to_numpy().argmax()) + 2}: column {name} is empty")
+    return rows
 
 
 def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:

@@ -170,6 +170,11 @@ UNLABELLED = '{"schema_version":5,"labels":{"link":["lan"]},"trials":[{"number":
     [
         ("messages.csv", ",".join(TABLES["messages"]) + "\none\n", "line 2: "),
         ("messages.csv", "trial,user\n1,0\n", "it has no column id"),
+        (
+            "messages.csv",
+            f"{','.join(TABLES['messages'])}\n1{',' * (len(TABLES['messages']) - 1)}\n",
+            "line 2: column ",
+        ),
         ("tcp.csv", "trial,rtt_ms\n1,2.5\n1,slow\n", "line 3, column rtt_ms: not a number: 'slow'"),
         ("tcp.csv", 'trial\n1,"2\n', "damaged, or not chatlab's"),
         ("run.json", "{", "damaged, or not chatlab's"),
