@@ -105,7 +105,10 @@ def _clean(name: str, max_chars: int) -> str | None:
     clean = _enforced("UsernameCasePreserved", name)
     if clean is None or len(clean) > max_chars or clean[0] in _RESERVED_FIRST or clean[-1] in _RESERVED_LAST:
         return None
-    return clean if clean.isascii() or not _has_too_many_marks(clean) else None
+    if clean.isascii():
+        return clean
+    # PRECIS lets joiners follow some letters (RFC 5892, appendix A): two names would differ by what nobody sees.
+    return clean if clean.isprintable() and not _has_too_many_marks(clean) else None
 
 
 def _enforced(profile: str, name: str) -> str | None:

@@ -39,7 +39,7 @@ def write_run(
 
 
 def message(trial: int, response_ms: float | None, *, outcome: str = "echoed", warmup: int = 0) -> dict[str, object]:
-    return {"trial": trial, "response_time_ms": response_ms, "outcome": outcome, "warmup": warmup}
+    return {"trial": trial, "user": 1, "id": 1, "response_time_ms": response_ms, "outcome": outcome, "warmup": warmup}
 
 
 def test_summary_counts_what_happened_and_leaves_out_the_warmup(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def session(nick: str) -> Session:
     "nick",
     [
         *("you", "You", "yоu", "YОU", "*", "* ana", "*ana", "!ana", "[tea]", "/exit", "cleo:", "cleo→you"),
-        *("a\u034fna", "\u3164", "\u2800", "ana\ufe0f", "\u200dana", "ana\u00ad", "😀", "½", "\ud800"),
+        *("a\u034fna", "\u3164", "\u2800", "ana\ufe0f", "\u200dana", "क्\u200d", "ana\u00ad", "😀", "½", "\ud800"),
         *("a\u0301\u0302\u0303\u0304\u0306", "x\u0316\u0316"),
     ],
 )
