@@ -86,8 +86,7 @@ class LineReader(Generic[T]):
             except (ValueError, RecursionError):
                 pass
             else:
-                # The decoder also takes two objects on a line, or one on two lines; we do not.
-                if len(messages) == lines.count(b"\n"):
+                if _is_one_to_a_line(lines, len(messages)):
                     return messages
         return self._decode_one_by_one(lines)
 
@@ -120,3 +119,13 @@ class LineReader(Generic[T]):
     def _die(self) -> None:
         self._dead = True
         self._rest.clear()
+
+
+def _is_one_to_a_line(lines: bytes, count: int) -> bool:
+    """Whether so many objects have a line each. The decoder also takes two on a line, or one on two lines.
+
+    Between objects alone can a line end with a brace and the next one begin with one. So if all do, each has at least
+    one object.
+    """
+    is_cut = lines.startswith(b"{") and lines.endswith(b"}\n") and lines.count(b"}\n{") == count - 1
+    return is_cut and lines.count(b"\n") == count

@@ -31,6 +31,18 @@ def test_whole() -> None:
     assert read([STREAM]) == MEANING
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b'{"type":"ping"}{"type":"ping"}\n\n',
+        b'{"type":"ping"}{"type":"ping",\n"n":1}\n',
+        b'{"type":"ping"}{"type":"attach","token":"t","cursors":{}\n}\n',
+    ],
+)
+def test_as_many_messages_as_lines_but_not_one_on_each(lines: bytes) -> None:
+    assert set(read([lines])) == {"malformed"}
+
+
 def test_byte_by_byte() -> None:
     assert read([STREAM[i : i + 1] for i in range(len(STREAM))]) == MEANING
 
