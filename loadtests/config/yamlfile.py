@@ -6,6 +6,7 @@ never apply.
 
 import copy
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ from loadtests.errors import ConfigError
 MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 20_000
 MAX_DEPTH = 32
+
+#: Surrogates and NUL, which can be escaped in YAML, and be in no file's name and in no message.
+_NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
 T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
@@ -78,6 +82,10 @@ class Document:
             raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{name}: not valid YAML: {error}") from None
+        except (ValueError, OverflowError):  # "\\Uffffffff"
+            raise ConfigError(
+                f"{name}: not valid YAML: a number in it, as of an escaped character, is too large"
+            ) from None
         origins: dict[KeyPath, str] = {(): name}
         data = {} if root is None else _plain(root, (), name, origins)
         return cls(name, data, origins, Path(name).stem)
@@ -199,7 +207,8 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key, where = str(key_node.value), f"{name}:{key_node.start_mark.line + 1}"
+            where = f"{name}:{key_node.start_mark.line + 1}"
+            key = _text(key_node, where)
             if key in mapping:
                 raise ConfigError(f"{where}: {dotted((*path, key))}: duplicate key")
             origins[(*path, key)] = where
@@ -207,4 +216,11 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*path, index), name, origins) for index, item in enumerate(node.value)]
-    return str(node.value)
+    return _text(node, origins[path])
+
+
+def _text(node: yaml.Node, where: str) -> str:
+    text = str(node.value)
+    if _NO_TEXT.search(text):
+        raise ConfigError(f"{where}: an escape stands for half a character, or for the end of a text: {text!r}")
+    return text
