@@ -268,8 +268,9 @@ class ChatClient:
 
     def _ask(self, question: Message) -> None:
         self._time_to_speak_ns()
-        # On one connection only: an answer that comes from no log cannot be recognised as a second copy.
-        connection = next(iter(self._paths.up), None)
+        # On one connection only: an answer that comes from no log cannot be recognised as a second copy. Not on one in
+        # reserve, if there is another: a refusal comes through the inbox.
+        connection = max(self._paths.up, key=lambda each: each.carries, default=None)
         if connection is None:
             raise NotRegistered("There is no connection just now; new ones are tried.")
         connection.ask(question)

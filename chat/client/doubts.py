@@ -31,12 +31,14 @@ class Doubts:
         """
         self._names = names | (self._names if self.pending else set())
         self.pending |= pending
-        self._missed_since.clear()
 
     def note_missed(self, log: str) -> None:
-        """Lines of this log were missed."""
-        if self.pending:
-            self._missed_since.add(log)
+        """Lines of this log were missed while messages were under way, which may be in doubt some time, or are."""
+        self._missed_since.add(log)
+
+    def forget_missed(self) -> None:
+        """It is known what became of all that was under way then."""
+        self._missed_since.clear()
 
     def echoed(self, message: messages.Said | messages.Told, number: int) -> Pending | None:
         """What this line is the echo of, if anything: somebody else may have had our name in between."""

@@ -30,6 +30,11 @@ class Following:
     def __contains__(self, path: PathName) -> bool:
         return path in self._paths
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether one is ahead, so that another one has still to say which rooms we are in."""
+        return any(number > self.last_change for number in self._ahead.values())
+
     def add(self, path: PathName, last_change: int = 0) -> None:
         """A connection brings the logs from now on.
 

@@ -45,6 +45,8 @@ LEAVE_S = 3.0
 FEED_BYTES = 65_536
 #: Looked up by type, which costs each of thousands of lines a second less than matching.
 _PERHAPS_ABOUT_FILES = {FileNews, Refused}
+#: Refusals that end no session: later it may go on.
+_NOT_NOW = {"too_many_tries", "no_space"}
 _FROM_NO_LOG = {FileChunk, FileCredit, messages.Bye, messages.Refused}
 
 
@@ -83,7 +85,7 @@ class Paths:
         self._session = session
         self._files = files
         self._retry_s = retry_s
-        self._on_event = on_event
+        self._program = on_event
         self._on_end = on_end
         #: Runs while we are away, unless that may last for ever.
         self._away_timer: Timer | None = None
@@ -122,10 +124,9 @@ class Paths:
     def leave(self) -> None:
         """Say bye on every connection; the end comes when the server has closed them, or does not in time."""
         if self.end_reason is None:
+            self._say_bye()
             for connection in self.connections:
-                if connection.is_up:
-                    connection.ask(messages.Bye())
-                else:
+                if not connection.is_up:
                     connection.close()
             self._end_when_closed("left")
 
@@ -133,10 +134,13 @@ class Paths:
         """Free everything now; whether the server hears the `bye` is not waited for."""
         if self.end_reason is None:
             self.end_reason = "closed"
-            for connection in self.connections:
-                if connection.is_up:
-                    connection.ask(messages.Bye())
+            self._say_bye()
         self._end()
+
+    def _say_bye(self) -> None:
+        """Behind what we said last: over a reserve, which has not carried that, it could overtake it."""
+        for connection in [each for each in self.up if each.carries] or self.up:
+            connection.ask(messages.Bye())
 
     def feed_all(self) -> None:
         """Hand every connection what is pending and was not handed to it."""
@@ -178,6 +182,8 @@ class Paths:
         if connection.carries:
             self._session.following.add(connection.name, message.id)
             self._feed(connection)
+            # Nobody answers what we say a second time. This is answered, and shows that the connection is alive.
+            connection.ask(messages.Ping())
         elif not self._is_followed():
             # The connection that this one was to stand by for broke while this one was being let in.
             self._attach(connection, follow=True)
@@ -263,7 +269,11 @@ class Paths:
         self._files.connections_changed()
 
     def _not_let_in(self, connection: Connection, refusal: messages.Refused) -> None:
-        if refusal.code != "bad_token":
+        if refusal.code == "bad_token" and any(other.is_up for other in self.connections):
+            connection.drop(refusal.reason)  # the session is alive: this is another server
+        elif refusal.code in _NOT_NOW and self._session.registered:
+            connection.drop(refusal.reason)
+        elif refusal.code != "bad_token":
             # The nickname cannot be had, or not again.
             self.end_reason = self.end_reason or refusal.reason
             self._end()
@@ -308,7 +318,7 @@ class Paths:
         return 0.0 if self._back_at_ns is None else max(0.0, (self._back_at_ns - self._loop.now_ns()) / 1e9)
 
     def _be_away(self, reason: str) -> None:
-        if self.away:
+        if self.away or self.closed:
             return
         self.away = True
         absence_s = self._absence_s()
@@ -344,6 +354,11 @@ class Paths:
                 return
             connection.write(lines)
 
+    def _on_event(self, event: Event) -> None:
+        """Tell the program, unless it has closed us in answer to an earlier event."""
+        if not self.closed:
+            self._program(event)
+
     def _tell_all(self, events: Iterable[Event]) -> None:
         for event in events:
             self._on_event(event)
@@ -363,5 +378,6 @@ class Paths:
             connection.close()
         self._files.fail_all("The chat is over.")
         lost = self._session.lost
-        self._tell_all(self._session.give_up(rooms=True, waiting=True))
-        self._on_event(Closed(self.end_reason or "", lost))
+        for event in self._session.give_up(rooms=True, waiting=True):
+            self._program(event)
+        self._program(Closed(self.end_reason or "", lost))

@@ -268,7 +268,7 @@ class ClientSession:
         entered = [room for room in rooms if room not in self.cursors]
         for room, cursor in rooms.items():
             self.cursors[room] = max(cursor, self.cursors.get(room, 0))
-        return [*map(Departed, departed), *map(Entered, entered)]
+        return [*map(Departed, departed), *map(Entered, entered), *self._resolve()]
 
     def stop_following(self, path: PathName) -> set[PathName]:
         """A connection is gone. Return those that must be asked again for lines that it would have brought."""
@@ -334,7 +334,7 @@ class ClientSession:
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
         events = [Gap(message.log, missed), news] if missed else [news]
-        if missed:
+        if missed and (self._outgoing.pending or self._doubts.pending):
             self._doubts.note_missed(message.log)
         self.wants_to_ask |= missed > 0 and bool(self._outgoing.pending)
         return [*events, *self._resolve()] if self._answer is not None else events
@@ -342,7 +342,9 @@ class ClientSession:
     def _resolve(self) -> list[Event]:
         """Once we have come as far as the server had when it answered: what is still pending comes no more."""
         answer = self._answer
-        if answer is None or any(self.cursors.get(log, seq) < seq for log, seq in answer.cursors.items()):
+        if answer is None or self.following.is_waiting:
+            return []
+        if any(self.cursors.get(log, seq) < seq for log, seq in answer.cursors.items()):
             return []
         self._answer = None
         self._add_name(answer.nick)
@@ -352,8 +354,11 @@ class ClientSession:
         for number in missed:
             self._outgoing.pop(number)
         changes, self._changes = self._changes, [number for number in self._changes if number > answer.id]
-        missed_echoes = [EchoMissed(number) for number in missed if number not in changes]
-        return [*missed_echoes, *self._resolve_doubts(answer)]
+        events: list[Event] = [EchoMissed(number) for number in missed if number not in changes]
+        events += self._resolve_doubts(answer)
+        if not self._asked and not self.wants_to_ask:
+            self._doubts.forget_missed()
+        return events
 
     def _resolve_doubts(self, answer: messages.Settled) -> list[NotSent]:
         """In a session that goes on from the logs of an earlier one: what has not come by now was never accepted."""

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from chat_helpers import MODES, Clients, RawClient, ServerProcess, leave, server_process
+from chat_helpers import MODES, Clients, RawClient, Relay, ServerProcess, cut, leave, server_process
 
-from chat.client.client import Mode
+from chat.client.client import ChatClient, Mode
 from chat.client.events import (
     Closed,
     Echoed,
@@ -21,6 +21,7 @@ from chat.client.events import (
     Present,
     Received,
     Refused,
+    Registered,
 )
 from chat.protocol.errors import NotRegistered
 from chat.protocol.limits import Limits
@@ -272,3 +273,41 @@ def test_a_killed_client_is_one_left(server: ServerProcess) -> None:
             process.kill()
         assert ben.until("left")["nick"] == "ana"
         assert [message for message in ben.sync() if message["type"] == "left"] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_said_last_is_heard(server: ServerProcess, clients: Clients, mode: Mode) -> None:
+    """The way of the connection that carries it is the slower one."""
+    slow = Relay(clients.loop, server.address)
+    ana = clients.join("ana", slow.address, server.address, mode=mode)
+    ben = clients.join("ben", server.address)
+    slow.hold(True)
+    ana.say("my last word")
+    ana.leave()
+    clients.until(lambda: mode != "redundant" or clients.of(ben, PeerLeft))
+    slow.hold(False)
+    clients.until(lambda: ana.closed and clients.of(ben, PeerLeft))
+    assert [event.text for event in clients.of(ben, Received)] == ["my last word"]
+    leave(clients, ben)
+    slow.close()
+
+
+@pytest.mark.parametrize("event", [Registered, PathDown])
+def test_nothing_is_told_after_the_end(server: ServerProcess, clients: Clients, event: type) -> None:
+    """The program closes the client as soon as it hears of this."""
+    told: list[object] = []
+
+    def note(heard: object) -> None:
+        told.append(heard)
+        if isinstance(heard, event):
+            ana.close()
+
+    ana = ChatClient(clients.loop, "ana", server.address, on_event=note)
+    clients.clients.append(ana)
+    ana.connect()
+    clients.until(lambda: ana.registered or ana.closed)
+    if not ana.closed:
+        cut(ana, "primary")
+    clients.until(lambda: ana.closed)
+    assert isinstance(told[-1], Closed)
+    assert not ana.away

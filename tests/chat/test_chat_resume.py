@@ -1,9 +1,11 @@
 """ChatClient when connections break, fall silent, or the server goes: the session goes on."""
 
+import itertools
 import signal
 
 import pytest
 from chat_helpers import MODES, Clients, RawClient, Relay, ServerProcess, cut, leave, server_process
+from hostile_helpers import WELCOME, liar
 
 from chat.client.client import Mode
 from chat.client.events import (
@@ -15,6 +17,7 @@ from chat.client.events import (
     PeerLeft,
     Received,
     Reconnecting,
+    Refused,
     Resumed,
     StartedAnew,
 )
@@ -205,3 +208,45 @@ def test_a_connection_that_is_dead_silent_is_given_up(
     clients.until(lambda: clients.of(client, Resumed))
     leave(clients, client)
     relay.close()
+
+
+@pytest.mark.parametrize("mode", ["single", "standby"])
+def test_what_the_server_has_heard_before_is_no_open_question(
+    server: ServerProcess, clients: Clients, mode: Mode
+) -> None:
+    """The server says nothing to what comes a second time; the connection is not taken for dead."""
+    relay = Relay(clients.loop, server.address)
+    ana = clients.join("ana", relay.address, server.address, mode=mode)
+    ben = clients.join("ben", server.address)
+    relay.hold_answers(True)
+    ana.say("hello")
+    clients.until(lambda: clients.of(ben, Received))
+    relay.reset()
+    clients.until(lambda: not ana.pending)
+    (carrying,) = [each for each in ana._paths.connections if each.carries]
+    clients.until(lambda: not carrying._pulse.silent_ns(clients.loop.now_ns()), 5)
+    assert len(clients.of(ana, PathDown)) == 1
+    leave(clients, ana, ben)
+    relay.close()
+
+
+def test_another_server_on_the_second_path_ends_no_session(server: ServerProcess, clients: Clients) -> None:
+    with server_process() as other:
+        ana = clients.add("ana", server.address, other.address, mode="redundant")
+        clients.until(lambda: len([event for event in clients.of(ana, Refused) if event.code == "bad_token"]) > 1)
+        assert ana.registered
+        assert not clients.of(ana, StartedAnew)
+        leave(clients, ana)
+
+
+def test_who_is_asked_to_wait_comes_back_later(clients: Clients) -> None:
+    """Others behind our address have guessed too often."""
+    refusal = {"type": "refused", "code": "too_many_tries", "reason": "Wait."}
+    answers = itertools.chain([WELCOME], itertools.repeat(refusal))
+    with liar(lambda _first: [next(answers)]) as address:
+        ana = clients.add("ana", address)
+        clients.until(lambda: ana.registered)
+        cut(ana, "primary")
+        clients.until(lambda: len(clients.of(ana, Refused)) == 2)
+        assert ana.registered
+        assert ana.away

@@ -202,6 +202,48 @@ def test_doubts_are_resolved_where_the_logs_go_on() -> None:
     assert receive(session, messages.Joined("lobby", 6, "ana"))[1:] == [NotSent(2, "say", None, "lost", "lobby", True)]
 
 
+def goes_on(session: ClientSession, lobby: int) -> None:
+    session.welcome(messages.Welcome("ana", "t", {"lobby": lobby, "inbox": 0}, Limits(), "history"))
+    session.following.add("primary")
+
+
+@pytest.mark.parametrize("was_in_doubt", [False, True])
+def test_a_message_whose_echo_may_have_been_missed_was_perhaps_accepted(was_in_doubt: bool) -> None:
+    """Lines were missed before the server went: while the message was under way, or in doubt already."""
+    session = ClientSession("ana", "key")
+    goes_on(session, 4)
+    session.say("hé", 0, 0)
+    session.unanswered(0, 1000)
+    if was_in_doubt:
+        session.forget()
+        goes_on(session, 9)
+    receive(session, said(8))
+    session.forget()
+    goes_on(session, 9)
+    receive(session, said(9))
+    session.ask()
+    assert receive(session, messages.Settled(0, "ana", {"lobby": 9, "inbox": 0})) == [
+        NotSent(1, "say", None, "hé", "lobby", is_certain=False)
+    ]
+    session.say("hé", 0, 0)
+    session.unanswered(0, 1000)
+    session.forget()
+    goes_on(session, 9)
+    session.ask()
+    assert receive(session, messages.Settled(0, "ana", {"lobby": 9, "inbox": 0})) == [
+        NotSent(2, "say", None, "hé", "lobby", is_certain=True)
+    ], "what was missed before it was said does not matter"
+
+
+def test_an_answer_that_comes_ahead_waits_for_the_slower_connection(session: ClientSession) -> None:
+    assert (session.join("tea", 0), session.say("in tea", 0, 0, "tea")) == (1, 2)
+    session.following.add("secondary", 1)
+    assert session.member({"tea": 3}, 1, "secondary") == []
+    assert receive(session, messages.Settled(2, "Ana", {"lobby": 4, "inbox": 0, "tea": 4}), "secondary") == []
+    assert receive(session, messages.Member({"tea": 3}, 1)) == [Entered("tea")]
+    assert kinds(receive(session, messages.Said("tea", 4, "Ana", "in tea", 2))) == ["Echoed"]
+
+
 def test_a_welcome_without_a_lobby_is_no_welcome() -> None:
     with pytest.raises(PeerError, match="lacks the lobby"):
         ClientSession("ana").welcome(messages.Welcome("ana", "t", {"inbox": 0}, Limits()))
