@@ -6,7 +6,8 @@ bound.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import NamedTuple
 
 from chat.protocol.messages import Gap
@@ -19,10 +20,53 @@ BATCH_BYTES = 65_536
 BULK_BYTES = 16_384
 
 
-class _Part(NamedTuple):
-    """One piece of a send: direct lines (no log), lines of a log and the cursor after them, or so many of files."""
+class Pieces:
+    """The lines of one file that wait to be sent, in order. Their owner takes back those that nobody needs any more."""
 
-    log: Log | deque[bytes] | None
+    __slots__ = ("_ends", "_lines", "size")
+
+    def __init__(self) -> None:
+        #: How many bytes the lines have.
+        self.size = 0
+        self._lines: deque[bytes] = deque()
+        #: At which offset of the file each of them ends.
+        self._ends: deque[int] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Pieces {self.size} B>"
+
+    def append(self, line: bytes, end: int) -> None:
+        """One more, with the file's bytes up to this offset."""
+        self._lines.append(line)
+        self._ends.append(end)
+        self.size += len(line)
+
+    def take_back(self, offset: int | None = None) -> None:
+        """Those that end at this offset or before it; None: all."""
+        while self._ends and (offset is None or self._ends[0] <= offset):
+            self.drop(1)
+
+    def first(self, most_bytes: int) -> list[bytes]:
+        """As many as fit, but at least one."""
+        size, count = 0, 0
+        for line in self._lines:
+            size += len(line)
+            if count and size > most_bytes:
+                break
+            count += 1
+        return [*islice(self._lines, count)]
+
+    def drop(self, count: int) -> None:
+        """So many have been sent, or are not needed."""
+        for _ in range(count):
+            self.size -= len(self._lines.popleft())
+            self._ends.popleft()
+
+
+class _Part(NamedTuple):
+    """One piece of a send: direct lines (no log), lines of a log and the cursor after them, or so many of a file."""
+
+    log: Log | Pieces | None
     data: bytes
     cursor: int
 
@@ -34,16 +78,17 @@ class Backlog:
         cursors: the logs that are followed, and how far; kept up to date here.
     """
 
-    __slots__ = ("_bulk", "_cursors", "_direct", "bulk_bytes", "direct_bytes", "skipped")
+    __slots__ = ("_cursors", "_direct", "_files", "_latest", "direct_bytes", "skipped")
 
     def __init__(self, cursors: dict[Log, int]) -> None:
         self.direct_bytes = 0
-        #: Lines of files that wait until there is nothing else to be sent.
-        self.bulk_bytes = 0
         #: Lines that a follower was too slow for: they left their log before it took them.
         self.skipped = 0
         self._direct: list[bytes] = []
-        self._bulk: deque[bytes] | None = None
+        #: Lines that replace each other until they are sent, by what they are about.
+        self._latest: dict[Hashable, bytes] | None = None
+        #: Whose pieces wait until there is nothing else to be sent; the first is the next.
+        self._files: dict[Pieces, None] | None = None
         self._cursors = cursors
 
     def __repr__(self) -> str:
@@ -52,19 +97,42 @@ class Backlog:
     @property
     def pending(self) -> bool:
         """Whether there is anything to send."""
-        return bool(self._direct or self._bulk) or any(cursor < log.last_seq for log, cursor in self._cursors.items())
+        return bool(self._direct or self._latest or self.bulk_bytes) or any(
+            cursor < log.last_seq for log, cursor in self._cursors.items()
+        )
+
+    @property
+    def bulk_bytes(self) -> int:
+        """How much of files waits."""
+        return sum(pieces.size for pieces in self._files) if self._files else 0
 
     def enqueue(self, line: bytes) -> None:
         """A line for this connection alone."""
         self._direct.append(line)
         self.direct_bytes += len(line)
 
-    def enqueue_behind(self, line: bytes) -> None:
-        """A line for this connection alone, behind everything else."""
-        if self._bulk is None:
-            self._bulk = deque()
-        self._bulk.append(line)
-        self.bulk_bytes += len(line)
+    def enqueue_latest(self, about: Hashable, line: bytes) -> None:
+        """A line for this connection alone, instead of the last one about the same, if that has not been sent."""
+        self.take_back(about)
+        if self._latest is None:
+            self._latest = {}
+        self._latest[about] = line
+
+    def take_back(self, about: Hashable) -> None:
+        """The last line about this is not needed any more, if it has not been sent."""
+        if self._latest is not None:
+            self._latest.pop(about, None)
+
+    def enqueue_behind(self, pieces: Pieces) -> None:
+        """Send what this file has, and will have, behind everything else."""
+        if self._files is None:
+            self._files = {}
+        self._files[pieces] = None
+
+    def leave_file(self, pieces: Pieces) -> None:
+        """Send no more of it."""
+        if self._files is not None:
+            self._files.pop(pieces, None)
 
     def follow(self, log: Log, cursor: int) -> None:
         """Send this log's lines after the cursor, from now on; say so if some of them are gone already."""
@@ -80,7 +148,7 @@ class Backlog:
         """Follow nothing any more: what the logs hold now, at most a batch of each, is still sent."""
         for log in [*self._cursors]:
             self.leave(log)
-        self._drop_bulk(len(self._bulk or ()))
+        self._latest = self._files = None
 
     def send(self, send: Callable[[bytes], int]) -> int:
         """Send what is next; return how many bytes are on their way.
@@ -90,10 +158,14 @@ class Backlog:
         """
         # Kept no longer than this: a crowd that is behind, each elsewhere, would hold a batch for each of them.
         parts = [part for part in map(self._new_part, self._cursors) if part is not None]
+        if self._latest:
+            for line in self._latest.values():
+                self.enqueue(line)
+            self._latest = None
         if self._direct:
             parts.insert(0, _Part(None, b"".join(self._direct), 0))
-        if self._bulk:
-            parts.append(self._some_bulk(self._bulk))
+        if self._files and (part := self._some_of_a_file(self._files)) is not None:
+            parts.append(part)
         if not parts:
             return 0
         count = send(parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts]))
@@ -122,36 +194,31 @@ class Backlog:
             elif isinstance(log, Log):
                 self._cursors[log] = cursor
             else:
-                self._drop_bulk(cursor)
+                log.drop(cursor)
 
-    def _sent_in_part(self, log: Log | deque[bytes] | None, data: bytes, count: int) -> None:
+    def _sent_in_part(self, log: Log | Pieces | None, data: bytes, count: int) -> None:
         if log is None:
             self._set_direct(data[count:])
         elif isinstance(log, Log):
             self.began(log, data, count)
         elif count:
             end = data.index(b"\n", count - 1) + 1
-            self._drop_bulk(data.count(b"\n", 0, end))
+            log.drop(data.count(b"\n", 0, end))
             self._set_direct(data[count:end])
 
     def _set_direct(self, rest: bytes) -> None:
         self._direct = [rest] if rest else []
         self.direct_bytes = len(rest)
 
-    def _some_bulk(self, bulk: deque[bytes]) -> _Part:
-        lines: list[bytes] = []
-        size = 0
-        for line in bulk:
-            size += len(line)
-            if lines and size > BULK_BYTES:
-                break
-            lines.append(line)
-        return _Part(bulk, b"".join(lines), len(lines))
-
-    def _drop_bulk(self, count: int) -> None:
-        for _ in range(count):
-            assert self._bulk is not None
-            self.bulk_bytes -= len(self._bulk.popleft())
+    def _some_of_a_file(self, files: dict[Pieces, None]) -> _Part | None:
+        """Of each in its turn; one that has nothing more is forgotten until it has."""
+        while files:
+            pieces = next(iter(files))
+            del files[pieces]
+            if lines := pieces.first(BULK_BYTES):
+                files[pieces] = None
+                return _Part(pieces, b"".join(lines), len(lines))
+        return None
 
     def _announce_missed(self, log: Log, cursor: int) -> int:
         missed = log.missed(cursor)

@@ -12,11 +12,12 @@ Some lines may **wait** for those that follow: in a crowd that comes or goes, ev
 backlog is sent them with it, and then is ahead of the head until they have been sent to all.
 """
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
-from chat.server.backlog import BATCH_BYTES, Backlog
+from chat.server.backlog import BATCH_BYTES, Backlog, Pieces
 from chat.server.log import Log, MessageAt
 from chat.server.members import Connection
 
@@ -123,9 +124,23 @@ class Delivery:
         """Send a line to this connection alone, ahead of what its logs have."""
         self._backlog(connection).enqueue(encode(message))
 
-    def tell_behind(self, connection: Connection, line: bytes) -> None:
-        """Send a line to this connection alone, when there is nothing else to be sent."""
-        self._backlog(connection).enqueue_behind(line)
+    def tell_latest(self, connection: Connection, about: Hashable, message: Message) -> None:
+        """The same, instead of the last line about this, if that has not been sent."""
+        self._backlog(connection).enqueue_latest(about, encode(message))
+
+    def take_back(self, connection: Connection, about: Hashable) -> None:
+        """The last line about this is not needed any more, if it has not been sent."""
+        if connection.backlog is not None:
+            connection.backlog.take_back(about)
+
+    def tell_behind(self, connection: Connection, pieces: Pieces) -> None:
+        """Send what this file has to this connection alone, when there is nothing else to be sent."""
+        self._backlog(connection).enqueue_behind(pieces)
+
+    def leave_file(self, connection: Connection, pieces: Pieces) -> None:
+        """Send no more of it over this connection."""
+        if connection.backlog is not None:
+            connection.backlog.leave_file(pieces)
 
     # Who follows what.
 

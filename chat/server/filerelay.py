@@ -2,7 +2,8 @@
 
 Offers, acceptances and ends are few and matter: they go through the inboxes of both sides, like private messages.
 Chunks and credits go straight from connection to connection; what is lost with one is asked for again by the receiver.
-So the server keeps no file, and at most a window of each: a chunk is passed on only in order, once, within the window.
+So the server keeps no file, and at most a window of each: a chunk is passed on only in order, once, within the window;
+and what the receiver has, or wants again, is not kept any longer, whether or not it was taken.
 """
 
 from chat.protocol.errors import Refusal
@@ -19,6 +20,7 @@ from chat.protocol.filemessages import (
 )
 from chat.protocol.limits import Limits
 from chat.protocol.wire import encode
+from chat.server.backlog import Pieces
 from chat.server.delivery import Delivery
 from chat.server.members import Connection, Session
 
@@ -29,7 +31,7 @@ QUEUED_BYTES = 64 << 20
 class Transfer:
     """One file on its way; the offsets are the receiver's word, and what was passed on to it."""
 
-    __slots__ = ("accepted", "confirmed", "down", "forwarded", "number", "receiver", "sender", "size", "up")
+    __slots__ = ("accepted", "confirmed", "down", "forwarded", "number", "pieces", "receiver", "sender", "size", "up")
 
     def __init__(self, number: int, sender: Session, receiver: Session, size: int) -> None:
         self.number = number
@@ -38,7 +40,9 @@ class Transfer:
         self.size = size
         self.accepted = False
         self.confirmed = self.forwarded = 0
-        #: The connections that the sender's last chunk and the receiver's last credit came from.
+        #: What was passed on and not yet sent.
+        self.pieces = Pieces()
+        #: The connections that the sender's last chunk came from, and the receiver's last word where to go on.
         self.up: Connection | None = None
         self.down: Connection | None = None
 
@@ -65,7 +69,6 @@ class FileRelay:
         #: At least what the connections hold: counted up only, and counted anew when it comes to the limit.
         self._queued = 0
         self._queued_bytes = queued_bytes
-        self._ways: dict[Connection, None] = {}
 
     def __repr__(self) -> str:
         return f"<FileRelay {len(self._transfers)} transfer(s)>"
@@ -139,23 +142,28 @@ class FileRelay:
                 self._pass_on(transfer, chunk)
 
     def credit(self, receiver: Session, way: Connection, credit: FileCredit) -> None:
-        """Pass on how far the receiver is; chunks go to this connection from now on."""
+        """Pass on how far the receiver is, if that is news; with `again`, chunks go to this connection from now on."""
         transfer = self._transfers.get(credit.file)
         if transfer is None or transfer.receiver is not receiver or not transfer.accepted:
             return
-        transfer.down = way
         offset = min(credit.offset, transfer.size)
         if credit.again:
+            self._forget_pieces(transfer)
+            transfer.down = way
             transfer.confirmed = transfer.forwarded = offset
-        else:
-            transfer.confirmed = max(transfer.confirmed, offset)
+        elif offset > transfer.confirmed:
+            transfer.confirmed = offset
             # It may have more than what followed its last request: what was on its way before that.
             transfer.forwarded = max(transfer.forwarded, offset)
+            transfer.pieces.take_back(offset)
+        else:
+            return
         up = (
             transfer.up if transfer.up in transfer.sender.connections else next(iter(transfer.sender.connections), None)
         )
         if up is not None:
-            self._delivery.tell(up, credit)
+            # A sender that does not read has the last word waiting, and the last `again`; not all there ever were.
+            self._delivery.tell_latest(up, (credit.file, credit.again), credit)
 
     def forget(self, party: Session, reason: str) -> None:
         """The session is over, and with it its transfers."""
@@ -165,7 +173,7 @@ class FileRelay:
 
     def clear(self) -> None:
         """All sessions are over."""
-        for transfers in (self._transfers, self._sending, self._receiving, self._ways):
+        for transfers in (self._transfers, self._sending, self._receiving):
             transfers.clear()
 
     def _of(self, party: Session, number: int) -> Transfer:
@@ -176,6 +184,10 @@ class FileRelay:
 
     def _end(self, transfer: Transfer, by: Session, outcome: Outcome, reason: str, number: int | None = None) -> None:
         del self._transfers[transfer.number]
+        self._forget_pieces(transfer)
+        for connection in transfer.sender.connections:
+            for again in (True, False):
+                self._delivery.take_back(connection, (transfer.number, again))
         for party, transfers in ((transfer.sender, self._sending), (transfer.receiver, self._receiving)):
             del transfers[party][transfer.number]
             if not transfers[party]:
@@ -188,13 +200,21 @@ class FileRelay:
     def _pass_on(self, transfer: Transfer, chunk: FileChunk) -> None:
         line, way = encode(chunk), transfer.down
         assert way is not None
+        # In base64 a window is a third larger, and each line has a little around its bytes; more than that is a lie.
+        if transfer.pieces.size + len(line) > 2 * self._limits.file_window_bytes + self._limits.line_bytes:
+            self._end(transfer, transfer.sender, "failed", "The sender sent its file in pieces that are too small.")
+            return
         if self._queued + len(line) > self._queued_bytes:
-            self._ways = {way: None for way in self._ways if way.bulk_bytes}
-            self._queued = sum(way.bulk_bytes for way in self._ways)
+            self._queued = sum(transfer.pieces.size for transfer in self._transfers.values())
         if self._queued + len(line) > self._queued_bytes:
             self._end(transfer, transfer.receiver, "failed", "The server holds too much that nobody takes.")
             return
         self._queued += len(line)
-        self._ways[way] = None
         transfer.forwarded = chunk.offset + len(chunk.data)
-        self._delivery.tell_behind(way, line)
+        transfer.pieces.append(line, transfer.forwarded)
+        self._delivery.tell_behind(way, transfer.pieces)
+
+    def _forget_pieces(self, transfer: Transfer) -> None:
+        transfer.pieces.take_back()
+        if transfer.down is not None:
+            self._delivery.leave_file(transfer.down, transfer.pieces)

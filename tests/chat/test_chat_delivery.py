@@ -7,6 +7,7 @@ from sinks import EVERYTHING, Pipe
 
 from chat.protocol.messages import Gap, Joined, Ping, Pong
 from chat.protocol.wire import encode
+from chat.server.backlog import BULK_BYTES, Pieces
 from chat.server.delivery import BATCH_BYTES, DUE_BYTES, Delivery
 from chat.server.log import Log
 from chat.server.members import FULL_BYTES
@@ -14,6 +15,12 @@ from chat.server.members import FULL_BYTES
 
 def line(number: int, log: str = "room") -> bytes:
     return encode(Joined(log, number, "ana"))
+
+
+def a_file() -> Pieces:
+    pieces = Pieces()
+    pieces.append(b"a file\n", 1)
+    return pieces
 
 
 class Post:
@@ -128,7 +135,7 @@ def test_direct_lines_go_first_then_the_logs_then_files(post: Post) -> None:
     pipe = post.follower(post.room, post.other)
     post.say()
     post.say(log=post.other)
-    post.delivery.tell_behind(pipe.connection, b"a file\n")
+    post.delivery.tell_behind(pipe.connection, a_file())
     post.delivery.tell(pipe.connection, Pong())
     assert pipe.connection.bulk_bytes == 7
     assert repr(pipe.connection.backlog) == "<Backlog 16 B direct, 7 B of files>"
@@ -139,11 +146,35 @@ def test_direct_lines_go_first_then_the_logs_then_files(post: Post) -> None:
 def test_files_that_there_was_no_room_for_stay_whole(post: Post) -> None:
     pipe = post.follower(room=len(encode(Pong())))
     post.delivery.tell(pipe.connection, Pong())
-    post.delivery.tell_behind(pipe.connection, b"a file\n")
+    post.delivery.tell_behind(pipe.connection, a_file())
     post.delivery.flush()
     assert pipe.connection.bulk_bytes == 7
     pipe.room = EVERYTHING
     assert pipe.flush() == encode(Pong()) + b"a file\n"
+
+
+def test_files_take_turns(post: Post) -> None:
+    pipe = post.follower()
+    for name in (b"a", b"b"):
+        pieces = Pieces()
+        for number in range(3):
+            pieces.append(name * BULK_BYTES + b"\n", number)
+        assert repr(pieces) == f"<Pieces {3 * (BULK_BYTES + 1)} B>"
+        post.delivery.tell_behind(pipe.connection, pieces)
+    assert [each[:1] for each in pipe.flush().splitlines()] == [b"a", b"b"] * 3
+
+
+def test_of_lines_about_the_same_the_last_is_sent(post: Post) -> None:
+    pipe = post.follower()
+    for number in range(5):
+        for about in "ab":
+            post.delivery.tell_latest(pipe.connection, about, Ping(number))
+    post.delivery.tell_latest(pipe.connection, "c", Ping(7))
+    post.delivery.take_back(pipe.connection, "c")
+    post.delivery.tell_latest(pipe.connection, "a", Ping(9))
+    assert pipe.flush() == encode(Ping(4)) + encode(Ping(9))
+    post.delivery.take_back(pipe.connection, "a")
+    assert pipe.flush() == b""
 
 
 def test_a_log_of_which_nothing_is_known_yet_is_replayed(post: Post) -> None:
@@ -225,7 +256,7 @@ def test_who_stands_by_is_sent_nothing_but_answers(post: Post) -> None:
 def test_the_last_line_is_the_end(post: Post) -> None:
     pipe = post.follower()
     post.say()
-    post.delivery.tell_behind(pipe.connection, b"a file\n")
+    post.delivery.tell_behind(pipe.connection, a_file())
     post.delivery.finish(pipe.connection, b"bye\n")
     post.say()
     pipe.connection.closing = True
@@ -307,7 +338,7 @@ def test_each_line_once_and_in_order(plan: list[tuple[str, int, int]], max_lines
     """Three followers, each of whom takes what it can when it can: what it gets is what was said, less what is gone."""
     post = Post(max_lines=max_lines)
     pipes = [post.follower(post.room, post.other) for _ in range(3)]
-    got, told, files = [b""] * 3, [0] * 3, [0] * 3
+    got, told, files, pieces = [b""] * 3, [0] * 3, [0] * 3, [Pieces() for _ in range(3)]
     for action, who, size in plan:
         match action:
             case "say":
@@ -321,7 +352,8 @@ def test_each_line_once_and_in_order(plan: list[tuple[str, int, int]], max_lines
                 post.delivery.tell(pipes[who].connection, Pong(told[who]))
             case "bulk":
                 files[who] += 1
-                post.delivery.tell_behind(pipes[who].connection, encode(Ping(files[who])))
+                pieces[who].append(encode(Ping(files[who])), files[who])
+                post.delivery.tell_behind(pipes[who].connection, pieces[who])
             case "room":
                 pipes[who].room = size
     for who, pipe in enumerate(pipes):

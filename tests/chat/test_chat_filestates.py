@@ -239,9 +239,11 @@ def test_credits_find_the_sender_wherever_it_is(office: Office) -> None:
     office.taken(office.up)
     del office.ana.connections[office.up]
     office.relay.credit(office.ben, office.down, FileCredit(number, 4))  # there is nobody to be told
-    other = office.attach(office.ana)
-    office.relay.credit(office.ben, office.down, FileCredit(number, 4))
+    other = office.up = office.attach(office.ana)
+    office.chunk(number, 0, 4)  # which the receiver has: the answer is how far it is
     assert office.taken(other) == ['{"type":"file_credit","file":1,"offset":4}']
+    office.relay.credit(office.ben, office.down, FileCredit(number, 5))
+    assert office.taken(other) == ['{"type":"file_credit","file":1,"offset":5}']
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,63 @@ def test_what_nobody_takes_is_bounded() -> None:
     ended = office.logged[-1]
     assert isinstance(ended, FileEnded)
     assert (ended.file, ended.reason) == (second, "The server holds too much that nobody takes.")
+
+
+def test_credits_that_nobody_takes_replace_each_other(office: Office) -> None:
+    """A sender that reads nothing owes no memory to what its receiver says; the last word is not lost."""
+    number = office.accepted(1_000)
+    office.pipes[office.up].room = 0
+    for offset in range(900):
+        for _ in range(3):
+            office.relay.credit(office.ben, office.down, FileCredit(number, offset))
+        office.delivery.flush()
+    office.relay.credit(office.ben, office.down, FileCredit(number, 700, again=True))
+    office.relay.credit(office.ben, office.down, FileCredit(number, 650))
+    office.relay.credit(office.ben, office.down, FileCredit(number, 800))
+    assert office.up.backlog is not None
+    assert office.up.backlog.direct_bytes < 200
+    office.pipes[office.up].room = EVERYTHING
+    office.delivery.on_writable(office.up)
+    assert office.taken(office.up)[-2:] == [
+        '{"type":"file_credit","file":1,"offset":700,"again":true}',
+        '{"type":"file_credit","file":1,"offset":800}',
+    ]
+
+
+def test_a_credit_that_says_nothing_new_is_not_passed_on(office: Office) -> None:
+    number = office.accepted()
+    office.relay.credit(office.ben, office.down, FileCredit(number, 4))
+    assert len(office.taken(office.up)) == 2
+    for offset in (0, 4):
+        office.relay.credit(office.ben, office.down, FileCredit(number, offset))
+    assert not office.delivery.dirty
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_the_receiver_claims_to_have_or_wants_again_is_not_kept(office: Office, again: bool) -> None:
+    """However often it says so: at most a window of each transfer waits for it."""
+    number = office.accepted(9_000)
+    office.pipes[office.down].room = 0
+    for part in range(80):
+        offset = 0 if again else part * 100
+        office.relay.credit(office.ben, office.down, FileCredit(number, offset, again=again))
+        office.chunk(number, offset, 100)
+        office.delivery.flush()
+        assert office.down.bulk_bytes < 300
+    office.relay.end(office.ben, FileEnd(number, "cancelled"))
+    assert office.down.bulk_bytes == 0
+
+
+def test_a_window_in_tiny_pieces_is_not_kept(office: Office) -> None:
+    office.relay._limits = Limits(file_window_bytes=10_000)
+    number = office.accepted(9_000)
+    office.pipes[office.down].room = 0
+    for offset in range(2_000):
+        office.chunk(number, offset, 1)
+        assert office.down.bulk_bytes < 2 * 10_000 + Limits().line_bytes
+    ended = office.logged[-1]
+    assert isinstance(ended, FileEnded)
+    assert ended.reason == "The sender sent its file in pieces that are too small."
 
 
 def test_who_may_say_what(office: Office) -> None:
