@@ -1,8 +1,22 @@
 """What a message costs its sender, in units: about the work that it makes. See :class:`chat.server.budget.Budget`."""
 
 from chat.protocol.filemessages import FileChunk, FileCredit, FileOffer
-from chat.protocol.messages import Hello, Join, Leave, Nick, Recall, Say, SetTopic, Up, Who
-from chat.server.rooms import RECALLED_LINES, Rooms
+from chat.protocol.messages import (
+    Attach,
+    Hello,
+    Join,
+    Leave,
+    ListRooms,
+    Nick,
+    Recall,
+    Say,
+    SetTopic,
+    Tell,
+    Up,
+    Who,
+)
+from chat.server.hub import Hub
+from chat.server.rooms import RECALLED_LINES
 
 #: For the price of one unit: so many characters are taken, so many people hear a line, if it is short (each time it has
 #: so many characters more, they cost as much again), and so many names, or lines, are in an answer.
@@ -11,24 +25,31 @@ CHARS, HEARERS, HEARD_CHARS, NAMES, LINES = 1_024, 50, 256, 10, 25
 CHANGE = 10.0
 #: What is no message at all.
 MALFORMED = 5.0
+#: A chunk or a credit that is passed on: no transfer is so fast that it notices, since the receiver holds it back.
+PASSED_ON = 1 / 256
 
 
-def cost_of(message: Up, rooms: Rooms) -> float:
-    """In the rooms as they are now."""
+def cost_of(message: Up, hub: Hub) -> float:
+    """When it has just been handled, in the rooms as they are now."""
+    rooms = hub.rooms
     match message:
         case Say(text, _, name):
             room = rooms.find(name)
             hearers = len(room.members) if room is not None else 0
             return 1 + len(text) / CHARS + (1 + len(text) / HEARD_CHARS) * hearers / HEARERS
+        case Tell(_, text):
+            return 1 + len(text) / CHARS
+        case FileChunk() | FileCredit():
+            return PASSED_ON if message is hub.relay.passed_on else 1.0
         case Join() | Leave() | Nick() | Hello() | SetTopic():
             return CHANGE + len(rooms.lobby.members) / HEARERS
-        case FileOffer():
+        case FileOffer() | Attach():
             return CHANGE
         case Recall(lines):
             return CHANGE + min(lines, RECALLED_LINES) / LINES
         case Who(name):
             room = rooms.find(name)
             return 1 + (len(room.members) / NAMES if room is not None else 0)
-        case FileChunk() | FileCredit():
-            return 0.0  # bounded by what the receiver confirms
+        case ListRooms():
+            return 1 + len(rooms) / NAMES
     return 1.0

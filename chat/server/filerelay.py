@@ -62,6 +62,8 @@ class FileRelay:
     def __init__(self, limits: Limits, delivery: Delivery, queued_bytes: int = QUEUED_BYTES) -> None:
         self._limits = limits
         self._delivery = delivery
+        #: The chunk or the credit that was passed on last.
+        self.passed_on: FileChunk | FileCredit | None = None
         self._last_number = 0
         self._transfers: dict[int, Transfer] = {}
         self._sending: dict[Session, dict[int, Transfer]] = {}
@@ -161,6 +163,7 @@ class FileRelay:
         up = (
             transfer.up if transfer.up in transfer.sender.connections else next(iter(transfer.sender.connections), None)
         )
+        self.passed_on = credit
         if up is not None:
             # A sender that does not read has the last word waiting, and the last `again`; not all there ever were.
             self._delivery.tell_latest(up, (credit.file, credit.again), credit)
@@ -209,6 +212,7 @@ class FileRelay:
         if self._queued + len(line) > self._queued_bytes:
             self._end(transfer, transfer.receiver, "failed", "The server holds too much that nobody takes.")
             return
+        self.passed_on = chunk
         self._queued += len(line)
         transfer.forwarded = chunk.offset + len(chunk.data)
         transfer.pieces.append(line, transfer.forwarded)

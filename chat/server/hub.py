@@ -91,7 +91,7 @@ class Hub:
         self.delivery = Delivery(keeper)
         for room in self.rooms:
             self.delivery.open(room.log)
-        self._relay = FileRelay(self.limits, self.delivery)
+        self.relay = FileRelay(self.limits, self.delivery)
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._by_token)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
@@ -159,7 +159,7 @@ class Hub:
         self._directory.clear()
         self._by_token.clear()
         self._away.clear()
-        self._relay.clear()
+        self.relay.clear()
 
     # What messages do.
 
@@ -193,9 +193,9 @@ class Hub:
                 else:
                     self._grant(session, message)
             case FileChunk():
-                self._relay.chunk(session, connection, message)
+                self.relay.chunk(session, connection, message)
             case FileCredit():
-                self._relay.credit(session, connection, message)
+                self.relay.credit(session, connection, message)
             case Ping(n):
                 self.delivery.tell(connection, Pong(n))
             case Who(name):
@@ -303,11 +303,11 @@ class Hub:
             case SetTopic():
                 self._set_topic(session, message)
             case FileOffer(nick):
-                self._relay.offer(session, self._directory.called(nick), message)
+                self.relay.offer(session, self._directory.called(nick), message)
             case FileAccept():
-                self._relay.accept(session, message)
+                self.relay.accept(session, message)
             case FileEnd():
-                self._relay.end(session, message)
+                self.relay.end(session, message)
 
     def _rename(self, session: Session, nick: str, number: int | None) -> None:
         nick, old = self._directory.clean(nick), session.nick
@@ -389,7 +389,7 @@ class Hub:
     # How sessions and connections end.
 
     def _end(self, session: Session, reason: str, last_line: bytes = b"") -> None:
-        self._relay.forget(session, reason)
+        self.relay.forget(session, reason)
         for connection in [*session.connections]:
             self._release(connection, last_line)
         self._directory.release(session)

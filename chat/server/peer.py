@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: In units: what costs less, to say it once over each of two connections, takes as much of a turn as what costs one.
+LEAST_PART = 0.5
 #: The byte that every TLS connection begins with.
 TLS_HANDSHAKE = b"\x16"
 
@@ -182,13 +184,15 @@ class Peer:
         self._host.handled()
 
     def _spend(self, message: Up | BadLine) -> tuple[float, int]:
-        """What this cost, in units, and how long (ns) the peer is to wait after it."""
+        """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
         session, hub = self.connection.session, self._host.hub
-        units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub.rooms)
+        units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub)
         if session is not None and len(session.connections) > 1:
             units /= 2  # in redundant mode everything comes twice
         budget = self._budget if session is None else session.budget
-        return units, 0 if budget is None else budget.spend(units, self._host.loop.now_ns())
+        wait_ns = 0 if budget is None else budget.spend(units, self._host.loop.now_ns())
+        # What costs hardly anything takes its part of the turn all the same.
+        return (units if units >= LEAST_PART else 1.0), wait_ns
 
     def _end_pause(self) -> None:
         self._pause = None

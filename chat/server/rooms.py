@@ -50,6 +50,9 @@ class Rooms:
     def __repr__(self) -> str:
         return f"<Rooms {len(self._by_name)}, {self.lobby.log!r}>"
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
     def __iter__(self) -> Iterator[Room]:
         return iter(self._by_name.values())
 

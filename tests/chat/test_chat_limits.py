@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
+from test_chat_hub import Hall
 
+from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
-from chat.protocol.messages import Hello, Say, Who
+from chat.protocol.messages import Attach, Hello, ListRooms, Ping, Say, Tell, Up, Who
 from chat.server.budget import Budget
 from chat.server.costs import cost_of
-from chat.server.rooms import Rooms
+from chat.server.hub import Hub
+from chat.server.members import Connection
 
 pytestmark = pytest.mark.realtime("chat")
 
@@ -30,9 +33,35 @@ def test_a_budget_is_earned_at_a_constant_rate() -> None:
 
 
 def test_what_makes_work_costs() -> None:
-    rooms = Rooms(name_chars=32)
-    assert cost_of(Say("x"), rooms) < cost_of(Say("x" * 8_192), rooms) < cost_of(Hello("ana"), rooms)
-    assert cost_of(Who("nowhere"), rooms) == 1
+    hub = Hub(str)
+    assert (
+        cost_of(Say("x"), hub) < cost_of(Say("x" * 8_192), hub) < cost_of(Hello("ana"), hub) <= cost_of(Attach(""), hub)
+    )
+    assert cost_of(Who("nowhere"), hub) == cost_of(Ping(), hub) == 1
+    assert cost_of(Tell("ben", "x" * 8_192), hub) == 1 + 8
+    few = cost_of(ListRooms(), hub)
+    for number in range(100):
+        hub.rooms.open(f"room{number}")
+    assert cost_of(ListRooms(), hub) == few + 10
+
+
+def test_pieces_of_files_cost_what_is_done_with_them() -> None:
+    """Next to nothing while they are passed on; as much as anything else when they are not."""
+    hall = Hall()
+    ana, ben = hall.join("ana"), hall.join("ben")
+
+    def cost(connection: Connection, message: Up) -> float:
+        hall.hub.receive(connection, message)
+        return cost_of(message, hall.hub)
+
+    assert cost(ana, FileChunk(1, 0, b"no such transfer")) == 1
+    hall.hub.receive(ana, FileOffer("ben", "name", 100, "0" * 64))
+    hall.hub.receive(ben, FileAccept(1))
+    assert cost(ben, FileCredit(1, 0, again=True)) < 0.01
+    assert cost(ana, FileChunk(1, 0, b"four")) < 0.01
+    assert cost(ana, FileChunk(1, 0, b"four")) == 1, "it was passed on already"
+    assert cost(ben, FileCredit(1, 4)) < 0.01
+    assert cost(ben, FileCredit(1, 4)) == 1, "it is known"
 
 
 def test_a_flood_waits_while_others_are_served() -> None:

@@ -136,6 +136,29 @@ def test_who_is_sent_away_begins_no_session() -> None:
     loop.close()
 
 
+def test_pieces_of_files_take_their_part_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their price is next to nothing, but not the time that they take."""
+    spent: list[float] = []
+    monkeypatch.setattr(Turn, "spend", lambda _self, units: spent.append(units))
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=PUBLIC_LIMITS)
+    with socket.create_connection(server.address) as ana, socket.create_connection(server.address) as ben:
+        ben.sendall(b'{"type":"hello","nick":"ben"}\n')
+        loop.pass_(0)
+        ana.sendall(b'{"type":"hello","nick":"ana"}\n')
+        ana.sendall(b'{"type":"file_offer","to":"ben","name":"x","size":99,"sha256":"%s"}\n' % (b"0" * 64))
+        loop.pass_(0)
+        ben.sendall(b'{"type":"file_accept","file":1}\n{"type":"file_credit","file":1,"offset":0,"again":true}\n')
+        loop.pass_(0)
+        spent.clear()
+        ana.sendall(b"".join(b'{"type":"file_chunk","file":1,"offset":%d,"data":"AA=="}\n' % n for n in range(50)))
+        loop.pass_(0)
+        assert sum(spent) == 50
+    loop.pass_(0)
+    server.close("done")
+    loop.close()
+
+
 def test_after_garbage_the_door_is_shut_for_a_moment() -> None:
     loop = StillLoop()
     server = ChatServer(loop, "127.0.0.1", 0)
