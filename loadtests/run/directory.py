@@ -110,8 +110,13 @@ class RunDirectory:
         finished = {(trial.repetition, trial.name) for trial in self.manifest.trials if trial.state == "finished"}
         taken = {trial.number for trial in self.manifest.trials}
         left = [trial for trial in trials if (trial.repetition, trial.name) not in finished]
-        new = itertools.count(max([*taken, *(trial.number for trial in trials)], default=0) + 1)
+        new = itertools.count(self.new_number(trials))
         return [msgspec.structs.replace(trial, number=next(new)) if trial.number in taken else trial for trial in left]
+
+    def new_number(self, planned: Sequence[Trial]) -> int:
+        """One that no trial has, neither those that have run nor those that are planned, in whatever order."""
+        taken = [trial.number for trial in self.manifest.trials]
+        return max([*taken, *(trial.number for trial in planned)], default=0) + 1
 
     def rejections(self, trial: Trial) -> int:
         """How often it was run in vain."""

@@ -74,7 +74,7 @@ def run_trials(
                 manifest.state = manifest.trials[-1].state
                 if manifest.state == "rejected":
                     progress.note(f"trial {trial.number}, {trial.name}: again later: {manifest.trials[-1].reason}")
-                    trials.append(msgspec.structs.replace(trial, number=trials[-1].number + 1))
+                    trials.append(msgspec.structs.replace(trial, number=directory.new_number(trials)))
                 elif manifest.state != "finished":
                     break
         return ExitCode.PASSED
