@@ -14,7 +14,7 @@ from loadtests.data import RESULTS
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.link.lab import BACKENDS
 from loadtests.link.sandbox.laboratory import run_in_lab
-from loadtests.run.manifest import Stamps
+from loadtests.run.manifest import Manifest, Stamps
 from loadtests.scenario.matrix import Trial, plan
 from loadtests.scenario.scenario import CLOCKS
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab run`."""
     add_scenario(parser, nargs="?")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
-    parser.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="what impairs the links")
+    parser.add_argument("--backend", choices=["auto", *BACKENDS], help="what impairs the links")
     parser.add_argument("--clock", choices=CLOCKS, help="virtual: on a clock that no busy machine can disturb")
     parser.add_argument("--trial", type=_at_least_1, metavar="N", help="this trial alone, as `check` numbers them")
     parser.add_argument(
@@ -198,17 +198,16 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         raise HarnessError("run: give either a SCENARIO or --resume RUN")
     if arguments.message and not (arguments.trial or arguments.resume):
         raise HarnessError("run --message: name its trial too: --trial N")
-    arguments.capture |= bool(arguments.message)
-    if arguments.capture:
-        check_tool()
-    if arguments.resume and options:
-        raise HarnessError("run --resume: leave out the options for processes: the run has its own")
-    if arguments.resume and arguments.stamps:
-        raise HarnessError("run --resume: leave out --stamps: the run has its own")
     try:
         if arguments.resume:
+            _take_over(arguments, options)
+        arguments.capture |= bool(arguments.message)
+        if arguments.capture:
+            check_tool()
+        if arguments.resume:
             directory = RunDirectory.reopen(arguments.resume.absolute(), captures=arguments.capture)
-            return directory, directory.unfinished(plan(directory.document))
+            wanted = [trial for trial in plan(directory.document) if arguments.trial in (None, trial.number)]
+            return directory, directory.unfinished(wanted)
         document = document_of(arguments)
         if arguments.clock:
             document = document.replaced("clock", arguments.clock, f"--clock {arguments.clock}")
@@ -230,7 +229,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         directory = RunDirectory.create(
             arguments.results.absolute(),
             document,
-            arguments.backend,
+            arguments.backend or "auto",
             arguments.interface,
             options,
             captures=arguments.capture,
@@ -244,10 +243,30 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
     return directory, trials
 
 
+def _take_over(arguments: argparse.Namespace, locust_options: list[str]) -> None:
+    """Go on with the options that the run was made with; raises HarnessError: some are given that it has already."""
+    given = [_option(name) for name in ("backend", "clock", "trial", "interface", "stamps") if getattr(arguments, name)]
+    given += ["--set"] if arguments.settings else []
+    given += ["--results"] if arguments.results != RESULTS else []
+    given += [word for word in locust_options if word.startswith("--")]
+    if given:
+        raise HarnessError(f"run --resume: leave out {', '.join(given)}: the run has its own")
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    add_arguments(parser)
+    try:
+        made_with, _ = parser.parse_known_args(Manifest.read(arguments.resume).options)
+    except argparse.ArgumentError as error:
+        raise HarnessError(f"{arguments.resume / 'run.json'}: options: {error}") from None
+    arguments.trial = made_with.trial
+    arguments.capture |= made_with.capture
+    if arguments.repeat is None:
+        arguments.repeat = made_with.repeat
+
+
 def _again(arguments: argparse.Namespace, locust_options: list[str]) -> list[str]:
     """The options that make the same run again; where results go, and what is shown of them, is no part of it."""
     values: dict[str, object] = {
-        "--backend": arguments.backend,
+        "--backend": arguments.backend or "auto",
         "--clock": arguments.clock,
         "--trial": arguments.trial,
         "--interface": arguments.interface,

@@ -1,14 +1,21 @@
 """Going on with a run that was cut short, without running anything: what it is gone on with."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from run_helpers import refused
 
+from loadtests.cli import main
+from loadtests.commands import report
 from loadtests.config.yamlfile import Document
-from loadtests.run import trials
+from loadtests.errors import ExitCode
+from loadtests.run import capture, trials
 from loadtests.run.directory import RunDirectory
 from loadtests.run.manifest import Manifest, TrialRecord
+from loadtests.run.trials import Watch
 from loadtests.scenario.matrix import Trial, plan
 
 SIX = Document.parse("repetitions: 6\nserver: 127.0.0.1:1\n", "x.yaml")
@@ -41,3 +48,55 @@ def test_no_two_trials_have_one_number(tmp_path: Path, monkeypatch: pytest.Monke
     trials.run_trials(run, run.unfinished(plan(SIX)), "auto", SimpleNamespace(), 2)  # type: ignore[arg-type]
     numbers = [trial.number for trial in Manifest.read(run.path).trials]
     assert numbers == [1, 2, 3, 7, 4, 5, 6, 8]
+
+
+@pytest.fixture
+def resumed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Goes on with a run, with a harness that only notes what it is to run."""
+
+    def resume(run: RunDirectory, *options: str) -> dict[str, Any]:
+        noted: dict[str, Any] = {}
+
+        def note(run: RunDirectory, left: list[Trial], _backend: str, _watch: Watch, repeat: int) -> ExitCode:
+            noted.update(trials=[trial.number for trial in left], repeat=repeat, captures=run.captures)
+            return ExitCode.PASSED
+
+        monkeypatch.setattr(trials, "run_trials", note)
+        monkeypatch.setattr(report, "finish", lambda *_, **__: 0)
+        monkeypatch.setattr(capture, "check_tool", lambda: None)
+        assert main(["run", "--resume", str(run.path), *options]) == 0
+        return noted
+
+    return resume
+
+
+def test_what_a_run_was_made_with_goes_on(tmp_path: Path, resumed: Callable[..., dict[str, Any]]) -> None:
+    made_with = ("--set", "seed=5", "--trial", "2", "--repeat", "7", "--capture", "--processes", "2")
+    run = run_of(tmp_path, options=made_with)
+    assert resumed(run) == {"trials": [2], "repeat": 7, "captures": True}
+    assert resumed(run, "--repeat", "0")["repeat"] == 0
+    run = run_of(tmp_path, "finished", "failed")
+    assert resumed(run) == {"trials": [2, 3, 4, 5, 6], "repeat": 2, "captures": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        (["--trial", "1", "--set", "seed=5"], "--trial, --set"),
+        (["--backend", "auto"], "--backend"),
+        (["--clock", "real", "--interface", "lo", "--stamps", "wire"], "--clock, --interface, --stamps"),
+        (["--results", "elsewhere"], "--results"),
+        (["--processes", "2"], "--processes"),
+    ],
+)
+def test_what_a_run_has_already_is_not_given_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], left_out: str
+) -> None:
+    said = refused(capsys, "run", "--resume", run_of(tmp_path).path, *options)
+    assert said == f"chatlab: run --resume: leave out {left_out}: the run has its own\n"
+
+
+def test_options_that_nobody_can_have_given_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "run", "--resume", run_of(tmp_path, options=("--trial", "two")).path)
+    assert "run.json: options: argument --trial: expected a number from 1 up, got 'two'" in said
+    assert said.count("\n") == 1
