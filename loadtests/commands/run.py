@@ -167,7 +167,12 @@ def _run(arguments: argparse.Namespace, options: list[str], view: "LiveView | No
     needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
     code: int = ExitCode.ERROR
     try:
-        if directory.manifest.clock == "virtual":
+        if not trials:
+            print("nothing is left to run")
+            directory.manifest.state = "finished"
+            directory.save()
+            code = ExitCode.PASSED
+        elif directory.manifest.clock == "virtual":
             code = run_virtually(directory, trials, directory.manifest.backend, arguments.jobs)
         else:
             with StallMeter() as meter:  # outside of the laboratory, from where all of the machine is seen
@@ -183,7 +188,7 @@ def _run(arguments: argparse.Namespace, options: list[str], view: "LiveView | No
     if arguments.message:
         from loadtests.journey.explain import explain
 
-        print(explain(path, trials[0].number, *arguments.message))
+        print(explain(path, directory.manifest.trials[-1].number, *arguments.message))
     from loadtests.commands.report import finish
 
     return finish(path, arguments.junit, with_report=not arguments.no_report)

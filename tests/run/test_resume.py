@@ -100,3 +100,10 @@ def test_options_that_nobody_can_have_given_are_one_line(tmp_path: Path, capsys:
     said = refused(capsys, "run", "--resume", run_of(tmp_path, options=("--trial", "two")).path)
     assert "run.json: options: argument --trial: expected a number from 1 up, got 'two'" in said
     assert said.count("\n") == 1
+
+
+def test_a_run_of_which_nothing_is_left_is_finished(tmp_path: Path, resumed: Callable[..., dict[str, Any]]) -> None:
+    """Killed after its last trial, it says that it is running."""
+    run = run_of(tmp_path, *["finished"] * 6)
+    assert resumed(run) == {}
+    assert Manifest.read(run.path).state == "finished"
