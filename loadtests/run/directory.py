@@ -90,10 +90,14 @@ class RunDirectory:
         manifest.trials = [trial for trial in manifest.trials if trial.state in ("finished", "rejected")]
         known = [trial.number for trial in manifest.trials]
         for file in path.glob("*.csv"):
+            _cut_to_lines(file)
+            if not file.stat().st_size:  # not even its header was written
+                file.unlink()
+                continue
             rows = pd.read_csv(file, dtype=str)  # as text, so that what stays is not rounded
             if "trial" in rows:
                 rows[rows["trial"].astype(int).isin(known)].to_csv(file, index=False)
-        for leftover in [*path.glob("trial-*"), *(path / "locust").glob("trial-*")]:
+        for leftover in itertools.chain.from_iterable((path / of).glob("trial-*") for of in ("", "locust")):
             if int(leftover.name.removeprefix("trial-")) not in known:
                 shutil.rmtree(leftover)
         manifest.state = "running"
@@ -174,6 +178,12 @@ class RunDirectory:
         for file in [*raw.glob("locust*"), *raw.glob("*.pcapng"), *raw.glob("server.log")]:
             shutil.move(file, kept)
         shutil.rmtree(raw)
+
+
+def _cut_to_lines(file: Path) -> None:
+    """Drop the end of a table that is half a line: whoever wrote it was killed."""
+    with file.open("rb+") as table:
+        table.truncate(table.read().rfind(b"\n") + 1)
 
 
 def _raw_name(number: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from run_helpers import refused
 
@@ -16,6 +17,7 @@ from loadtests.run import capture, trials
 from loadtests.run.directory import RunDirectory
 from loadtests.run.manifest import Manifest, TrialRecord
 from loadtests.run.trials import Watch
+from loadtests.samples import TABLES
 from loadtests.scenario.matrix import Trial, plan
 
 SIX = Document.parse("repetitions: 6\nserver: 127.0.0.1:1\n", "x.yaml")
@@ -107,3 +109,30 @@ def test_a_run_of_which_nothing_is_left_is_finished(tmp_path: Path, resumed: Cal
     run = run_of(tmp_path, *["finished"] * 6)
     assert resumed(run) == {}
     assert Manifest.read(run.path).state == "finished"
+
+
+@pytest.mark.parametrize("left", ["", "trial,us"])
+def test_a_table_without_a_whole_header_begins_anew(tmp_path: Path, left: str) -> None:
+    """As a kill, or a full disk, leaves it."""
+    run = run_of(tmp_path)
+    (run.path / "files.csv").write_text(left)
+    run = RunDirectory.reopen(run.path, captures=False)
+    measure(run, plan(SIX)[0], "finished")
+    assert (run.path / "files.csv").read_text().startswith("trial,sender,")
+    assert pd.read_csv(run.path / "files.csv")["trial"].tolist() == [1]
+
+
+def test_half_a_line_is_no_row(tmp_path: Path) -> None:
+    """What is left of a line of trial 12 may look like one of trial 1."""
+    run = run_of(tmp_path)
+    measure(run, plan(SIX)[0], "finished")
+    whole = (run.path / "files.csv").read_text()
+    (run.path / "files.csv").write_text(f"{whole}1")
+    RunDirectory.reopen(run.path, captures=False)
+    assert (run.path / "files.csv").read_text() == whole
+
+
+def measure(run: RunDirectory, trial: Trial, state: str) -> None:
+    """The end of a trial of one file."""
+    run.raw(trial).mkdir()
+    run.finish(record(trial, state), {"files": pd.DataFrame({"sender": [1]}, columns=list(TABLES["files"]))})
