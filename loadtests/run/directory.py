@@ -97,7 +97,7 @@ class RunDirectory:
             rows = pd.read_csv(file, dtype=str)  # as text, so that what stays is not rounded
             if "trial" in rows:
                 rows[rows["trial"].astype(int).isin(known)].to_csv(file, index=False)
-        for leftover in itertools.chain.from_iterable((path / of).glob("trial-*") for of in ("", "locust")):
+        for leftover in itertools.chain.from_iterable((path / of).glob("trial-*") for of in ("", "locust", "rejected")):
             if int(leftover.name.removeprefix("trial-")) not in known:
                 shutil.rmtree(leftover)
         manifest.state = "running"

@@ -136,3 +136,15 @@ def measure(run: RunDirectory, trial: Trial, state: str) -> None:
     """The end of a trial of one file."""
     run.raw(trial).mkdir()
     run.finish(record(trial, state), {"files": pd.DataFrame({"sender": [1]}, columns=list(TABLES["files"]))})
+
+
+def test_rows_of_a_rejected_trial_that_no_manifest_knows_are_dropped(tmp_path: Path) -> None:
+    """Killed after they were written, and before `run.json` was, the trial runs again under its number."""
+    run = run_of(tmp_path)
+    (trial, *_), before = plan(SIX), (run.path / "run.json").read_text()
+    measure(run, trial, "rejected")
+    (run.path / "run.json").write_text(before)
+    run = RunDirectory.reopen(run.path, captures=False)
+    measure(run, trial, "rejected")
+    assert len(pd.read_csv(run.path / "rejected" / "trial-001" / "files.csv")) == 1
+    assert (RunDirectory.reopen(run.path, captures=False).path / "rejected" / "trial-001").exists()
