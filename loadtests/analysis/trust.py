@@ -68,6 +68,8 @@ def _one(sentence: str, details: Iterable[str], *, is_fatal: bool = True) -> lis
 
 
 def _unfinished(run: Run) -> list[Doubt]:
+    if not run.manifest.trials:
+        return [Doubt("no trial came to its end")]
     ended = ("finished", "rejected")
     return _one("", (f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended))
 

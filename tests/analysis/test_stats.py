@@ -13,7 +13,8 @@ from loadtests.analysis.plots import over_time
 from loadtests.analysis.read import OLDEST_SCHEMA, Run, SeveralRuns, open_run
 from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
 from loadtests.analysis.sweeps import heat_map, quantities, sweep
-from loadtests.errors import HarnessError
+from loadtests.cli import main
+from loadtests.errors import ExitCode, HarnessError
 from loadtests.percentiles import is_known, least_count, percentiles
 from loadtests.run.manifest import Manifest, TrialRecord
 from loadtests.samples import SCHEMA_VERSION, TABLES
@@ -69,6 +70,14 @@ def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> Non
     assert (row["count"], row["lost"]) == (1, 1)
     assert row["p50_ms"] == float("inf")
     assert pd.isna(row["average_ms"])
+
+
+def test_a_run_that_was_killed_in_its_first_trial_has_no_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Manifest(scenario={"vary": {"link": ["lan"]}}, labels={"link": ["lan"]}).write(tmp_path)
+    assert main(["report", str(tmp_path)]) == ExitCode.NOT_TRUSTWORTHY
+    assert "NOT TRUSTWORTHY: no trial came to its end\n" in capsys.readouterr().out
 
 
 def test_retransmissions_of_a_connection_that_broke_count_too(tmp_path: Path) -> None:
