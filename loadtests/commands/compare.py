@@ -8,6 +8,7 @@ from loadtests.analysis.compare import Comparison, compare_runs, compare_within
 from loadtests.analysis.guard import Guard
 from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.trust import doubts
+from loadtests.commands.output import check_writable
 from loadtests.errors import ExitCode, HarnessError
 
 
@@ -48,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises HarnessError: it cannot be made of these runs."""
     guards = [Guard.parse(text) for text in arguments.guards]
+    if arguments.html:
+        check_writable(arguments.html)
     try:
         runs = [open_run(path, with_disturbed=arguments.with_disturbed or None) for path in arguments.runs]
     except FileNotFoundError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from loadtests.commands.message import message_of
+from loadtests.commands.output import check_writable
 from loadtests.commands.scenario import add_scenario, document_of
 from loadtests.data import RESULTS
 from loadtests.errors import ExitCode, HarnessError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 #: The disk's fault, not ours.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+_LAST_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--web", action="store_true", help="show the run in Locust's web UI while it goes on")
     parser.add_argument("--web-host", metavar="ADDRESS", help="from where it can be seen (127.0.0.1: this machine)")
-    parser.add_argument("--web-port", type=_at_least_0, metavar="PORT", help="(8089; 0: any that is free)")
+    parser.add_argument("--web-port", type=_port, metavar="PORT", help="(8089; 0: any that is free)")
     _add_processes(parser)
 
 
@@ -86,6 +88,12 @@ def _at_least_0(text: str) -> int:
 def _at_least_1(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {_LAST_PORT}, got {text!r}")
     return int(text)
 
 
@@ -133,6 +141,8 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.scenario or arguments.resume:
             raise HarnessError("run --worker: leave out the scenario: the master sends it")
         work(options, arguments.processes or 1, arguments.results)
+    if arguments.junit:
+        check_writable(arguments.junit)
     if not arguments.web:
         return _run(arguments, options, None)
     with looked_at(

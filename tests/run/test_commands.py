@@ -124,6 +124,20 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path: Path, place: str)
     assert done.stderr.endswith("cannot be written: not a directory\n")
 
 
+@pytest.mark.parametrize("command", [["run", "demo", "--junit"], ["compare", "a run", "--by", "link", "--html"]])
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *command, "not/there.xml")
+    assert said == "chatlab: not/there.xml: cannot be written: no such file or directory\n"
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_port_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected a port from 0 to 65535, got '99999'" in refused(capsys, "run", "demo", "--web", "--web-port=99999")
+
+
 def test_link_waits_until_the_other_side_listens() -> None:
     listen = 'import socket, time; time.sleep(0.5); socket.create_server(("0.0.0.0", 7000)).accept()'
     late = shlex.join([sys.executable, "-c", listen])

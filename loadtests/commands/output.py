@@ -1,0 +1,17 @@
+"""Files that a command is told to write."""
+
+from pathlib import Path
+
+from loadtests.errors import HarnessError
+
+
+def check_writable(file: Path) -> None:
+    """Raises HarnessError: what is to be written there after all the work could not be."""
+    is_new = not file.exists()
+    try:
+        with file.open("ab"):
+            pass
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise HarnessError(f"{file}: cannot be written: {(error.strerror or str(error)).lower()}") from error
