@@ -146,10 +146,10 @@ class SeveralRuns(Run):
     names: list[str]
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        """Names of runs are those of their folders."""
+        """Names of runs are those of their folders; raises HarnessError: one run is there twice."""
         super().__init__(runs[0].path, runs[0].with_disturbed)
         object.__setattr__(self, "runs", tuple(runs))
-        object.__setattr__(self, "names", [run.path.resolve().name for run in runs])
+        object.__setattr__(self, "names", _names([run.path.resolve() for run in runs]))
 
     @property
     def conditions(self) -> list[str]:
@@ -178,6 +178,15 @@ class SeveralRuns(Run):
         parts = [run.rows(name, wanted) for run in self.runs]
         parts = [part.assign(trial=part["trial"] + first) for part, first in zip(parts, self._firsts, strict=True)]
         return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """What tells the folders apart: the last part of each path, or as many as it takes."""
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise HarnessError(f"{folder}: the run is given twice")
+    ends = ([os.path.join(*folder.parts[-parts:]) for folder in folders] for parts in itertools.count(1))
+    return next(names for names in ends if len(set(names)) == len(names))
 
 
 def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = None) -> Run:

@@ -32,7 +32,7 @@ def write_run(
         TrialRecord(number=n, name=" ".join(variant.values()), variant=variant, repetition=repetition, state="finished")
         for n, (variant, repetition) in enumerate(zip(variants, counted, strict=True), 1)
     ]
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     Manifest(scenario={"vary": labels}, labels=labels, trials=trials).write(folder)
     for table in ("messages", "deliveries", "tcp", "clients", "files"):
         pd.DataFrame(rows.get(table, []), columns=list(TABLES[table])).to_csv(folder / f"{table}.csv", index=False)
@@ -232,6 +232,16 @@ def test_several_runs_are_one_whose_conditions_are_variant_and_run(tmp_path: Pat
     assert together.rows("messages")["trial"].tolist() == [1, 2, 3, 4]
     found = summarise(together).set_index(["variant", "run"])["p50_ms"]
     assert found.to_dict() == {(link, name): ms for link in ("lan", "4g") for name, ms in times.items()}
+
+
+def test_runs_in_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / month / "demo" for month in ("may", "june")]
+    runs = [write_run(folder, {"messages": [message(1, 9.0)]}, [{"link": "lan"}]) for folder in folders]
+    together = SeveralRuns(runs)
+    assert together.names == ["may/demo", "june/demo"]
+    assert summarise(together)["run"].tolist() == together.names
+    with pytest.raises(HarnessError, match=r"may/demo: the run is given twice"):
+        SeveralRuns([runs[0], runs[0]])
 
 
 SWEPT = [{"link.loss": loss, "link.rtt": rtt} for loss in ("0%", "2%") for rtt in ("10ms", "50ms")]
