@@ -98,7 +98,7 @@ def per_trial(run: Run) -> pd.DataFrame:
     rest: to leave rows out is not to answer less.
     """
     sent = run.after_warmup("response_time_ms", "outcome", "intended_s", "disturbed")
-    offered = sent.groupby("trial")["intended_s"].agg(lambda times: len(times) / max(np.ptp(times), 1e-9))
+    offered = sent.groupby("trial")["intended_s"].agg(_rate)
     messages = run.undisturbed(sent)
     rows = []
     for trial, of_trial in messages.groupby("trial"):
@@ -119,6 +119,12 @@ def per_trial(run: Run) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows, columns=["trial", "waited", *METRICS])
     return table.merge(run.trials, on="trial").sort_values(["repetition", "trial"])
+
+
+def _rate(times: pd.Series) -> float:
+    """Of events a second, from the gaps between them; NaN where there is none."""
+    length = np.ptp(times)
+    return float((len(times) - 1) / length) if length else math.nan
 
 
 def judged(sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], margin: float, *, may_pair: bool) -> list[Comparison]:
@@ -152,6 +158,8 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
     if metric in SHARES and np.isnan([*of_a, *of_b]).any():
         least = int(min(a["waited"].min(), b["waited"].min()))
         note = f"{least} messages in a trial; it takes {least_count(SHARES[metric])}"
+    elif np.isnan([*of_a, *of_b]).any():
+        note = "the messages of a trial were due at one moment, which tells no rate"
     elif not is_paired and min(trials) < LEAST_TRIALS:
         note = f"{count(min(trials), 'trial')}; it takes {LEAST_TRIALS}"
     if note:

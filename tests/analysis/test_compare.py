@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_stats import message, write_run
 
-from loadtests.analysis.compare import METRICS, Comparison, compare_runs, compare_within, judged
+from loadtests.analysis.compare import METRICS, Comparison, compare_runs, compare_within, judged, per_trial
 from loadtests.analysis.guard import Guard
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import holm, paired, unpaired
@@ -137,6 +137,14 @@ def test_whoever_loses_messages_is_never_better(tmp_path: Path) -> None:
 def test_a_percentile_of_a_few_messages_is_not_told(tmp_path: Path) -> None:
     found = of(compare_within(run_of(tmp_path, 1, 50, 60), "link"), "p99_ms")
     assert (found.verdict, found.note) == ("too few", "50 messages in a trial; it takes 1000")
+
+
+@pytest.mark.parametrize(("messages", "rate"), [(1, np.nan), (2, 10.0), (50, 10.0)])
+def test_goodput_is_the_rate_of_the_schedule(tmp_path: Path, messages: int, rate: float) -> None:
+    """A message each tenth of a second, however few; one alone has no rate."""
+    run = run_of(tmp_path, 1, 50, 60, messages=messages)
+    assert per_trial(run)["goodput_per_s"].tolist() == pytest.approx([rate] * 20, nan_ok=True)
+    assert (of(compare_within(run, "link"), "goodput_per_s").verdict == "too few") == np.isnan(rate)
 
 
 @pytest.mark.parametrize("form", ["", "--json", "--markdown"])
