@@ -1,23 +1,25 @@
 """How calibration plans its probes and judges what came of them, without a network."""
 
 import math
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from loadtests.link.measure.calibrate import judge_direction, judge_round_trip, loss_window, plan_probes
+from loadtests.link.measure.calibrate import calibrate, judge_direction, judge_round_trip, loss_window, plan_probes
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream
 from loadtests.link.model.pipeline import Pipeline
-from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
+from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts, Trace
+from loadtests.link.model.trace import with_trace
 
 
-def probed(asked: Direction, real: Direction | None = None, seed: int = 1) -> ProbeStream:
-    """The stream planned for `asked`, as a link that does `real` would carry it."""
+def probed(asked: Direction, real: Direction | None = None, seed: int = 1, begin_ns: int = 0) -> ProbeStream:
+    """The stream planned for `asked`, as a link that does `real` would carry it if the first probe is sent then."""
     stream = plan_probes("primary", "up", asked)
     pipeline = Pipeline(asked if real is None else real, str(seed))
     arrivals = []
     for number in range(stream.count):
-        sent_ns = round(number * stream.interval_s * 1e9)
+        sent_ns = begin_ns + round(number * stream.interval_s * 1e9)
         for packet in pipeline.copies(bytes(PROBE_BYTES)):
             left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
             if left_ns is not None and not any(packet):  # a checksum discards what was changed
@@ -70,10 +72,46 @@ def test_a_wrong_link_is_not(real: Direction, metrics: list[str]) -> None:
 
 
 def test_losing_all_is_told_apart_from_a_delay_of_zero() -> None:
-    delay, jitter, loss, *_ = judge_direction(probed(LINKS[-1]), LINKS[-1])
+    delay, jitter, loss, *_ = judge_direction(probed(Direction(), LINKS[-1]), Direction())
     assert math.isnan(delay.measured)
     assert math.isnan(jitter.measured)
-    assert (delay.within, jitter.within, loss.within) == (False, False, True)
+    assert (delay.within, jitter.within, loss.within) == (False, False, False)
+
+
+@pytest.mark.parametrize("direction", [LINKS[-1], Direction(corrupt=1.0), Direction(loss=0.99)])
+def test_where_next_to_nothing_arrives_only_the_loss_is_told(direction: Direction) -> None:
+    rows = judge_direction(probed(direction), direction)
+    assert [(row.metric, row.within) for row in rows] == [("loss_ratio", True)]
+    assert off(direction, Direction()) == ["loss_ratio"]
+
+
+def test_an_outage_has_no_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtests.link.measure.calibrate.run_probes", lambda streams: None)
+    link = LinkProfile(name="test", up=LINKS[-1], down=Direction(corrupt=1.0, rate_bps=1e6, queue_packets=9))
+    assert {row.metric for row in calibrate({"primary": link})} == {"loss_ratio"}
+
+
+#: Mahimahi's constant rate, a slow one, and one with pauses in which probes fill the queue.
+TRACES = {"constant": [1], "slow": [12], "pauses": [*range(1, 500, 3), *range(560, 1200, 20), 1400, 1401, 1402]}
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_perfect_link_with_a_trace_is_believed_wherever_in_it_the_probes_begin(name: str, tmp_path: Path) -> None:
+    """The probes keep step with a trace of whole milliseconds, so all of them meet the same phase of it."""
+    file = tmp_path / "link.trace"
+    file.write_text("\n".join(map(str, TRACES[name])))
+    direction = Direction(delay_s=0.005, trace=Trace(str(file), 1e6), queue_packets=10)
+    for seed in range(100):
+        begin_ns = Random(seed).randrange(TRACES[name][-1] * 1_000_000)
+        stream = probed(direction, with_trace(direction), seed, begin_ns)
+        assert [row for row in judge_direction(stream, direction) if not row.within] == []
+
+
+def test_a_wrong_link_with_a_trace_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "link.trace").write_text("1")
+    asked = Direction(delay_s=0.02, trace=Trace(str(tmp_path / "link.trace"), 12e6), queue_packets=10)
+    assert off(asked, Direction(delay_s=0.024)) == ["delay_ms"]
+    assert off(asked, Direction(delay_s=0.0205, loss=0.1)) == ["loss_ratio"]
 
 
 def test_overtaking_is_counted() -> None:

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import accumulate, pairwise
+from random import Random
 
 import msgspec
 import numpy as np
@@ -24,6 +25,8 @@ from loadtests.stalls.intervals import MARGIN_NS, Interval, Intervals
 
 _PROBES, _LEAST_PROBES = 250, 50
 _INTERVAL_S, _BUDGET_S = 0.004, 2.5
+#: Fewer arrivals tell no quartiles.
+_LEAST_ARRIVED = 4
 #: Probes take at most this share of a link's rate.
 _SHARE_OF_RATE = 0.2
 
@@ -86,9 +89,10 @@ def calibrate(links: dict[str, LinkProfile], disturbances: Callable[[], list[Int
         up, down = (stream for stream in streams if stream.path == path)
         rows += judge_direction(up, link.up)
         rows += judge_direction(down, link.down)
-        rows.append(judge_round_trip(up, down, link))
+        if enough_arrive(up, link.up) and enough_arrive(down, link.down):
+            rows.append(judge_round_trip(up, down, link))
         for name, direction in (("up", link.up), ("down", link.down)):
-            if direction.rate_bps and direction.loss_ratio <= _MOST_LOSS:
+            if direction.rate_bps and direction.loss_ratio <= _MOST_LOSS and direction.expected_loss < 1:
                 arrivals = _undisturbed_rate(path, name, direction, disturbances)
                 rows.append(judge_rate(path, name, direction, arrivals))
     return rows
@@ -174,13 +178,19 @@ def plan_probes(path: str, name: str, direction: Direction) -> ProbeStream:
 
 
 def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
-    """The rows of one direction of one path."""
+    """The rows of one direction of one path; where next to nothing arrives, its loss is all there is to tell."""
     models = model_streams(stream, direction)
+    queue_loss, queue_chance = mean_and_chance([lost_ratio(model) for model in models])
+    low, high = loss_window(direction, stream)
+    expected_loss = 1 - (1 - direction.expected_loss) * (1 - queue_loss)
+    window = low, min(1.0, high + queue_loss + queue_chance)
+    loss = _row(stream, "loss_ratio", direction.loss_ratio, expected_loss, lost_ratio(stream), *window)
+    if not enough_arrive(stream, direction):
+        return [loss]
     delay_s, delay_chance_s = mean_and_chance([median_s(model) for model in models])
     jitter_s, jitter_chance_s = mean_and_chance([spread_s(model) for model in models])
     delay_window_s = DELAY_SHARE * delay_s + DELAY_S + delay_chance_s
     jitter_window_s = _JITTER_S + jitter_chance_s
-    lost, loss = 1 - stream.arrived / stream.count, direction.loss_ratio
     rows = [
         _row(stream, "delay_ms", *_around_ms(direction.delay_s, delay_s, median_s(stream), delay_window_s)),
         _row(
@@ -188,7 +198,7 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
             "jitter_ms",
             *_around_ms(direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
         ),
-        _row(stream, "loss_ratio", loss, direction.expected_loss, lost, *loss_window(direction, stream)),
+        loss,
     ]
     for metric, requested, ratio in (
         ("reordered_ratio", direction.reorder, reordered_ratio),
@@ -200,6 +210,12 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
             _row(stream, metric, requested, expected, ratio(stream), max(0.0, expected - chance), expected + chance)
         )
     return rows
+
+
+def enough_arrive(stream: ProbeStream, direction: Direction) -> bool:
+    """Whether a right link brings enough of the probes to tell how long they take."""
+    _, most_lost = loss_window(direction, stream)
+    return stream.count * (1 - most_lost) >= _LEAST_ARRIVED
 
 
 def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> LinkRow:
@@ -225,16 +241,15 @@ def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -
 def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream]:
     """What perfect links make of the same probes: one if chance has no say in it, else many.
 
-    Losses are left out: they have a window of their own, and a link that loses all still has a delay.
+    Losses are left out, since they have a window of their own, but for those of a queue that a pause of a trace fills.
     """
     sure = msgspec.structs.replace(with_trace(direction), loss=0.0, corrupt=0.0)
-    by_chance = direction.jitter_s or direction.reorder or direction.duplicate
+    by_chance = direction.jitter_s or direction.reorder or direction.duplicate or direction.trace
     models = []
     for number in range(_MODELS if by_chance else 1):
         pipeline = Pipeline(sure, f"model {number}")
         arrivals = []
-        for sequence in range(stream.count):
-            sent_ns = round(sequence * stream.interval_s * 1e9)
+        for sequence, sent_ns in enumerate(_model_sendings_ns(stream, sure, Random(f"model {number}/sending"))):
             for _ in pipeline.copies(bytes(1)):
                 left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
                 if left_ns is not None:
@@ -244,10 +259,27 @@ def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream
     return models
 
 
+def _model_sendings_ns(stream: ProbeStream, direction: Direction, random: Random) -> list[int]:
+    """When a model sends each probe.
+
+    Where a trace is when the probes begin is chance, and the least lateness decides which opportunity a probe meets.
+    """
+    steady_ns = [round(sequence * stream.interval_s * 1e9) for sequence in range(stream.count)]
+    if direction.trace is None:
+        return steady_ns
+    start_ns = random.randrange(direction.trace.times_ms[-1] * 1_000_000)
+    return [start_ns + sent_ns + random.randrange(round(DELAY_S * 1e9)) for sent_ns in steady_ns]
+
+
 def mean_and_chance(figures: list[float]) -> tuple[float, float]:
     """The mean, and how far chance moves one figure from it."""
     chance = statistics.stdev(figures) * _STANDARD_ERRORS * _ROOM if len(figures) > 1 else 0.0
     return statistics.fmean(figures), chance
+
+
+def lost_ratio(stream: ProbeStream) -> float:
+    """Share of probes of which nothing arrives."""
+    return 1 - stream.arrived / stream.count
 
 
 def reordered_ratio(stream: ProbeStream) -> float:
@@ -267,7 +299,7 @@ def median_s(stream: ProbeStream) -> float:
 
 def spread_s(stream: ProbeStream) -> float:
     """Interquartile range of the one-way delay in seconds; not a number if too little arrived."""
-    if len(stream.arrivals) < 4:
+    if len(stream.arrivals) < _LEAST_ARRIVED:
         return math.nan
     first, _, third = statistics.quantiles((delay_ns for _, delay_ns in stream.arrivals), n=4)
     return (third - first) / 1e9
