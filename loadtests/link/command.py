@@ -92,10 +92,10 @@ def _shown(links: Links, arguments: argparse.Namespace) -> bool:
 
 def table(rows: Sequence[LinkRow]) -> str:
     """The calibration for reading: one line per figure."""
-    lines = [f"{'path':10}{'direction':11}{'figure':17}{'requested':>10}{'measured':>10}{'allowed':>20}"]
+    lines = [f"{'path':10}{'direction':11}{'figure':17}{'requested':>10}{'measured':>10}{'allowed':>24}"]
     for row in rows:
         allowed, mark = f"{row.low:.4g} to {row.high:.4g}", "" if row.within else "  off"
-        figures = f"{row.requested:10.4g}{row.measured:10.4g}{allowed:>20}{mark}"
+        figures = f"{row.requested:10.4g}{row.measured:10.4g}{allowed:>24}{mark}"
         lines.append(f"{row.path:10}{row.direction:11}{row.metric:17}{figures}")
     return "\n".join(lines)
 

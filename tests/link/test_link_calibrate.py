@@ -4,9 +4,18 @@ import math
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
-from loadtests.link.measure.calibrate import calibrate, judge_direction, judge_round_trip, loss_window, plan_probes
+from loadtests.link.measure.bulk import Arrivals, interval_s, packets_to_send
+from loadtests.link.measure.calibrate import (
+    calibrate,
+    judge_direction,
+    judge_rate,
+    judge_round_trip,
+    loss_window,
+    plan_probes,
+)
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts, Trace
@@ -155,3 +164,30 @@ def test_bursts_widen_the_loss_window() -> None:
     single = loss_window(Direction(loss=model.mean_loss), probes(250))
     assert loss_window(Direction(loss=model), probes(250))[1] > single[1]
     assert loss_window(Direction(loss=0.02), probes(5000))[0] > 0
+
+
+def carried(asked: Direction, real: Direction, seed: int) -> Arrivals:
+    """What arrives of the full packets sent to measure the rate of `asked`, over a link that does `real`."""
+    pipeline, random = Pipeline(real, str(seed)), Random(seed)
+    pause_s = interval_s(asked) * (1 - asked.loss_ratio)
+    sent_ns = sorted(
+        round((number * pause_s + random.uniform(0, 0.0001)) * 1e9) for number in range(packets_to_send(asked))
+    )
+    left_ns = [pipeline.leaves_ns(at_ns, 1500) for at_ns in sent_ns]
+    return Arrivals([at_ns / 1e9 for at_ns in left_ns if at_ns is not None])
+
+
+def is_rate_believed(asked: Direction, real: Direction, seed: int) -> bool:
+    return judge_rate("primary", "up", asked, carried(asked, real, seed)).within
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.02, 0.3, 0.5])
+@pytest.mark.parametrize("queue_packets", [1, 2, 10, 50])
+@pytest.mark.parametrize("rate_bps", [1e5, 1e6, 10e6])
+def test_the_rate_is_measured_however_short_the_queue(rate_bps: float, queue_packets: int, loss: float) -> None:
+    """A queue that is empty at times, because it is short or few packets survive, must not look like a slow link."""
+    asked = Direction(delay_s=0.005, rate_bps=rate_bps, queue_packets=queue_packets, loss=loss)
+    assert all(is_rate_believed(asked, asked, seed) for seed in range(20))
+    for wrong in (0.7, 1.2):
+        other = msgspec.structs.replace(asked, rate_bps=rate_bps * wrong)
+        assert not any(is_rate_believed(asked, other, seed) for seed in range(3))

@@ -15,6 +15,11 @@ _FRAME_BITS = (_IP_BYTES + ETHERNET_HEADER_BYTES) * 8
 _SHARE_OF_SECOND, _LEAST_PACKETS, _MOST_PACKETS = 0.5, 12, 3000
 #: How much faster than the rate, of what survives the losses in front of it.
 _OVERLOAD = 1.3
+#: A queue of fewer packets, or one before which packets are lost, would be empty at times: they come this much faster,
+#: unless no process can send so fast.
+_SHORT_QUEUE_PACKETS, _FLOOD, _LEAST_INTERVAL_S = 10, 40, 0.0001
+#: How late a process sends a packet, or takes one on.
+_LATENESS_S = 0.0002
 #: The first arrivals find the queue still filling.
 _SKIPPED_SHARE = 0.1
 _QUIET_S = 0.2
@@ -37,11 +42,31 @@ class Arrivals:
         return (len(times_s) - 1) * _FRAME_BITS / (times_s[-1] - times_s[0])
 
 
+def interval_s(direction: Direction) -> float:
+    """From one full packet to the next, of those that survive the losses in front of the rate."""
+    full_s = direction.transmission_s(_IP_BYTES)
+    if direction.queue_packets >= _SHORT_QUEUE_PACKETS and not direction.loss_ratio:
+        return full_s / _OVERLOAD
+    return min(full_s / _OVERLOAD, max(full_s / _FLOOD, _LEAST_INTERVAL_S))
+
+
+def busy_share(direction: Direction) -> float:
+    """The least share of the time in which a right link has something to send: a short queue is empty at times."""
+    bridged_s = direction.queue_s - direction.transmission_s(_IP_BYTES)
+    idle_s = max(0.0, interval_s(direction) + _LATENESS_S - bridged_s)
+    return direction.queue_s / (direction.queue_s + idle_s)
+
+
+def packets_to_send(direction: Direction) -> int:
+    """As many as fill the link for half a second, or for a dozen packets if those take longer."""
+    full_s = direction.transmission_s(_IP_BYTES)
+    count = min(_MOST_PACKETS, max(_LEAST_PACKETS, int(_SHARE_OF_SECOND / full_s)))
+    return round(count * full_s / _OVERLOAD / interval_s(direction))
+
+
 def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
     """Overload one direction of a path for at most a second, or a dozen packets if those take longer."""
-    assert direction.rate_bps is not None, "only a link with a rate has one"
-    count = min(_MOST_PACKETS, max(_LEAST_PACKETS, int(direction.rate_bps / _FRAME_BITS * _SHARE_OF_SECOND)))
-    interval_s = _FRAME_BITS / direction.rate_bps / _OVERLOAD * (1 - direction.loss_ratio)
+    count, pause_s = packets_to_send(direction), interval_s(direction) * (1 - direction.loss_ratio)
     transmission_s = direction.transmission_s(_IP_BYTES)
     patience_s = direction.delay_s + 4 * direction.jitter_s + 3 * transmission_s + _QUIET_S
     found = Arrivals([])
@@ -51,12 +76,12 @@ def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
         start_s = heard_s = time.monotonic()
         sent = 0
         while (now_s := time.monotonic()) < heard_s + patience_s:
-            while sent < count and start_s + sent * interval_s <= now_s:
+            while sent < count and start_s + sent * pause_s <= now_s:
                 with contextlib.suppress(BlockingIOError):  # lost, as in a full queue
                     sender.send(bytes(_IP_BYTES - _HEADER_BYTES))
                 sent += 1
                 heard_s = now_s
-            next_s = start_s + sent * interval_s if sent < count else heard_s + patience_s
+            next_s = start_s + sent * pause_s if sent < count else heard_s + patience_s
             if select.select([receiver], (), (), max(0.0, next_s - now_s))[0]:
                 heard_s = time.monotonic()
                 found.times_s += [arrived_ns / 1e9 for _, arrived_ns in arrivals(receiver)]
