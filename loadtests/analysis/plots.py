@@ -38,7 +38,7 @@ Values = npt.NDArray[np.float64]
 
 def distribution(run: Run) -> Gallery:
     """ECDF of response times; lost messages keep it below 1."""
-    messages = run.measured("response_time_ms", "outcome")
+    messages = _waited(run)
     pictures = _curves(run, messages, "response_time_ms", _RESPONSE_TIME, "share answered by then")
     return Gallery(
         "How long does a message take?", pictures, "Dotted: 99 %. Where a curve ends below 1, messages were lost."
@@ -47,8 +47,7 @@ def distribution(run: Run) -> Gallery:
 
 def tail(run: Run) -> Gallery:
     """The share of messages that waited longer, on a log scale, down to where ten messages are left."""
-    messages = run.measured("response_time_ms", "outcome")
-    messages = messages[messages["outcome"] != "refused"]
+    messages = _waited(run)
     enough = messages.groupby(run.conditions[0], observed=True)["response_time_ms"].count() > LEAST_BEYOND
     pictures = [_tail(_titled(run, name), groups) for name, groups in _panels(run, messages) if enough[name]]
     note = f"0.01 is p99, 0.001 is p99.9. Curves end where fewer than {LEAST_BEYOND} messages took longer."
@@ -57,7 +56,7 @@ def tail(run: Run) -> Gallery:
 
 def over_time(run: Run) -> Gallery:
     """Each message at its intended time: retransmissions are the steps above the floor, overload is a slope."""
-    messages = run.measured("intended_s", "response_time_ms")
+    messages = _waited(run, "intended_s")
     changes, stalls = run.link_changes, run.table("stalls")
     stalls = stalls[stalls["length_ms"] >= _FELT_STALL_MS]
     pictures = []
@@ -86,7 +85,7 @@ def over_time(run: Run) -> Gallery:
 
 def percentile_table(run: Run) -> Gallery:
     """Percentiles side by side, one panel each, only those that enough messages tell."""
-    messages = run.measured("response_time_ms", "outcome")
+    messages = _waited(run)
     condition, colour = _roles(run)
     values = [value for value in run.trials[condition].cat.categories if (run.trials[condition] == value).any()]
     pictures = []
@@ -232,6 +231,12 @@ def cpu(run: Run) -> Gallery:
         pictures.append(finished(figure, f"CPU use over time of each process, {variant}"))
     note = "'machine' is the sum over all cores. Other programs: those that used most."
     return Gallery(question, pictures, note)
+
+
+def _waited(run: Run, *columns: str) -> pd.DataFrame:
+    """The response times, and these columns, of all messages but those that were refused: they did not wait."""
+    messages = run.measured("response_time_ms", "outcome", *columns)
+    return messages[messages["outcome"] != "refused"]
 
 
 def drawn_processes(machine: pd.DataFrame) -> list[str]:

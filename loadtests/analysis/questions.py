@@ -9,7 +9,7 @@ from loadtests.analysis.compare import compare_within
 from loadtests.analysis.document import prose, text
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import answer
-from loadtests.analysis.stats import link_report, second_connection, summarise
+from loadtests.analysis.stats import link_report, second_connection, sent, summarise
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def loss(run: Run) -> Answer:
     """What was lost, and the retransmissions of the rest."""
     rows = summarise(run)
     sentences = [
-        f"{row['variant']}: {row['lost']} of {row['count']:,} lost, {row['retransmissions']:,} retransmissions."
-        for _, row in rows.iterrows()
+        f"{row['variant']}: {row['lost']} of {of:,} lost, {row['retransmissions']:,} retransmissions."
+        for (_, row), of in zip(rows.iterrows(), sent(run, rows), strict=True)
     ]
     if not rows["retransmissions"].any():
         sentences.append("TCP retransmitted nothing; `chatlab run loss-sweep` shows what loss costs.")

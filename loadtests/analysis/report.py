@@ -12,7 +12,7 @@ from loadtests.analysis.document import text
 from loadtests.analysis.linkplots import link_delay, queue
 from loadtests.analysis.pictures import Gallery
 from loadtests.analysis.read import Run, SeveralRuns, open_run
-from loadtests.analysis.stats import COUNTS, presentable, response_percentiles, summarise
+from loadtests.analysis.stats import COUNTS, presentable, response_percentiles, sent, summarise, waited
 from loadtests.analysis.sweeps import heat_map, sweep
 from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
@@ -70,13 +70,13 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
     """The answer in up to three sentences, made from the numbers."""
     if not summary["average_ms"].notna().any():
         return ["No message was answered after the warm-up."]
-    typical = summary.sort_values("p50_ms")
+    typical = summary.dropna(subset="p50_ms").sort_values("p50_ms")
     quick, slow = typical.iloc[0], typical.iloc[-1]
     sentences = [f"Half of the messages took up to {_ms(quick['p50_ms'])} with {quick['variant']}"]
     if len(typical) > 1:
         sentences[0] += f", and up to {_ms(slow['p50_ms'])} with {slow['variant']}"
     sentences[0] += "."
-    told = summary[[is_known(count, 0.95) for count in summary["count"] - summary["refused"]]]
+    told = summary[[is_known(count, 0.95) for count in waited(run, summary)]]
     stretch = (told["p95_ms"] / told["p50_ms"]).dropna().sort_values()
     if not stretch.empty:
         worst = told.loc[stretch.index[-1]]
@@ -84,8 +84,8 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
             f"The tail is longest with {worst['variant']}: one message in twenty took longer than "
             f"{_ms(worst['p95_ms'])}, {stretch.iloc[-1]:.1f} times the median."
         )
-    lost, sent = int(summary["lost"].sum()), int(summary["count"].sum())
-    sentences.append(f"Of {sent:,} messages {lost or 'none'} {'were' if lost > 1 else 'was'} lost.")
+    lost, of = int(summary["lost"].sum()), int(sent(run, summary).sum())
+    sentences.append(f"Of {of:,} messages {lost or 'none'} {'were' if lost > 1 else 'was'} lost.")
     return sentences
 
 
@@ -120,8 +120,14 @@ def _circumstances(run: Run) -> str:
     users = scenario.get("users", {"BroadcastUser": 10})
     stages = scenario.get("stages", [])
     duration = " + ".join(str(stage.get("duration", "?")) for stage in stages) or "12s"
-    rate = scenario.get("messages", {}).get("rate", "1/s")
     people = ", ".join(f"{count} {name}" for name, count in users.items())
+    rate = scenario.get("messages", {}).get("rate", "1/s")
+    if _is_varied(run, "stages"):
+        duration = "varied length"
+    if _is_varied(run, "users"):
+        people = "varied users"
+    if _is_varied(run, "messages.rate"):
+        rate = "a varied rate"
     clock = " In virtual time, where computing takes no time: these are the times of network and protocol alone."
     started = f"{manifest.started_utc[:16].replace('T', ' ')} UTC" if manifest.started_utc else "date unknown"
     return (
@@ -132,11 +138,16 @@ def _circumstances(run: Run) -> str:
     )
 
 
+def _is_varied(run: Run, key: str) -> bool:
+    """Whether trials differ in what this key says: in itself, in one above it or in one within it."""
+    return any(f"{one}.".startswith(f"{key}.") or f"{key}.".startswith(f"{one}.") for one in run.manifest.varied)
+
+
 def _times(run: Run, summary: pd.DataFrame) -> str:
     messages = run.measured("response_time_ms", "outcome")
     known = pd.DataFrame(response_percentiles(messages, run.conditions, _SHARES)).reset_index()
     shares = summary[run.conditions].merge(known, on=run.conditions, how="left")  # a variant may have sent nothing
-    answers = summary["count"] - summary["refused"]
+    answers = waited(run, summary)
     columns: dict[str, Iterable[str]] = {
         "variant": _names(run, summary),
         "messages": [f"{count:,}" for count in summary["count"]],

@@ -98,6 +98,19 @@ def response_percentiles(
     return {name: table[name] for name in shares}
 
 
+def sent(run: Run, summary: pd.DataFrame) -> "pd.Series[int]":
+    """How many messages each row's `lost` and `refused` are of: disturbed ones included, which `count` leaves out."""
+    return summary["count"] if run.with_disturbed else summary["count"] + summary["disturbed"]
+
+
+def waited(run: Run, summary: pd.DataFrame) -> "pd.Series[int]":
+    """How many messages the percentiles of each row are of: all that count, but for those that were refused."""
+    outcomes = run.measured("outcome")
+    counts = outcomes[outcomes["outcome"] != "refused"].groupby(run.conditions, observed=True).size()
+    known = counts.rename("waited").reset_index()
+    return summary[run.conditions].merge(known, on=run.conditions, how="left")["waited"].fillna(0).astype(int)
+
+
 def presentable(summary: pd.DataFrame) -> pd.DataFrame:
     """The summary for people: without the columns about files if nobody sent any."""
     if summary[["files", "files_failed"]].to_numpy().any():

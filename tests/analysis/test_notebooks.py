@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from test_stats import message, write_run
 
 from loadtests.analysis import questions
-from loadtests.analysis.plots import drawn_processes
+from loadtests.analysis.plots import distribution, drawn_processes, over_time, percentile_table
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import page
 from loadtests.cli import main
@@ -101,6 +101,46 @@ def test_the_tail_is_told_only_of_as_many_messages_as_the_table_asks_for(tmp_pat
     run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}])
     told = str(questions.response_time(run))
     assert ("with lan: one message in twenty took longer than 199 ms" in told) == (count == 200)
+
+
+def test_what_was_lost_is_told_of_all_that_were_sent(tmp_path: Path) -> None:
+    """The machine disturbs messages that are lost too; what it disturbed has no response times, but was sent."""
+    disturbed = [message(1, None, outcome="lost") | {"disturbed": 1}] * 30
+    messages = disturbed + [message(2, 10.0)] * 6
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}, {"link": "wifi"}])
+    for each in (run, Run(run.path, with_disturbed=True)):
+        assert "Of 36 messages 30 were lost." in str(questions.response_time(each))
+        assert "lan: 30 of 30 lost" in str(questions.loss(each))
+        assert "wifi: 0 of 6 lost" in str(questions.loss(each))
+    assert "nan" not in str(questions.response_time(run))
+
+
+def test_what_was_refused_and_disturbed_is_left_out_once(tmp_path: Path) -> None:
+    refused = [message(1, None, outcome="refused")]
+    disturbed = [refused[0] | {"disturbed": 1}]
+    messages = refused * 5 + disturbed * 50 + [message(1, 10.0 + n) | {"intended_s": n / 10} for n in range(200)]
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}])
+    assert "one message in twenty took longer than" in str(questions.response_time(run))
+    assert page(run).count(">too few<") == 2, "p99 and p99.9"
+
+
+def test_a_refused_message_is_not_drawn_as_lost(tmp_path: Path) -> None:
+    messages = [message(1, 10.0 + n) | {"intended_s": n / 10} for n in range(200)]
+    messages += [message(1, None, outcome="refused") | {"intended_s": 3.0}] * 20
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}])
+    assert [picture.alt for picture in percentile_table(run).pictures] == [
+        "p50 of response time for each link",
+        "p95 of response time for each link",
+    ]
+    with_refused = [picture.png for draw in (distribution, over_time) for picture in draw(run).pictures]
+    answered = write_run(tmp_path / "answered", {"messages": messages[:200]}, [{"link": "lan"}])
+    assert with_refused == [picture.png for draw in (distribution, over_time) for picture in draw(answered).pictures]
+
+
+@pytest.mark.parametrize("key", ["messages.rate", "messages"])
+def test_a_rate_that_is_varied_is_told_as_such(tmp_path: Path, key: str) -> None:
+    run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{key: "1/s"}])
+    assert "a varied rate for each user who talks" in page(run)
 
 
 def test_each_process_has_a_colour_of_its_own(tmp_path: Path) -> None:
