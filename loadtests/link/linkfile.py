@@ -43,13 +43,10 @@ def anchored(document: Document, folder: Path) -> Document:
 def _anchored(value: Any, folder: Path, key: str) -> Any:
     """`key`: the nearest one above that is not a path or a direction, as `link` in `link: {primary: FILE}`."""
     if isinstance(value, dict):
-        return {
-            name: _anchored(each, folder, key if name in (*PATHS, *WAYS) else name.removesuffix(".trace") or name)
-            for name, each in value.items()
-        }
+        return {name: _anchored(each, folder, key if name in (*PATHS, *WAYS) else name) for name, each in value.items()}
     if isinstance(value, list):
         return [_anchored(each, folder, key) for each in value]
-    is_file = key == "trace" or (key.partition(".")[0] == "link" and _is_file(value))
+    is_file = key.rpartition(".")[2] == "trace" or (key.partition(".")[0] == "link" and _is_file(value))
     return str((folder / value).absolute()) if is_file else value
 
 

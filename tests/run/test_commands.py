@@ -81,6 +81,15 @@ def test_files_that_a_scenario_names_are_taken_from_beside_it(tmp_path: Path) ->
     assert "rate by trace" in done.stdout
 
 
+@pytest.mark.parametrize("key", ["link.trace", "link.up.trace"])
+def test_a_trace_that_is_varied_is_taken_from_beside_the_scenario(tmp_path: Path, key: str) -> None:
+    (tmp_path / "one").write_text("1\n")
+    (tmp_path / "s.yaml").write_text(f"vary: {{{key}: [one]}}\n")
+    done = chatlab("check", tmp_path / "s.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "rate by trace" in done.stdout
+
+
 def test_init_writes_a_scenario_that_can_be_run(tmp_path: Path) -> None:
     scenario = tmp_path / "new" / "lunch.yaml"
     assert chatlab("init", scenario.with_suffix("")).returncode == 0
