@@ -75,7 +75,7 @@ TCP = Record(
         "delivery_rate_Bps": "Q",
     },
 )
-#: What a client counted, written when it leaves; and how long its first registration took.
+#: What a client counted, written when it leaves; and how long its first registration took: 0 if it was not let in.
 LEFT = Record(
     "left",
     {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I", "registration_ns": "Q"},
@@ -177,7 +177,7 @@ TABLES: dict[str, dict[str, str]] = {
         "copies_dropped": "second copies of messages that the client dropped (the price of `redundant`)",
         "path_failures": "connections that broke",
         "registration_ms": "from connecting to being let in by the server: the handshake of TCP, that "
-        "of TLS if there is one, and the registration",
+        "of TLS if there is one, and the registration; empty if it was not let in, or not into its room",
     },
     "files": _TRIAL
     | {

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from chat.words import count
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import SHARES
 from loadtests.percentiles import least_count
 from loadtests.samples import USERS_PER_WORKER
 from loadtests.scenario.thresholds import Threshold
 
+#: Older tables do not say who was let in.
+_LET_IN_SCHEMA = 5
 #: A generator busier than this delays its own receipt of echoes by milliseconds in the tail.
 _GENERATOR_CPU_PERCENT = 70.0
 #: With less of the machine idle, whoever used the rest disturbed us.
@@ -47,7 +51,19 @@ class Doubt:
 
 def doubts(run: Run) -> list[Doubt]:
     """Every cause once; those that forbid to believe the run come first."""
-    causes = (_unfinished, _too_little_left, _links, _generator, _schedule, _clock, _stalls, _others, _emulator)
+    causes = (
+        _unfinished,
+        _not_let_in,
+        _silent,
+        _too_little_left,
+        _links,
+        _generator,
+        _schedule,
+        _clock,
+        _stalls,
+        _others,
+        _emulator,
+    )
     found = [doubt for cause in causes for doubt in cause(run)]
     return sorted(found, key=lambda doubt: not doubt.is_fatal)
 
@@ -72,6 +88,43 @@ def _unfinished(run: Run) -> list[Doubt]:
         return [Doubt("no trial came to its end")]
     ended = ("finished", "rejected")
     return _one("", (f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended))
+
+
+def _not_let_in(run: Run) -> list[Doubt]:
+    """Who could not join sends nothing, and so misses no threshold."""
+    if run.manifest.schema_version < _LET_IN_SCHEMA:
+        return []
+    clients = run.table("clients", ["registration_ms"])
+    is_in = (clients["registration_ms"] > 0).groupby([clients["trial"], clients["variant"]], observed=True)
+    counts = is_in.agg(["sum", "size"]).reset_index()
+    return _one(
+        "",
+        (
+            f"{variant}: {users - let_in} of {count(users, 'user')} {'was' if users == 1 else 'were'} not let in"
+            for _, variant, let_in, users in counts.itertuples(index=False)
+            if let_in < users
+        ),
+    )
+
+
+def _silent(run: Run) -> list[Doubt]:
+    """A variant without any message keeps every threshold, and says nothing."""
+    spoke = set(run.after_warmup("outcome")["variant"])
+    finished = {trial.name: trial for trial in run.manifest.trials if trial.state == "finished"}
+    return _one(
+        "",
+        (
+            f"{name}: nobody said anything after the warm-up"
+            for name, trial in finished.items()
+            if name not in spoke and _talks(run.manifest.scenario, trial.variant)
+        ),
+    )
+
+
+def _talks(scenario: dict[str, Any], variant: dict[str, str]) -> bool:
+    """Whether anybody is to say something; `users`, or one class of them, may be varied."""
+    users = variant.get("users", scenario.get("users", "BroadcastUser"))
+    return any(name in f"{users} {[*variant]}" for name in ("BroadcastUser", "PrivateUser"))
 
 
 def _too_little_left(run: Run) -> list[Doubt]:

@@ -100,8 +100,10 @@ class Participant:
         if self.client.registered and self._room != LOBBY:
             self.client.join(self._room)
             self._entered.wait(JOIN_S)
-        if self._room not in self.client.rooms:
+        # Whoever has never been let in has a lobby too.
+        if not self.client.registered or self._room not in self.client.rooms:
             self.client.close()
+            self._registration_ns = 0
             raise ConnectionError(self._failure or f"not let in within {JOIN_S:g} s")
         self.engine.members[self.number] = self
 
@@ -220,7 +222,8 @@ class Participant:
             case Refused():
                 self._failure = event.reason
             case Registered():
-                self._registration_ns = self._registration_ns or self.engine.loop.now_ns() - self._connect_ns
+                # Never 0, which stands for who was not let in: virtual time may stand still meanwhile.
+                self._registration_ns = self._registration_ns or max(1, self.engine.loop.now_ns() - self._connect_ns)
                 self._registered.set()
             case Entered():
                 self._entered.set()

@@ -207,7 +207,7 @@ def _files(folder: Path, start_ns: int, disturbances: Disturbances) -> pd.DataFr
 
 def _clients(folder: Path) -> pd.DataFrame:
     rows = read_records(folder, LEFT)
-    return rows.assign(registration_ms=rows["registration_ns"] / 1e6)
+    return rows.assign(registration_ms=(rows["registration_ns"] / 1e6).where(rows["registration_ns"] > 0))
 
 
 def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:

@@ -62,12 +62,12 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         TrialRecord(number=n, name=name, variant={"link": name}, **{"state": "finished"} | changes.get("trial", {}))
         for n, name in ((1, "lan"), (2, "far"))
     ]
-    scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)}
+    scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)} | changes.get("scenario", {})
     Manifest(scenario=scenario, labels={"link": ["lan", "far"]}, trials=trials, cores=2).write(folder)
     message = {
         "user": changes.get("user", 0),
         "outcome": "echoed",
-        "warmup": 0,
+        "warmup": changes.get("warmup", 0),
         "send_lag_ms": changes.get("send_lag_ms", 0.1),
         "disturbed": changes.get("disturbed", 0),
         "intended_s": 5.0,
@@ -93,6 +93,7 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         ]
         + [{"trial": n, "when": "change", "time_s": 1.0, "path": "primary", "change": "outage"} for n in times],
     }
+    rows["clients"] = [{"trial": 1, "registration_ms": ms} for ms in changes.get("registrations_ms", ())]
     for table, columns in TABLES.items():
         pd.DataFrame(rows.get(table, []), columns=list(columns)).to_csv(folder / f"{table}.csv", index=False)
     return Run(folder)
@@ -128,6 +129,9 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
+        ({"registrations_ms": [3.0, None, None]}, "lan: 2 of 3 users were not let in"),
+        ({"registrations_ms": [3.0, 0.0]}, "lan: 1 of 2 users were not let in"),
+        ({"warmup": 1}, "lan: nobody said anything after the warm-up"),
     ],
 )
 def test_every_reason_for_doubt_is_said_and_outranks_thresholds(
@@ -201,8 +205,11 @@ def test_a_terminal_gets_five_lines_and_the_report_everything(tmp_path: Path) ->
     assert told([]) == "nothing speaks against these numbers"
 
 
-def test_a_run_without_reason_for_doubt_is_trusted(tmp_path: Path) -> None:
-    assert judge(run_of(tmp_path)).doubts == []
+@pytest.mark.parametrize(
+    "changes", [{}, {"registrations_ms": [3.0, 4.0]}, {"warmup": 1, "scenario": {"users": {"ListeningUser": "1"}}}]
+)
+def test_a_run_without_reason_for_doubt_is_trusted(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert judge(run_of(tmp_path, **changes)).doubts == []
 
 
 def test_junit_shows_checks_and_trust(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The load that a run makes: open and closed workloads, a server that stands still, who hears whom."""
 
+import socket
 import time
 from pathlib import Path
 
@@ -110,3 +111,18 @@ def test_a_message_reaches_those_in_its_senders_room_and_nobody_else(tmp_path: P
         for _, message in mine[everybody_is_there].iterrows():
             others = {user for user in range(7) if user % rooms == message["user"] % rooms} - {message["user"]}
             assert receivers[message["user"], message["id"]] == sorted(others)
+
+
+@pytest.mark.parametrize("rooms", [1, 2])
+def test_a_run_in_which_nobody_was_let_in_is_not_trustworthy(tmp_path: Path, rooms: int) -> None:
+    scenario = tmp_path / "s.yaml"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        load = f"users: {{BroadcastUser: 3}}\nrooms: {rooms}\nstages: [{{users: 3, duration: 1s}}]\nwarmup: 0s\n"
+        scenario.write_text(f"server: 127.0.0.1:{nobody.getsockname()[1]}\n{load}thresholds: [lost == 0]\n")
+        done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "NOT TRUSTWORTHY: s: 3 of 3 users were not let in" in done.stdout
+    assert "NOT TRUSTWORTHY: s: nobody said anything" in done.stdout
+    (run,) = (tmp_path / "results").iterdir()
+    assert pd.read_csv(run / "clients.csv")["registration_ms"].isna().tolist() == [True, True, True]
