@@ -41,6 +41,8 @@ class ChatUser(User):
         """When this user does something."""
         scenario = self.engine.scenario
         messages = scenario.messages
+        if messages.think_time is not None:
+            return self._after_answers(messages.think_time)
         ramp = Ramp(messages.rate, messages.ramp_to or messages.rate, scenario.duration_s)
         now_ns = self.engine.loop.now_ns()
         return intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
@@ -48,13 +50,13 @@ class ChatUser(User):
     def on_stop(self) -> None:
         self.participant.leave()
 
-    def wait_time(self) -> float:
-        think_time = self.engine.scenario.messages.think_time
-        if think_time is None:
-            self.intended_ns = next(self._due)
-        else:
+    def _after_answers(self, think_time_s: float) -> Iterator[int]:
+        while True:
             self.participant.await_answers()
-            self.intended_ns = self.engine.loop.now_ns() + int(think_time * 1e9)
+            yield self.engine.loop.now_ns() + int(think_time_s * 1e9)
+
+    def wait_time(self) -> float:
+        self.intended_ns = next(self._due)
         self.engine.loop.sleep_until(self.intended_ns)
         return 0.0
 
@@ -95,6 +97,7 @@ class FileUser(ChatUser):
     """Sends a file to a random user now and then; says nothing."""
 
     def schedule(self) -> Iterator[int]:
+        """That of the files alone: what is said of messages is nothing to this user."""
         scenario = self.engine.scenario
         rate = 1 / scenario.files.every
         now_ns = self.engine.loop.now_ns()

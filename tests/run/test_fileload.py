@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from chat_helpers import server_process
 from run_helpers import assert_finished, chatlab
 
 pytestmark = pytest.mark.realtime("runs")
@@ -37,6 +38,20 @@ def test_users_send_each_other_files(tmp_path: Path) -> None:
     assert (row["files"], row["files_failed"]) == (len(files), 0)
     undisturbed = files.loc[files["disturbed"] == 0, "goodput_bps"]
     assert row["file_goodput_bps"] == pytest.approx(undisturbed.median(), nan_ok=True)
+
+
+def test_files_keep_their_own_time_in_a_closed_workload(tmp_path: Path) -> None:
+    scenario = tmp_path / "files.yaml"
+    with server_process() as server:
+        load = "users: {FileUser: 2}\nmessages: {think_time: 10ms}\nfiles: {size: 1kB, every: 1s}"
+        rest = "stages: [{users: 2, duration: 4s}]\nwarmup: 0s"
+        scenario.write_text(f"server: 127.0.0.1:{server.address[1]}\n{load}\n{rest}\n")
+        done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
+    assert_finished(done.returncode, done.stdout + done.stderr)
+    files = pd.read_csv(next((tmp_path / "results").iterdir()) / "files.csv")
+    for _, mine in files.groupby("sender"):
+        assert 2 <= len(mine) <= 5
+        assert mine["started_s"].diff().dropna().tolist() == pytest.approx([1.0] * (len(mine) - 1))
 
 
 def test_a_wrong_interval_is_one_sentence(tmp_path: Path) -> None:
