@@ -48,6 +48,11 @@ class Recorder:
         """Where the number of messages sent is kept; empty if nowhere."""
         return str(self._stem.with_suffix(".count")) if self._stem else ""
 
+    @property
+    def start_ns(self) -> int:
+        """When the load of this process began."""
+        return int(self.start_facts["monotonic_ns"])
+
     def start(self) -> None:
         """Note the moment from which the times in the tables count."""
         now_ns = time.monotonic_ns()

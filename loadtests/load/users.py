@@ -45,6 +45,7 @@ class ChatUser(User):
             return self._after_answers(messages.think_time)
         ramp = Ramp(messages.rate, messages.ramp_to or messages.rate, scenario.duration_s)
         now_ns = self.engine.loop.now_ns()
+        ramp = ramp.left_after((now_ns - self.engine.recorder.start_ns) / 1e9)
         return intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
 
     def on_stop(self) -> None:

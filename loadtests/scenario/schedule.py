@@ -17,16 +17,22 @@ class Ramp:
     to_per_s: float
     duration_s: float
 
+    def left_after(self, elapsed_s: float) -> "Ramp":
+        """The rest of it, for who comes so much later than it began."""
+        left_s = max(0.0, self.duration_s - elapsed_s)
+        rate_per_s = self.to_per_s + (self.from_per_s - self.to_per_s) * left_s / self.duration_s
+        return Ramp(rate_per_s, self.to_per_s, left_s)
+
     def time_of(self, count: float) -> float:
         """When the expected number of events since the start reaches `count`, in seconds.
 
         The inverse of Λ(t) = r₀t + (r₁ − r₀)t²/2T: events of a unit-rate process mapped by it have the ramp's rate
         (Çinlar's time transformation of a Poisson process).
         """
-        slope = (self.to_per_s - self.from_per_s) / self.duration_s
         count_in_ramp = (self.from_per_s + self.to_per_s) / 2 * self.duration_s
         if count >= count_in_ramp:
             return self.duration_s + (count - count_in_ramp) / self.to_per_s
+        slope = (self.to_per_s - self.from_per_s) / self.duration_s
         if slope == 0:
             return count / self.from_per_s
         return (math.sqrt(self.from_per_s**2 + 2 * slope * count) - self.from_per_s) / slope

@@ -126,3 +126,17 @@ def test_a_run_in_which_nobody_was_let_in_is_not_trustworthy(tmp_path: Path, roo
     assert "NOT TRUSTWORTHY: s: nobody said anything" in done.stdout
     (run,) = (tmp_path / "results").iterdir()
     assert pd.read_csv(run / "clients.csv")["registration_ms"].isna().tolist() == [True, True, True]
+
+
+def test_who_comes_late_reaches_the_ramps_end_with_all_others(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    with server_process() as server:
+        load = "users: {BroadcastUser: 4}\nmessages: {rate: 2/s, ramp_to: 32/s, arrival: constant}\nwarmup: 0s"
+        stages = "stages: [{users: 1, duration: 4s}, {users: 4, duration: 2s}]"
+        scenario.write_text(f"server: 127.0.0.1:{server.address[1]}\n{load}\n{stages}\n")
+        done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
+    assert_finished(done.returncode, done.stdout + done.stderr)
+    messages = pd.read_csv(next((tmp_path / "results").iterdir()) / "messages.csv")
+    at_the_end = messages[messages["intended_s"].between(5, 6)].groupby("user").size()
+    assert len(at_the_end) == 4
+    assert at_the_end.between(27, 32).all(), "29.5 on the average"

@@ -150,6 +150,16 @@ def test_a_ramp_changes_the_rate_in_a_straight_line(first: int, last: int) -> No
         assert abs(count - expected) <= 1.5, (second, per_second)
 
 
+@pytest.mark.parametrize("late_s", [0, 5, 19, 25])
+def test_whoever_comes_late_reaches_the_ramps_end_with_all_others(late_s: int) -> None:
+    ramp = Ramp(10, 90, 20).left_after(late_s)
+    due_ns = intended_times("constant", ramp, 1, late_s * 10**9, random.Random(1))
+    times_s = [due / 1e9 for due in itertools.takewhile(lambda due: due < 30e9, due_ns)]
+    for second in range(late_s, 30):
+        expected = 10 + 4 * (second + 0.5) if second < 20 else 90
+        assert abs(sum(second <= time < second + 1 for time in times_s) - expected) <= 1.5, second
+
+
 def test_a_closed_workload_has_no_schedule() -> None:
     with pytest.raises(ConfigError, match="closed workload, which has no schedule"):
         decode(parse("messages: {think_time: 1s, burst: 3}"))
