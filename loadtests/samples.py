@@ -13,6 +13,9 @@ SCHEMA_VERSION = 5
 #: Worker N of a load on many processes numbers its users from N times this.
 USERS_PER_WORKER = 100_000
 
+#: Ids of messages that a client did not take begin here: no client gets so far by itself in a run.
+FIRST_UNTAKEN_ID = 1_000_000_000
+
 KINDS = ("say", "tell")
 PATHS = ("primary", "secondary")
 #: Whose time a row has; the first two are `exact` 0 and 1 of a record.
@@ -37,7 +40,7 @@ class Record(NamedTuple):
         return [(name, _NUMPY[code]) for name, code in self.fields.items()]
 
 
-#: A message was handed to the client.
+#: A message was handed to the client, or would have been, had it taken it.
 SENT = Record("sent", {"user": "I", "id": "I", "kind": "B", "size_bytes": "I", "intended_ns": "q", "sent_ns": "q"})
 #: A connection of a user is in use; `port` is its own, by which packets of it are known.
 CONNECTED = Record("connected", {"user": "I", "path": "B", "port": "H", "at_ns": "q"})
@@ -120,7 +123,8 @@ TABLES: dict[str, dict[str, str]] = {
     "messages": _TRIAL
     | {
         "user": "number of the sender; those of worker N begin at N · 100000",
-        "id": "number of the message, rising for each user",
+        "id": "number of the message, rising for each user; from 1000000000 on: those that the client did not take, as "
+        "too many were under way or its session was over; they are `lost`",
         "kind": "`say` (to everyone) or `tell` (to one)",
         "size_bytes": "length of the text",
         "intended_s": "when the schedule wanted it sent; seconds since the start of the trial's load",

@@ -1,6 +1,9 @@
 """One user of the load: a chat client, its room, and what is recorded of it."""
 
+import itertools
 import random
+from collections.abc import Callable
+from functools import partial
 
 import gevent
 from gevent.event import Event
@@ -23,6 +26,7 @@ from chat.client.events import (
 )
 from chat.client.events import Event as ChatEvent
 from chat.net.tcpinfo import TcpInfo
+from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
 from loadtests.load.engine import Engine, Member
 from loadtests.load.fileload import FileTraffic
@@ -33,6 +37,7 @@ from loadtests.samples import (
     ECHOED,
     ECHOED_AGAIN,
     FILE,
+    FIRST_UNTAKEN_ID,
     KINDS,
     LEFT,
     OUTCOMES,
@@ -73,6 +78,7 @@ class Participant:
         )
         self._files = FileTraffic(self.client, engine.files, self._file_over)
         self.client.on_end = self._record_tcp
+        self._untaken_ids = itertools.count(FIRST_UNTAKEN_ID)
         #: Id → addressee of each private message that is on its way; number → receiver of each file.
         self._told: dict[int, Member] = {}
         self._receivers: dict[int, Member] = {}
@@ -109,16 +115,25 @@ class Participant:
 
     def say(self, text: str, intended_ns: int) -> None:
         """Send this to everyone in the room."""
-        sent_ns = self.engine.loop.now_ns()
-        message_id = self.client.say(text, room=self._room, intended_ns=intended_ns)
-        self._record_sent("say", message_id, text, intended_ns, sent_ns)
+        self._hand_over("say", text, intended_ns, partial(self.client.say, text, room=self._room))
 
     def tell(self, nick: str, text: str, intended_ns: int) -> None:
         """Send this to one other."""
+        message_id = self._hand_over("tell", text, intended_ns, partial(self.client.tell, nick, text))
+        if message_id is not None:
+            self._announce(nick, message_id, self._told)
+
+    def _hand_over(self, kind: str, text: str, intended_ns: int, send: Callable[..., int]) -> int | None:
+        """Give a message to the client, and return its id; None if the client takes no more, and it is lost."""
         sent_ns = self.engine.loop.now_ns()
-        message_id = self.client.tell(nick, text, intended_ns=intended_ns)
-        self._announce(nick, message_id, self._told)
-        self._record_sent("tell", message_id, text, intended_ns, sent_ns)
+        taken_id = None
+        try:
+            taken_id = send(intended_ns=intended_ns)
+        except (NotRegistered, TooMuchUnderWay) as error:
+            self.engine.report("lost", 0.0, 0, error)
+        message_id = next(self._untaken_ids) if taken_id is None else taken_id
+        self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
+        return taken_id
 
     def send_file(self, nick: str, intended_ns: int) -> None:
         """Send the scenario's file to one other."""
@@ -192,9 +207,6 @@ class Participant:
     def _record_tcp(self, path: PathName, info: TcpInfo) -> None:
         values = (getattr(info, field) or 0 for field in _TCP_FIELDS)
         self.engine.recorder.add(TCP, self.number, _PATH[path], self.engine.loop.now_ns(), *values)
-
-    def _record_sent(self, kind: str, message_id: int, text: str, intended_ns: int, sent_ns: int) -> None:
-        self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)
 
     def _on_event(self, event: ChatEvent) -> None:
         self._files.note(event)

@@ -1,10 +1,13 @@
 """From binary records to tables: what is derived, and what a killed process leaves."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from loadtests import samples
+from loadtests.load.engine import Engine
+from loadtests.load.participant import Participant
 from loadtests.load.recorder import Recorder
 from loadtests.run.collect import read_records, start_ns_of, started, tables_of
 from loadtests.samples import (
@@ -22,6 +25,7 @@ from loadtests.samples import (
     TABLES,
     TCP,
 )
+from loadtests.scenario.scenario import Scenario
 
 MS = 1_000_000
 
@@ -106,6 +110,34 @@ def test_the_copy_that_arrived_first_counts_whichever_was_read_first(tmp_path: P
     assert messages["stamp"].tolist() == ["read", "kernel", "read"], "the other copy of the last may have come before"
     (delivery,) = tables["deliveries"].to_dict("records")
     assert (delivery["path"], delivery["one_way_delay_ms"]) == ("primary", pytest.approx(25))
+
+
+def test_a_message_that_the_client_does_not_take_is_lost_and_has_a_row(tmp_path: Path) -> None:
+    reported: list[str] = []
+    recorder = Recorder(tmp_path)
+    recorder.start()
+    engine = Engine(
+        Scenario(),
+        lambda: (("127.0.0.1", 1), None),
+        recorder,
+        lambda kind, *_: reported.append(kind),
+        tls=None,
+        nick_prefix="aa",
+    )
+    user, other = Participant(engine, 0), Mock()
+    engine.members[1] = other
+    user.client.close()
+    user.say("to all", recorder.start_ns + 10 * MS)
+    user.tell("aa-1", "to one", recorder.start_ns + 20 * MS)
+    engine.loop.close()
+    recorder.flush()
+    messages = tables_of(tmp_path, trial=1, warmup_s=0, paths={})["messages"]
+    assert messages["kind"].tolist() == ["say", "tell"]
+    assert messages["outcome"].tolist() == ["lost", "lost"]
+    assert messages["intended_s"].tolist() == pytest.approx([0.01, 0.02])
+    assert messages["id"].tolist() == [1_000_000_000, 1_000_000_001]
+    assert reported == ["lost", "lost"]
+    other.expect.assert_not_called()  # nothing is on its way to it
 
 
 def test_server_side_of_tcp_is_joined_by_path_and_user(tmp_path: Path) -> None:
