@@ -122,9 +122,10 @@ class Run:
 
     def after_warmup(self, *columns: str) -> pd.DataFrame:
         """These columns of all rows of `messages.csv` but those of the warm-up."""
-        rows = self.table("messages", [*columns, "warmup"])
+        rows = self.rows("messages", [*columns, "warmup"])
         rows = rows[rows["warmup"] == 0]
-        return rows if "warmup" in columns else rows.drop(columns="warmup")
+        # The variant comes after it: a varied `warmup` is a column of the same name.
+        return self._with_variant(rows if "warmup" in columns else rows.drop(columns="warmup"))
 
     def undisturbed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that figures are made of: those that the machine did not disturb, or all, if all are wanted."""

@@ -64,6 +64,14 @@ def test_summary_counts_what_happened_and_leaves_out_the_warmup(tmp_path: Path) 
     assert row["retransmissions"] == 9, "the last count of each end, not the sum of all samples"
 
 
+def test_a_varied_warmup_is_a_condition_and_still_left_out(tmp_path: Path) -> None:
+    rows = {"messages": [message(1, 5.0), message(1, 9.0, warmup=1), message(2, 7.0)]}
+    run = write_run(tmp_path, rows, [{"warmup": "1s"}, {"warmup": "2s"}])
+    summary = summarise(run).set_index("warmup")
+    assert summary["maximum_ms"].to_dict() == {"1s": 5.0, "2s": 7.0}
+    assert run.messages["warmup"].tolist() == ["1s", "2s"]
+
+
 def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"messages": [message(1, None, outcome="lost")]}, [{"link": "lan"}])
     row = summarise(run).iloc[0]
