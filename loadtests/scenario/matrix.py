@@ -9,7 +9,11 @@ import msgspec
 
 from loadtests.config.yamlfile import Document, dotted
 from loadtests.link.model.profile import LinkProfile
+from loadtests.samples import TABLES
 from loadtests.scenario.scenario import Scenario, decode, label, load_of
+
+#: Keys of the run as a whole.
+_OF_ALL = ("description", "repetitions", "repeat", "thresholds", "vary")
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -57,10 +61,26 @@ def plan(document: Document) -> list[Trial]:
     return trials
 
 
-def _variants(document: Document, vary: dict[str, list[Any]]) -> Iterator[tuple[dict[str, str], Document]]:
+def _check_varied(document: Document, vary: dict[str, list[Any]]) -> None:
+    """Raises ConfigError: something is varied that cannot be, or in a way that makes two variants the same."""
     for key, values in vary.items():
+        place = ("vary", key)
         if not values:
-            raise document.error(("vary", key), "expected a list with at least one value")
+            raise document.error(place, "expected a list with at least one value")
+        if key.split(".")[0] in _OF_ALL:
+            raise document.error(place, f"all variants have the same; allowed: any key but {', '.join(_OF_ALL)}")
+        if key in TABLES["summary"]:
+            raise document.error(place, f"the summary has a column {key}; vary what is in it, such as {key}.size")
+        for other in vary:
+            if key.startswith(f"{other}."):
+                raise document.error(place, f"a value of vary.{other} replaces it; vary one of them")
+        labels = [label(value) for value in values]
+        for twice in (name for number, name in enumerate(labels) if name in labels[:number]):
+            raise document.error(place, f"{twice!r} is there twice; expected values that differ")
+
+
+def _variants(document: Document, vary: dict[str, list[Any]]) -> Iterator[tuple[dict[str, str], Document]]:
+    _check_varied(document, vary)
     for combination in itertools.product(*vary.values()):
         variant = document
         for key, value in zip(vary, combination, strict=True):

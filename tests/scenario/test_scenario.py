@@ -60,6 +60,16 @@ def test_each_path_may_have_a_link_of_its_own() -> None:
         ("stages: [{users: 3, duration: 0.1s}]", "s.yaml:1: stages.0: duration must be at least 1s"),
         ("vary: {messages.rate: [1/s, 2]}", "s.yaml:1: vary.messages.rate: messages.rate: expected a rate of events"),
         ("vary: {link: []}", "s.yaml:1: vary.link: expected a list with at least one value"),
+        ("vary: {link: [lan, lan]}", "s.yaml:1: vary.link: 'lan' is there twice"),
+        ("vary: {link: [{rtt: 2ms}, lan, {rtt: 2ms}]}", "s.yaml:1: vary.link: '{rtt: 2ms}' is there twice"),
+        ("vary: {link.rtt: [1ms], link: [lan]}", "s.yaml:1: vary.link.rtt: a value of vary.link replaces it"),
+        ("vary: {messages: [{}], messages.size: [1B]}", "s.yaml:1: vary.messages.size: a value of vary.messages rep"),
+        ("vary: {repetitions: [1, 2]}", "s.yaml:1: vary.repetitions: all variants have the same; allowed: any key but"),
+        ("vary: {repeat: [1, 2]}", "s.yaml:1: vary.repeat: all variants have the same"),
+        ("vary: {thresholds.0: [lost == 0]}", "s.yaml:1: vary.thresholds.0: all variants have the same"),
+        ("vary: {vary.link: [[lan]]}", "s.yaml:1: vary.vary.link: all variants have the same"),
+        ("vary: {description: [a, b]}", "s.yaml:1: vary.description: all variants have the same"),
+        ("vary: {files: [{size: 1kB}]}", "s.yaml:1: vary.files: the summary has a column files; vary what is in it"),
     ],
 )
 def test_errors_name_file_line_and_key(text: str, message: str) -> None:
