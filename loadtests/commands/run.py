@@ -80,13 +80,13 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def _at_least_0(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number from 0 up, got {text!r}")
     return int(text)
 
 
 def _at_least_1(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
     return int(text)
 

@@ -28,7 +28,7 @@ def document_of(arguments: argparse.Namespace) -> Document:
     for setting in arguments.settings:
         key, equals, value = setting.partition("=")
         origin = f"--set {setting}"
-        if not key or not equals:
+        if not key or not equals or not value.strip():
             raise HarnessError(f"{origin}: expected KEY=VALUE, as in messages.rate=5/s")
         document = document.replaced(key, Document.parse(value, origin).data, origin)
     return document

@@ -7,6 +7,8 @@ a bare `50` is refused (only `0` needs no unit).
 import re
 from typing import Any, ClassVar, Self
 
+#: Far beyond all that can be waited for or sent, and small enough to be reckoned with in nanoseconds.
+_LARGEST = 1e12
 _QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z%/]*)$")
 
 
@@ -29,7 +31,10 @@ class Quantity(float):
         number, unit = float(match[1]), match[2].lower()
         if unit not in cls.units and number != 0:
             raise ValueError(f"expected {cls.expected}, got {value!r}")
-        return cls(number * cls.units.get(unit, 0))
+        quantity = cls(number * cls.units.get(unit, 0))
+        if quantity > _LARGEST:
+            raise ValueError(f"too large; expected {cls.expected}, got {value!r}")
+        return quantity
 
 
 class Seconds(Quantity):

@@ -95,7 +95,7 @@ class Document:
 
         Raises ConfigError: the key leads through something that is not a mapping or a list.
         """
-        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         data = copy.deepcopy(self.data)
         place = data
         for part in path[:-1]:

@@ -98,7 +98,7 @@ class Engine:
     def number(self, nick: str) -> int | None:
         """The number of a participant of this load, in whichever process; None for anybody else in the room."""
         prefix, _, number = nick.partition("-")
-        return int(number) if prefix == self._nick_prefix and number.isdigit() else None
+        return int(number) if prefix == self._nick_prefix and number.isdecimal() else None
 
     def is_sampled(self, sender: int, message_id: int) -> bool:
         """Whether the deliveries of this message are recorded: all of them, or none, at every receiver alike."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import msgspec
 
 from chat.arguments import parse_host_port
+from chat.protocol.limits import Limits
 from chat.server.rooms import MAX_ROOMS
 from loadtests.config.units import ByteCount, PerSecond, Ratio, Seconds
 from loadtests.config.yamlfile import Document, KeyPath
@@ -53,6 +54,8 @@ class Messages(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.rate <= 0 or (self.ramp_to is not None and self.ramp_to <= 0):
             raise ValueError("rate and ramp_to must be above 0/s")
+        if self.size > (longest := Limits().text_bytes):
+            raise ValueError(f"size must be at most {longest}B, the longest text that a server accepts")
         if self.think_time is not None and (self.burst > 1 or self.ramp_to):
             raise ValueError("think_time makes a closed workload, which has no schedule: leave out burst and ramp_to")
 

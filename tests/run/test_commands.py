@@ -190,6 +190,8 @@ def test_words() -> None:
         ("link: moon", [], "s.yaml:1: link: unknown link 'moon'; known: 2g, "),
         ("link: lan", ["messages.rate=5"], "--set messages.rate=5: messages.rate: expected a rate of events"),
         ("link: lan", ["rate"], "--set rate: expected KEY=VALUE"),
+        ("link: lan", ["link="], "--set link=: expected KEY=VALUE"),
+        ("link: lan", ["messages.²=1"], "--set messages.²=1: messages.²: unknown key"),
         (None, [], "s.yaml: no such file"),
     ],
 )
