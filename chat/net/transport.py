@@ -26,9 +26,9 @@ Address = tuple[str, int]
 DEAD_PEER_MS = 30_000
 #: An idle connection is probed after so long, and so often: it may be dead without anybody having tried it.
 KEEPALIVE_S = 15
-#: The kernel is not given more than so many bytes ahead of what TCP may send: enough for any rate that we reach, and what
-#: a reader that does not read occupies. Four times as much, for 10,000 of them, is more than the kernel has for all TCP
-#: of the machine (`tcp_mem`): then it drops segments of everybody.
+#: The kernel is not given more than so many bytes ahead of what TCP may send: enough for any rate that we reach, and
+#: what a reader that does not read occupies. Four times as much, for 10,000 of them, is more than the kernel has for
+#: all TCP of the machine (`tcp_mem`): then it drops segments of everybody.
 UNSENT_BYTES = 32_768
 
 _TCP_NOTSENT_LOWAT = 25
