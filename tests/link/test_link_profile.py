@@ -220,6 +220,34 @@ def test_an_outage_ends() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{delay: 5ms, timeline: [{at: 1s, outage: 10s}, {at: 3s, outage: 1s}]}",
+        "{delay: 5ms, outage: 11s, timeline: [{at: 3s, outage: 1s}]}",
+        "{delay: 5ms, timeline: [{at: 1s, outage: 3s}, {at: 3s, outage: 8s}]}",
+    ],
+)
+def test_of_two_outages_the_one_that_ends_later_lasts(text: str) -> None:
+    moments = [(at_s, str(direction)) for at_s, direction in profile(text).schedule("up")]
+    assert moments[-1] == (11, "delay 5 ms")
+    assert {direction for _, direction in moments[:-1]} <= {"outage"}
+
+
+def test_a_later_entry_ends_the_ramp_of_what_it_says() -> None:
+    later = "{at: 1.2s, up: {delay: 5ms}}"
+    text = f"{{delay: 50ms, timeline: [{{at: 1s, ramp: 400ms, delay: 100ms, loss: 4%}}, {later}]}}"
+    steps = timeline(text)
+    assert [(at_s, step.delay_s) for at_s, step in steps] == [(1.1, 0.0625), (1.2, 0.005), (1.3, 0.005), (1.4, 0.005)]
+    assert [step.loss for _, step in steps] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert [step.delay_s for _, step in timeline(text, "down")] == pytest.approx([0.0625, 0.075, 0.0875, 0.1])
+
+
+def test_a_ramp_that_ends_when_another_begins_has_reached_its_end() -> None:
+    text = "{delay: 0, timeline: [{at: 1s, ramp: 200ms, delay: 10ms}, {at: 1.2s, ramp: 200ms, delay: 20ms}]}"
+    assert [step.delay_s for _, step in timeline(text)] == pytest.approx([0.005, 0.01, 0.015, 0.02])
+
+
 def test_a_link_may_begin_with_an_outage() -> None:
     link = profile("{delay: 5ms, outage: 1s}")
     assert (str(link.up), timeline("{delay: 5ms, outage: 1s}")) == ("outage", [(1, Direction(delay_s=0.005))])
