@@ -15,6 +15,7 @@ from loadtests.data import SCENARIOS
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import anchored, load_profile, profile_at
 from loadtests.link.model.profile import PATHS, LinkProfile
+from loadtests.link.model.vocabulary import Entry
 from loadtests.samples import USERS_PER_WORKER
 from loadtests.scenario.thresholds import Threshold, contradiction
 
@@ -212,10 +213,14 @@ def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
             allowed = ", ".join(get_args(UserClass))
             raise document.error(("users", name), f"unknown user class; allowed: {allowed}") from None
     links = _links(document, scenario)
-    for path, link in links.items():
-        late_s = [change.at_s for change in link.timeline if change.at_s >= scenario.duration_s]
+    for path in links:
         place: KeyPath = ("link", path) if ("link", path, "timeline") in document.origins else ("link",)
-        if late_s and (*place, "timeline") in document.origins:
+        if (*place, "timeline") not in document.origins:
+            continue
+        # An outage or a ramp may go on beyond the end; what begins there is a mistake.
+        entries = document.convert(list[Entry], (*place, "timeline"))
+        late_s = [entry.at for entry in entries if entry.at >= scenario.duration_s]
+        if late_s:
             raise document.error(
                 (*place, "timeline"),
                 f"nothing happens at {late_s[0]:g} s: the load ends after {scenario.duration_s:g} s",

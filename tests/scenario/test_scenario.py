@@ -37,6 +37,12 @@ def test_each_path_may_have_a_link_of_its_own() -> None:
     assert links["secondary"].rtt_s == pytest.approx(0.08)
 
 
+@pytest.mark.parametrize("entry", ["{at: 10s, outage: 30s}", "{at: 11s, ramp: 5s, rtt: 40ms}"])
+def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> None:
+    _, links = decode(parse(f"link: {{rtt: 10ms, timeline: [{entry}]}}"))
+    assert links["primary"].timeline[-1].at_s > 12
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
