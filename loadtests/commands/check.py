@@ -10,11 +10,14 @@ from loadtests.commands.scenario import add_scenario, document_of
 from loadtests.commands.words import duration, size
 from loadtests.data import RESULTS
 from loadtests.errors import ExitCode
+from loadtests.link.measure.calibrate import calibration_s
 from loadtests.scenario.matrix import Trial, plan
 from loadtests.scenario.scenario import Scenario
 
-#: What a trial takes besides its load: namespaces, server, the link measured twice. With none of these, Locust alone.
-_AROUND_TRIAL_S, _ALONE_S = 11.0, 4.0
+#: What a trial takes besides its load and the measuring of its link: namespaces, server. With none, Locust alone.
+_AROUND_TRIAL_S, _ALONE_S = 8.5, 4.0
+#: If measuring the link takes longer than this in each trial, the reason is said.
+_LONG_CALIBRATION_S = 120.0
 #: Summary and report at the end.
 _REPORT_S = 15.0
 #: Rows of the tables, as found in runs of `demo`, and the report.
@@ -47,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
     repetitions = trials[-1].repetition
     print(f"{count(len(trials), 'trial')}: {count(len(variants), 'variant')}, {count(repetitions, 'repetition')}")
     load_s = sum(trial.scenario.duration_s for trial in trials)
-    around_s = sum(_AROUND_TRIAL_S if trial.links else _ALONE_S for trial in trials)
+    around_s = sum(_AROUND_TRIAL_S + _measuring_s(trial) if trial.links else _ALONE_S for trial in trials)
     print(f"time: about {duration(load_s + around_s + _REPORT_S)}, of which {duration(load_s)} are load")
     place = next(
         folder for folder in (arguments.results.absolute(), *arguments.results.absolute().parents) if folder.is_dir()
@@ -90,6 +93,13 @@ def _links(trial: Trial) -> Iterator[str]:
         late_s = [change.at_s for change in profile.timeline if change.at_s >= trial.scenario.duration_s]
         if late_s:
             yield f"  note: what the link does from {late_s[0]:g} s on comes after the end of the load"
+    if (measuring_s := _measuring_s(trial)) > _LONG_CALIBRATION_S:
+        yield f"  note: so slow a link takes {duration(measuring_s)} to measure in each trial"
+
+
+def _measuring_s(trial: Trial) -> float:
+    """How long the links are measured, before the load and after it; where we make both their ends, by probes."""
+    return 2 * calibration_s(trial.links) if trial.links and trial.scenario.server.is_embedded else 0.0
 
 
 def _talking(scenario: Scenario) -> float:

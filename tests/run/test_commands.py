@@ -70,6 +70,13 @@ def test_check_says_what_would_run(tmp_path: Path) -> None:
     assert lines[-1].startswith("disk: about ")
 
 
+def test_check_says_that_a_slow_link_takes_long_to_measure(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("link: {rate: 1kbit}\n")
+    lines = chatlab("check", tmp_path / "s.yaml").stdout.splitlines()
+    assert "  note: so slow a link takes 16 min to measure in each trial" in lines
+    assert "time: about 16 min, of which 12 s are load" in lines
+
+
 def test_files_that_a_scenario_names_are_taken_from_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

@@ -64,11 +64,16 @@ def packets_to_send(direction: Direction) -> int:
     return round(count * full_s / _OVERLOAD / interval_s(direction))
 
 
+def bulk_s(direction: Direction) -> float:
+    """How long :func:`measure_rate` takes about."""
+    sending_s = packets_to_send(direction) * _pause_s(direction)
+    queued_s = (_OVERLOAD - 1) * sending_s
+    return sending_s + min(queued_s, direction.queue_s) + direction.delay_s + _patience_s(direction)
+
+
 def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
     """Overload one direction of a path for at most a second, or a dozen packets if those take longer."""
-    count, pause_s = packets_to_send(direction), interval_s(direction) * (1 - direction.loss_ratio)
-    transmission_s = direction.transmission_s(_IP_BYTES)
-    patience_s = direction.delay_s + 4 * direction.jitter_s + 3 * transmission_s + _QUIET_S
+    count, pause_s, patience_s = packets_to_send(direction), _pause_s(direction), _patience_s(direction)
     found = Arrivals([])
     with contextlib.ExitStack() as stack:
         client, server = open_ends(path, stack)
@@ -86,3 +91,13 @@ def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
                 heard_s = time.monotonic()
                 found.times_s += [arrived_ns / 1e9 for _, arrived_ns in arrivals(receiver)]
     return found
+
+
+def _pause_s(direction: Direction) -> float:
+    """From one packet to the next, lost ones included."""
+    return interval_s(direction) * (1 - direction.loss_ratio)
+
+
+def _patience_s(direction: Direction) -> float:
+    """How long nothing may come before all has come."""
+    return direction.delay_s + 4 * direction.jitter_s + 3 * direction.transmission_s(_IP_BYTES) + _QUIET_S

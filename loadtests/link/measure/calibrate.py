@@ -9,14 +9,14 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate, pairwise
 from random import Random
 
 import msgspec
 import numpy as np
 
-from loadtests.link.measure.bulk import Arrivals, busy_share, measure_rate
+from loadtests.link.measure.bulk import Arrivals, bulk_s, busy_share, measure_rate
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
@@ -78,12 +78,7 @@ def calibrate(links: dict[str, LinkProfile], disturbances: Callable[[], list[Int
         disturbances: asked for the times in which the machine did not let us or the link run: what met one is measured
             anew, up to a few times.
     """
-    directions = [
-        (plan_probes(path, name, direction), direction)
-        for path, link in links.items()
-        for name, direction in (("up", link.up), ("down", link.down))
-    ]
-    streams = _probed(directions, disturbances)
+    streams = _probed(_planned(links), disturbances)
     rows: list[LinkRow] = []
     for path, link in links.items():
         up, down = (stream for stream in streams if stream.path == path)
@@ -92,10 +87,30 @@ def calibrate(links: dict[str, LinkProfile], disturbances: Callable[[], list[Int
         if enough_arrive(up, link.up) and enough_arrive(down, link.down):
             rows.append(judge_round_trip(up, down, link))
         for name, direction in (("up", link.up), ("down", link.down)):
-            if direction.rate_bps and direction.loss_ratio <= _MOST_LOSS and direction.expected_loss < 1:
+            if _has_rate(direction):
                 arrivals = _undisturbed_rate(path, name, direction, disturbances)
                 rows.append(judge_rate(path, name, direction, arrivals))
     return rows
+
+
+def calibration_s(links: Mapping[str, LinkProfile]) -> float:
+    """How long calibration takes about, where nothing is disturbed: all probes at once, then one rate after another."""
+    planned = _planned(links)
+    probes_s = max(stream.count * stream.interval_s + stream.longest_s for stream, _ in planned)
+    return probes_s + sum(bulk_s(direction) for _, direction in planned if _has_rate(direction))
+
+
+def _planned(links: Mapping[str, LinkProfile]) -> list[tuple[ProbeStream, Direction]]:
+    return [
+        (plan_probes(path, name, direction), direction)
+        for path, link in links.items()
+        for name, direction in (("up", link.up), ("down", link.down))
+    ]
+
+
+def _has_rate(direction: Direction) -> bool:
+    """Whether enough packets reach the rate, and arrive, to measure it."""
+    return bool(direction.rate_bps) and direction.loss_ratio <= _MOST_LOSS and direction.expected_loss < 1
 
 
 def _probed(
