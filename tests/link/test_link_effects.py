@@ -233,3 +233,10 @@ def test_a_change_leaves_the_other_decisions_and_the_order_alone() -> None:
     assert [fate is None for fate in fates] == [still.leaves_ns(at * MS, 100) is None for at in range(100)]
     left = [fate for fate in fates if fate is not None]
     assert left == sorted(left)
+
+
+def test_a_delay_that_ends_lets_nobody_overtake_who_still_waits() -> None:
+    pipeline = Pipeline(Direction(delay_s=0.1), "1")
+    assert pipeline.leaves_ns(0, 100) == 100 * MS
+    pipeline.set(Direction(), 50 * MS)
+    assert [pipeline.leaves_ns(at * MS, 100) for at in (60, 99, 120)] == [100 * MS, 100 * MS, 120 * MS]

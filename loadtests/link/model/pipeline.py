@@ -26,7 +26,8 @@ class Pipeline:
         self.effects: tuple[Effect, ...] = tuple(
             self._made.setdefault(kind, kind(Random(f"{self._seed}/{kind.__name__}")))
             for kind in EFFECTS
-            if kind.wanted(direction)
+            # A delay that became 0 still keeps the order: what was delayed before it did is not there yet.
+            if kind.wanted(direction) or (kind is Delay and kind in self._made)
         )
         for effect in self.effects:
             effect.set(direction, at_ns)
