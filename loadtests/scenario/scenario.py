@@ -212,6 +212,8 @@ def decode(document: Document) -> tuple[Scenario, dict[str, LinkProfile]]:
         except msgspec.ValidationError:
             allowed = ", ".join(get_args(UserClass))
             raise document.error(("users", name), f"unknown user class; allowed: {allowed}") from None
+    if "FileUser" in scenario.users and all(stage.users < 2 for stage in scenario.shape):
+        raise document.error(("users", "FileUser"), "nobody is there to take the files: allowed with 2 users or more")
     links = _links(document, scenario)
     for path in links:
         place: KeyPath = ("link", path) if ("link", path, "timeline") in document.origins else ("link",)

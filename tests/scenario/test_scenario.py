@@ -51,6 +51,11 @@ def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> N
         ("users: {BroadcastUser: 0}", "s.yaml:1: users.BroadcastUser: expected a whole number >= 1"),
         ("users: {Robot: 1}", "s.yaml:1: users.Robot: unknown user class; allowed: BroadcastUser, "),
         ("users: {}", "s.yaml: users must name"),
+        ("users: {FileUser: 1}", "s.yaml:1: users.FileUser: nobody is there to take the files"),
+        (
+            "users: {FileUser: 1, ListeningUser: 1}\nstages: [{users: 1, duration: 9s}]",
+            "s.yaml:1: users.FileUser: nobody is there to take the files",
+        ),
         ("warmup: 2", "s.yaml:1: warmup: expected a time with a unit"),
         ("warmup: 60s", "s.yaml: warmup (60 s) must be shorter than the stages (12 s)"),
         ("link: nowhere", "s.yaml:1: link: unknown link 'nowhere'"),
