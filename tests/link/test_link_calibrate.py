@@ -173,8 +173,9 @@ def carried(asked: Direction, real: Direction, seed: int) -> Arrivals:
     sent_ns = sorted(
         round((number * pause_s + random.uniform(0, 0.0001)) * 1e9) for number in range(packets_to_send(asked))
     )
-    left_ns = [pipeline.leaves_ns(at_ns, 1500) for at_ns in sent_ns]
-    return Arrivals([at_ns / 1e9 for at_ns in left_ns if at_ns is not None])
+    packets = [(at_ns, packet) for at_ns in sent_ns for packet in pipeline.copies(bytes(1500))]
+    left = [(pipeline.leaves_ns(at_ns, 1500), packet) for at_ns, packet in packets]
+    return Arrivals([at_ns / 1e9 for at_ns, packet in left if at_ns is not None and not any(packet)])
 
 
 def is_rate_believed(asked: Direction, real: Direction, seed: int) -> bool:
@@ -191,3 +192,12 @@ def test_the_rate_is_measured_however_short_the_queue(rate_bps: float, queue_pac
     for wrong in (0.7, 1.2):
         other = msgspec.structs.replace(asked, rate_bps=rate_bps * wrong)
         assert not any(is_rate_believed(asked, other, seed) for seed in range(3))
+
+
+@pytest.mark.parametrize("corrupt", [0.02, 0.2, 0.5])
+@pytest.mark.parametrize("rate_bps", [1e6, 10e6])
+def test_how_many_packets_are_corrupt_while_the_rate_is_measured_is_chance(rate_bps: float, corrupt: float) -> None:
+    asked = Direction(rate_bps=rate_bps, queue_packets=20, corrupt=corrupt)
+    assert all(is_rate_believed(asked, asked, seed) for seed in range(60))
+    other = msgspec.structs.replace(asked, rate_bps=rate_bps * 0.1)
+    assert not any(is_rate_believed(asked, other, seed) for seed in range(3))

@@ -64,6 +64,11 @@ def packets_to_send(direction: Direction) -> int:
     return round(count * full_s / _OVERLOAD / interval_s(direction))
 
 
+def packets_carried(direction: Direction) -> float:
+    """How many of them a right link carries while they are sent; the rest is dropped, or queues."""
+    return packets_to_send(direction) * interval_s(direction) / direction.transmission_s(_IP_BYTES)
+
+
 def bulk_s(direction: Direction) -> float:
     """How long :func:`measure_rate` takes about."""
     sending_s = packets_to_send(direction) * _pause_s(direction)

@@ -16,7 +16,7 @@ from random import Random
 import msgspec
 import numpy as np
 
-from loadtests.link.measure.bulk import Arrivals, bulk_s, busy_share, measure_rate
+from loadtests.link.measure.bulk import Arrivals, bulk_s, busy_share, measure_rate, packets_carried
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
@@ -245,10 +245,13 @@ def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> L
 
 
 def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -> LinkRow:
-    """The row of the rate; corrupt packets occupy the link, but do not arrive."""
+    """The row of the rate; corrupt packets occupy the link, but do not arrive, and how many they are is chance."""
     assert direction.rate_bps is not None, "only a link with a rate has one"
     expected_bps = direction.rate_bps * (1 - direction.corrupt)
-    low, high = expected_bps * busy_share(direction) * (1 - RATE_SHARE), expected_bps * (1 + RATE_SHARE)
+    whole = packets_carried(direction) * (1 - direction.corrupt)
+    chance = _STANDARD_ERRORS * math.sqrt(direction.corrupt / whole)
+    low = max(0.0, expected_bps * busy_share(direction) * (1 - RATE_SHARE - chance))
+    high = expected_bps * (1 + RATE_SHARE + chance)
     stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0, is_disturbed=arrivals.is_disturbed)
     return _row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
 
