@@ -20,6 +20,7 @@ def server_context(certificate: str, key: str | None) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
@@ -35,9 +36,12 @@ def client_context(authorities: str | None) -> ssl.SSLContext:
         TlsError: the file is missing or holds no certificate.
     """
     try:
-        return ssl.create_default_context(cafile=authorities)
+        context = ssl.create_default_context(cafile=authorities)
     except (OSError, ValueError) as error:
         raise TlsError(f"Cannot use the certificates in {authorities}: {_words(error)}.") from error
+    # In the middle of a second handshake nothing could be sent.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
 
 
 class Tls:
@@ -71,8 +75,15 @@ class Tls:
         return self._out.read()
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
-        """The record of at most 16,384 plain bytes. Only when :attr:`ready`."""
-        self._object.write(data)
+        """The record of at most 16,384 plain bytes. Only when :attr:`ready`.
+
+        Raises:
+            TlsError: the other end wants another handshake, or has broken the connection.
+        """
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise TlsError(_words(error)) from error
         return self._out.read()
 
     def decrypt(self, data: bytes) -> bytes:

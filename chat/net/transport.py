@@ -223,12 +223,14 @@ class Transport:
         except BlockingIOError:
             return 0
         except OSError as error:
-            # Told from the loop, not from here: the caller is in the middle of something.
-            reason = reason_of(error)
             # A reset after the peer's end of stream: what we sent met a process that is gone.
             self.ended_by_peer = error.errno == errno.EPIPE
-            self._failure = self._loop.call_later(0, lambda: self._lose(reason))
+            self._fail(reason_of(error))
             return 0
+
+    def _fail(self, reason: str) -> None:
+        """Told from the loop, not from here: the caller is in the middle of something."""
+        self._failure = self._loop.call_later(0, lambda: self._lose(reason))
 
     def want_writable(self, wanted: bool = True) -> None:
         """Whether to call back when the kernel takes bytes again."""
@@ -338,7 +340,11 @@ class Transport:
         taken = 0
         while tls.ready and taken < len(data) and self._push(b""):
             record = data[taken : taken + RECORD_BYTES]
-            self._push(tls.encrypt(record))
+            try:
+                self._push(tls.encrypt(record))
+            except TlsError as error:
+                self._fail(str(error))
+                break
             taken += len(record)
         return taken
 

@@ -6,8 +6,7 @@ from collections import Counter
 from chat.protocol.errors import Refusal
 from chat.server.members import Connection
 
-#: So many secrets from one address may be wrong; then none is looked at for a while. After a restart clients come back
-#: with tokens that nobody knows any more, many of them perhaps from one address.
+#: So many secrets from one address may be wrong; then none is looked at for a while.
 MAX_WRONG = 100
 #: So many over one connection, and it is closed.
 MAX_TRIES = 3
@@ -48,6 +47,10 @@ class Guesses:
     def note(self, connection: Connection) -> None:
         """One was wrong."""
         self._wrong[connection.origin] += 1
+        connection.wrong_secrets += 1
+
+    def note_token(self, connection: Connection) -> None:
+        """A token was wrong. Not held against the address: nobody guesses one, but after a restart all are wrong."""
         connection.wrong_secrets += 1
 
     def forgive(self) -> None:

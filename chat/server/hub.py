@@ -16,6 +16,7 @@ from chat.protocol.messages import (
     Attach,
     Attached,
     Bye,
+    Error,
     Hello,
     Join,
     Joined,
@@ -170,10 +171,10 @@ class Hub:
                     self._check_password(connection, password)
                 self._hello(connection, nick, key)
             case Attach(token, cursors, follow):
-                self.guesses.check(connection)
                 session = self._by_token.get(token)
                 if session is None:
-                    self.guesses.note(connection)
+                    self.guesses.check(connection)
+                    self.guesses.note_token(connection)
                     raise Refusal("bad_token", "No session has this token; it may have ended.")
                 self._attach(connection, session, cursors, follow)
             case Ping(n):
@@ -223,7 +224,8 @@ class Hub:
             session = self._begin(nick, key)
         elif not key or not session.key or not self.guesses.is_right(connection, key, session.key):
             raise in_use(nick, session)
-        cursors = {log.name: log.last_seq for log in _logs_of(session)}
+        # Of a session that there was already the answer to the first `hello` may have been lost, and what came since.
+        cursors = {log.name: first for log, first in _logs_of(session).items()}
         self.delivery.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
         self._follow(connection, session, cursors)
 
@@ -292,12 +294,14 @@ class Hub:
             case Nick(nick, number):
                 self._rename(session, nick, number)
             case Join(name, number, cursor):
+                self._shed(session)
                 room = self._join(session, name, cursor)
                 self._tell_member(session, number)
                 for connection in session.following:
                     if room.log not in connection.cursors:
                         self.delivery.follow(connection, room.log, session.rooms[room])
             case Leave(name, number):
+                self._shed(session)
                 self._leave(session, self.rooms.of(session, name))
                 self._tell_member(session, number)
             case SetTopic():
@@ -350,6 +354,12 @@ class Hub:
         self.delivery.append(room.log, lambda name, seq: TopicSet(name, seq, session.nick, text, message.id))
         if self._keeper is not None:
             self._keeper.keep_topic(room.log, text)
+
+    def _shed(self, session: Session) -> None:
+        """Before one connection has more queued for the others: close those that do not take what they have."""
+        for connection in session.following:
+            if connection.full and len(session.connections) > 1:
+                self._release(connection, encode(Error("too_slow", "You do not take what you are told.")))
 
     def _tell_member(self, session: Session, number: int | None) -> None:
         session.last_change = max(session.last_change, number or 0)

@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from sinks import Pipe
+from sinks import EVERYTHING, Pipe
 
 from chat.protocol.errors import Refusal
 from chat.protocol.limits import Limits
-from chat.protocol.messages import Attach, Bye, Hello, Nick, Ping, Say, Tell, Up, Who
+from chat.protocol.messages import Attach, Bye, Hello, Join, Leave, Nick, Ping, Say, Tell, Up, Who
 from chat.protocol.names import clean_nick, fold
+from chat.server.guesses import MAX_WRONG
 from chat.server.hub import Hub
 from chat.server.members import Connection
 from chat.server.replay import ID_WINDOW, IdWindow
@@ -387,3 +388,51 @@ def test_nobody_may_collect_nicknames(hall: Hall) -> None:
     assert [line["code"] for line in found if line["type"] == "refused"] == ["too_many_nicks"]
     assert hall.hub.nicks == ["ana0"]
     hall.join("ana7")
+
+
+def test_the_second_hello_begins_where_the_session_began(hall: Hall) -> None:
+    """The answer to the first one may have been lost, and what was said since."""
+    ben = hall.join("ben")
+    first = hall.connect(Hello("ana", KEY))
+    hall.hub.receive(ben, Tell("ana", "psst"))
+    hall.hub.receive(ben, Say("hello ana"))
+    hall.hub.disconnect(first, "broke", keep_until_ns=1)
+    welcome, *lines = hall.take(hall.connect(Hello("ana", KEY)))
+    assert welcome["cursors"] == {"inbox": 0, "lobby": 2}
+    assert sorted(line["text"] for line in lines) == ["hello ana", "psst"]
+
+
+def test_who_has_a_token_need_not_guess(hall: Hall) -> None:
+    """Others behind the same address have; and tokens that are out of date are held against nobody else."""
+    ana = hall.connect(Hello("ana", KEY))
+    token = hall.take(ana)[0]["token"]
+    for number in range(MAX_WRONG):
+        hall.hub.receive(hall.connect(), Hello("ana", f"{number:016}"))
+    assert hall.take(hall.connect(Attach(token, {})))[0]["type"] == "attached"
+    assert hall.take(hall.connect(Attach("x", {})))[0]["code"] == "too_many_tries"
+    hall.hub.guesses.forgive()
+    for _ in range(MAX_WRONG):
+        assert hall.take(hall.connect(Attach("x", {})))[0]["code"] == "bad_token"
+    assert hall.take(hall.connect(Hello("ana", KEY)))[0]["type"] == "welcome"
+
+
+def test_one_connection_piles_nothing_up_for_another(hall: Hall) -> None:
+    """Each time that a room is left, its last lines are told; the other connection does not take them."""
+    ana = hall.connect(Hello("ana"))
+    token = hall.take(ana)[0]["token"]
+    deaf = hall.connect(Attach(token, {}))
+    hall.take(deaf)
+    ben = hall.join("ben")
+    hall.hub.receive(ben, Join("tea"))
+    hall.pipes[deaf].room = 0
+    for _ in range(40):
+        hall.hub.receive(ana, Join("tea"))
+        for _ in range(4):
+            hall.hub.receive(ben, Say("x" * 8_000, room="tea"))
+        hall.hub.receive(ana, Leave("tea"))
+        hall.take(ana)
+    assert deaf.closing
+    assert not ana.closing
+    hall.pipes[deaf].room = EVERYTHING
+    hall.hub.delivery.on_writable(deaf)
+    assert hall.take(deaf)[-1]["code"] == "too_slow"

@@ -207,3 +207,13 @@ def test_any_cut_of_the_bytes_makes_no_difference(good: Certificate) -> None:
     heard = b"".join(far.decrypt(bytes([byte])) for byte in to_far + near.encrypt(b"hello\n") + near.end())
     assert heard == b"hello\n"
     assert far.ended
+
+
+def test_nothing_is_sent_in_the_middle_of_a_handshake(good: Certificate) -> None:
+    """As with a server that begins another one: an error that a transport takes for a lost connection."""
+    near = Tls(client_context(good.certificate), "127.0.0.1")
+    near.records()
+    with pytest.raises(TlsError):
+        near.encrypt(b"hello")
+    for context in (client_context(good.certificate), server_context(*good)):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
