@@ -38,7 +38,7 @@ class Progress:
 
     def begin(self, trial: Trial) -> None:
         self._trial_started_s = time.monotonic()
-        self.say(trial, "building and calibrating the link")
+        self.say(trial, "building and calibrating the link" if trial.links else "starting")
 
     def end(self, trial: Trial, folder: Path) -> None:
         self._spent_s.append(time.monotonic() - self._trial_started_s)
@@ -65,13 +65,16 @@ class Progress:
             self._console.print(text)
 
     def _head(self, trial: Trial) -> str:
-        return f"trial {trial.number} of {self._trials[-1].number}, {trial.name}"
+        # One alone may be any of the scenario's (--trial); those that are left need not be in order (--resume).
+        of_all = f" of {max(one.number for one in self._trials)}" if len(self._trials) > 1 else ""
+        return f"trial {trial.number}{of_all}, {trial.name}"
 
     def _left_s(self, trial: Trial) -> float:
         """From the time that finished trials took, or from the scenario while none has finished."""
         expected_s = np.mean(self._spent_s) if self._spent_s else trial.scenario.duration_s + 9
         spent_s = time.monotonic() - self._trial_started_s
-        return float(max(expected_s - spent_s, 0) + expected_s * (self._trials[-1].number - trial.number))
+        after_it = len(self._trials) - 1 - self._trials.index(trial)
+        return float(max(expected_s - spent_s, 0) + expected_s * after_it)
 
 
 def _so_far(folder: Path) -> str:

@@ -1,0 +1,39 @@
+"""What a run says while it works."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from loadtests.config.yamlfile import Document
+from loadtests.run.progress import Progress
+from loadtests.scenario.matrix import plan
+
+NO_LINK = "{server: '127.0.0.1:1', repetitions: 3, warmup: 0s, stages: [{users: 1, duration: 11s}]}"
+THREE = plan(Document.parse(NO_LINK, "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([1, 2, 3], ["trial 1 of 3", "trial 2 of 3", "trial 3 of 3"]),
+        ([2], ["trial 2"]),
+        ([3, 1], ["trial 3 of 3", "trial 1 of 3"]),
+    ],
+)
+def test_trials_are_counted_as_the_scenario_numbers_them(
+    numbers: list[int], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [THREE[number - 1] for number in numbers]
+    progress = Progress(trials)
+    for trial in trials:
+        progress.begin(trial)
+    assert capsys.readouterr().out.splitlines() == [f"{each}, s: starting" for each in said]
+
+
+def test_the_time_left_is_that_of_the_trials_that_are_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress([THREE[2], THREE[0]])
+    progress.begin(THREE[2])
+    progress._last_line_s = -math.inf  # the next line is due
+    progress.follow(THREE[2], tmp_path)
+    assert "about 40 s left" in capsys.readouterr().out, "twice 11 s of load, and 9 s around it"
