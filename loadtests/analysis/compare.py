@@ -76,7 +76,7 @@ def compare_runs(a: Run, b: Run, margin: float = 0.05) -> list[Comparison]:
 
 
 def compare_within(run: Run, key: str, margin: float = 0.05) -> list[Comparison]:
-    """Each value of a varied key against its first, all else equal; raises HarnessError: the run did not vary it."""
+    """Each value of a varied key against its first, all else equal; raises HarnessError: the run has no two."""
     if key not in run.conditions or key == "variant":
         raise HarnessError(f"{run.path}: the run did not vary {key!r}; it varied: {', '.join(run.conditions)}")
     trials = per_trial(run)
@@ -88,7 +88,10 @@ def compare_within(run: Run, key: str, margin: float = 0.05) -> list[Comparison]
         for said, rows in groups
         for value in rest
     ]
-    return judged([side for side in sides if len(side[1]) and len(side[2])], margin, may_pair=True)
+    sides = [side for side in sides if len(side[1]) and len(side[2])]
+    if not sides:
+        raise HarnessError(f"{run.path}: nothing can be compared by {key}: no two of its values have been measured")
+    return judged(sides, margin, may_pair=True)
 
 
 def per_trial(run: Run) -> pd.DataFrame:

@@ -169,6 +169,8 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     run = run_of(tmp_path, 1, 50, 60, trials=1)
     with pytest.raises(HarnessError, match="did not vary 'connections'; it varied: link"):
         compare_within(run, "connections")
+    with pytest.raises(HarnessError, match="nothing can be compared by link: no two of its values have been measured"):
+        compare_within(run_of(tmp_path / "one", 1, 50), "link")
 
 
 def trials_of(p99_ms: list[float]) -> pd.DataFrame:
