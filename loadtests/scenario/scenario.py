@@ -195,7 +195,7 @@ def read_document(scenario: str) -> Document:
     """
     path = Path(scenario)
     named = SCENARIOS / f"{scenario}.yaml"
-    if not path.exists() and path.suffix == "" and path.name == scenario:
+    if (path.is_dir() or not path.exists()) and path.suffix == "" and path.name == scenario:
         if not named.exists():
             known = ", ".join(sorted(file.stem for file in SCENARIOS.glob("*.yaml")))
             raise ConfigError(f"{scenario}: no such scenario; allowed: the path of a file, or one of: {known}")

@@ -12,6 +12,8 @@ from run_helpers import chatlab, refused
 
 from chat.words import count
 from loadtests.commands.words import duration, size
+from loadtests.errors import ConfigError
+from loadtests.scenario.scenario import read_document
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,15 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert said.count("\n") == 1, said
     assert message in said
     assert not (tmp_path / "results").exists()
+
+
+def test_a_folder_is_no_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert read_document("demo").title == "demo"
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="mine: no such scenario; allowed: the path of a file, or one of: "):
+        read_document("mine")
 
 
 def test_check_of_the_demo() -> None:
