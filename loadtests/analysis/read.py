@@ -68,7 +68,8 @@ class Run:
             for trial in self.manifest.trials
         ]
         frame = pd.DataFrame(rows, columns=None if rows else ["trial", "repetition", "variant", *self.manifest.labels])
-        frame = frame.astype({"trial": int, "repetition": int})  # which nobody can know of no rows
+        if frame.empty:  # nobody can know then that these are numbers
+            frame = frame.astype({"trial": int, "repetition": int})
         for key, labels in self.manifest.labels.items():
             frame[key] = pd.Categorical(frame[key], categories=labels, ordered=True)
         names = frame.sort_values(list(self.manifest.labels) or ["trial"], kind="stable")["variant"].unique()

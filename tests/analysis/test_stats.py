@@ -88,6 +88,11 @@ def test_a_run_that_was_killed_in_its_first_trial_has_no_figures(
     assert "NOT TRUSTWORTHY: no trial came to its end\n" in capsys.readouterr().out
 
 
+def test_a_trial_of_any_number_can_be_read(tmp_path: Path) -> None:
+    Manifest(trials=[TrialRecord(number=2**64, name="lan", state="finished")]).write(tmp_path)
+    assert Run(tmp_path).trials["trial"].tolist() == [2**64]
+
+
 def test_retransmissions_of_a_connection_that_broke_count_too(tmp_path: Path) -> None:
     """The next connection on its path counts from 0 again."""
     end = {"trial": 1, "side": "client", "user": 1, "path": "primary"}
