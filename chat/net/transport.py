@@ -351,7 +351,8 @@ class Transport:
     def _push(self, records: bytes) -> bool:
         """Hand records to the kernel, and keep what it does not take; whether it took all there was."""
         self._records += records
-        if self._records:
+        # What was lost is not tried again: the kernel would say that we wrote after an end.
+        if self._records and self._failure is None:
             self._records = self._records[self._hand_over(self._records) :]
             self._watch()
         return not self._records
