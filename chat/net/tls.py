@@ -78,10 +78,12 @@ class Tls:
         """The record of at most 16,384 plain bytes. Only when :attr:`ready`.
 
         Raises:
-            TlsError: the other end wants another handshake, or has broken the connection.
+            TlsError: nothing more can be sent.
         """
         try:
             self._object.write(data)
+        except ssl.SSLWantReadError as error:  # with a context that allows it
+            raise TlsError("the other end began another handshake") from error
         except ssl.SSLError as error:
             raise TlsError(_words(error)) from error
         return self._out.read()

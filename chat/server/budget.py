@@ -6,10 +6,6 @@ as people do never notices.
 
 from chat.protocol.limits import Limits
 
-#: For longer nobody waits for one message, however many heard it: until then its `ping` is not answered either, and a
-#: client takes a connection that is silent for 10 s for dead.
-MAX_WAIT_S = 5.0
-
 
 class Budget:
     """Units are earned at a constant rate, up to a store."""
@@ -28,6 +24,5 @@ class Budget:
         """How long (ns) to wait before anything more is spent; 0: not at all."""
         earned = (now_ns - self._since_ns) * self._per_ns
         self._since_ns = now_ns
-        balance = min(self._store, self._balance + earned) - units
-        self._balance = max(balance, -MAX_WAIT_S * 1e9 * self._per_ns)
+        self._balance = min(self._store, self._balance + earned) - units
         return 0 if self._balance >= 0 else int(-self._balance / self._per_ns) + 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from chat.net.loop import Loop, Timer
 from chat.net.transport import Transport
-from chat.protocol.messages import Bye, Error, Up
+from chat.protocol.messages import Bye, Error, Pong, Up
 from chat.protocol.wire import UP, BadLine, LineReader
 from chat.server.budget import Budget
 from chat.server.costs import MALFORMED, cost_of
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Who is read no further is told so often that the server is there: a client that has another connection takes one on
+#: which nothing comes for 1 s for dead.
+SIGN_S = 0.5
 #: In units: what costs less, to say it once over each of two connections, takes as much of a turn as what costs one.
 LEAST_PART = 0.5
 #: The byte that every TLS connection begins with.
@@ -179,7 +182,7 @@ class Peer:
         if self._incoming is not None and not connection.closing:
             self.transport.read_on(False)
             if wait_ns:
-                self._pause = self._host.loop.call_later(wait_ns / 1e9, self._end_pause)
+                self._wait_until(self._host.loop.now_ns() + wait_ns)
             self._resume()
         self._host.handled()
 
@@ -194,9 +197,20 @@ class Peer:
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns
 
-    def _end_pause(self) -> None:
-        self._pause = None
-        self._resume()
+    def _wait_until(self, until_ns: int) -> None:
+        """Read no further until then, however long that is, but give signs of life."""
+        loop, connection = self._host.loop, self.connection
+
+        def go_on() -> None:
+            self._pause = None
+            if loop.now_ns() >= until_ns:
+                self._resume()
+            elif not connection.closing:
+                if connection.backlog is None:  # else it has enough to read
+                    self._host.hub.delivery.tell(connection, Pong())
+                self._wait_until(until_ns)
+
+        self._pause = loop.call_at(min(until_ns, loop.now_ns() + int(SIGN_S * 1e9)), go_on)
 
     def _name(self) -> None:
         session = self.connection.session

@@ -8,9 +8,9 @@ from chat_helpers import RawClient, server_process
 
 from chat.net.loop import Loop
 from chat.net.transport import Transport
-from chat.protocol.limits import PUBLIC_LIMITS
+from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.server.members import Connection, Session
-from chat.server.peer import Peer
+from chat.server.peer import SIGN_S, Peer
 from chat.server.server import ACCEPTS_PER_TURN, LINGER_S, STRANGE_PAUSE_S, ChatServer
 from chat.server.turn import LEAST_UNITS, UNITS, Turn
 
@@ -154,6 +154,31 @@ def test_pieces_of_files_take_their_part_of_a_turn(monkeypatch: pytest.MonkeyPat
         ana.sendall(b"".join(b'{"type":"file_chunk","file":1,"offset":%d,"data":"AA=="}\n' % n for n in range(50)))
         loop.pass_(0)
         assert sum(spent) == 50
+    loop.pass_(0)
+    server.close("done")
+    loop.close()
+
+
+def test_who_has_to_wait_for_long_is_not_left_in_doubt() -> None:
+    """A message that costs a lot stops its connection for a while, in which its client must not take it for dead."""
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=1))
+    with socket.create_connection(server.address) as ana:
+        ana.settimeout(10)
+        ana.sendall(b'{"type":"hello","nick":"ana"}\n')
+        loop.pass_(0)
+        ana.sendall(b'{"type":"say","text":"%s"}\n{"type":"ping","n":7}\n' % (b"x" * 8_000))
+        loop.pass_(0)
+        assert b'"said"' in ana.recv(65_536)
+        for _ in range(10):
+            loop.pass_(SIGN_S)
+            assert ana.recv(65_536) == b'{"type":"pong"}\n'
+        loop.pass_(SIGN_S * 10)
+        assert b'{"type":"pong","n":7}' in ana.recv(65_536)
+        loop.pass_(SIGN_S * 10)
+        ana.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ana.recv(1)
     loop.pass_(0)
     server.close("done")
     loop.close()
