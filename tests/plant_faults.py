@@ -103,9 +103,9 @@ FAULTS = [
     ),
     Fault(
         "news of rooms that are out of date",
-        "chat/client/session.py",
-        "if number < self._last_change:",
-        "if number < 0:",
+        "chat/client/following.py",
+        "if number < self.last_change or path not in self._paths:",
+        "if path not in self._paths:",
     ),
     Fault(
         "a session that goes on without its rooms",

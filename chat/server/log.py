@@ -15,8 +15,8 @@ from chat.protocol.wire import encode
 #: How many different batches are remembered between two lines. Followers that keep up share one or two; those far
 #: behind, each elsewhere, must not make us remember a batch for each of them.
 MAX_BATCHES = 16
-#: Most lines of a batch.
-MAX_BATCH_LINES = 1_024
+#: Most lines of a batch, and how many are looked at first: of long ones no more are needed.
+MAX_BATCH_LINES, FEW_LINES = 1_024, 32
 
 #: Makes a message of the log's name and the number that the line will have.
 MessageAt = Callable[[str, int], Message]
@@ -116,7 +116,9 @@ class Log:
 
     def _join(self, cursor: int, max_bytes: int) -> Batch:
         start = cursor - self.first_seq + 1 + self._dropped
-        lines = self._lines[start : start + MAX_BATCH_LINES]
+        lines = self._lines[start : start + FEW_LINES]
+        if len(lines) == FEW_LINES and sum(map(len, lines)) < max_bytes:
+            lines = self._lines[start : start + MAX_BATCH_LINES]
         ends = [*accumulate(map(len, lines))]
         if ends and ends[-1] > max_bytes:
             del lines[max(1, bisect_right(ends, max_bytes)) :]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: In units: to send more to who is far behind.
+REFILL = 32.0
 #: Who is read no further is told so often that the server is there: a client that has another connection takes one on
 #: which nothing comes for 1 s for dead.
 SIGN_S = 0.5
@@ -61,6 +63,7 @@ class Peer:
         "_budget",
         "_host",
         "_incoming",
+        "_is_writable",
         "_pause",
         "_reader",
         "address",
@@ -84,6 +87,8 @@ class Peer:
         self._begun = False
         #: What was read and not yet handled, while the peer is read no further.
         self._incoming: Iterator[Up | BadLine] | None = None
+        #: Whether the kernel takes bytes again, and has not been given any since.
+        self._is_writable = False
         #: What a stranger may ask for, before its session has a budget.
         limits = host.hub.limits
         self._budget = Budget(limits, host.loop.now_ns()) if limits.cost_per_s else None
@@ -114,8 +119,13 @@ class Peer:
         self.transport.close()
 
     def go_on(self) -> None:
-        """Handle more of what was read; when that is all, read again."""
-        if self._incoming is not None and not self.connection.closing:
+        """Send what waited for the kernel; or handle more of what was read, and when that is all, read again."""
+        if self._is_writable:
+            self._is_writable = False
+            self._host.turn.spend(REFILL)
+            self._host.hub.delivery.on_writable(self.connection)
+            self._resume()
+        elif self._incoming is not None and not self.connection.closing:
             self._handle(self._incoming)
             if self._incoming is None:
                 self.transport.read_on(True)
@@ -132,9 +142,9 @@ class Peer:
             self._handle(self._incoming)
 
     def _writable(self) -> None:
-        """The kernel takes bytes again."""
-        self._host.hub.delivery.on_writable(self.connection)
-        self._resume()
+        """The kernel takes bytes again. A crowd may be so far behind that to send more to all takes many turns."""
+        self._is_writable = True
+        self._host.turn.queue(self)
 
     def _resume(self) -> None:
         """Go on in the next turn, if there is something to go on with and nothing to wait for."""

@@ -10,7 +10,7 @@ from chat.net.loop import Loop
 from chat.net.transport import Transport
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.server.members import Connection, Session
-from chat.server.peer import SIGN_S, Peer
+from chat.server.peer import REFILL, SIGN_S, Peer
 from chat.server.server import ACCEPTS_PER_TURN, LINGER_S, STRANGE_PAUSE_S, ChatServer
 from chat.server.turn import LEAST_UNITS, UNITS, Turn
 
@@ -101,6 +101,31 @@ def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector(fi
         assert left() == before
     finally:
         gc.enable()
+    server.close("done")
+    loop.close()
+
+
+def test_a_crowd_that_can_take_more_is_sent_it_in_many_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop()
+    server = ChatServer(loop, "127.0.0.1", 0)
+    crowd = [socket.create_connection(server.address) for _ in range(40)]
+    while len(server._peers) < len(crowd):
+        loop.run_once(0.1)
+    served: list[Connection] = []
+    monkeypatch.setattr(server.hub.delivery, "on_writable", served.append)
+    for peer in server._peers.values():
+        peer._writable()
+    counts = []
+    while len(served) < len(crowd):
+        before = len(served)
+        loop.run_once(0)
+        counts.append(len(served) - before)
+    assert max(counts) == UNITS // REFILL
+    assert served == [*server._peers]
+    for sock in crowd:
+        sock.close()
+    while not server.idle:
+        loop.run_once(0.1)
     server.close("done")
     loop.close()
 
