@@ -184,6 +184,8 @@ def _run(loop: Loop, server: ChatServer, back_in_s: float | None) -> None:
     # What exists now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    # What comes later is freed without the collector, whose search of all that lives would stop a full server for long.
+    gc.set_threshold(*gc.get_threshold()[:2], 1_000)
     loop.run()
     server.close("The server is shutting down." if back_in_s is None else "The server is restarting.", back_in_s)
     while not server.idle:

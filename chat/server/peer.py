@@ -65,6 +65,7 @@ class Peer:
         "_incoming",
         "_is_writable",
         "_pause",
+        "_pause_end_ns",
         "_reader",
         "address",
         "connection",
@@ -94,6 +95,7 @@ class Peer:
         self._budget = Budget(limits, host.loop.now_ns()) if limits.cost_per_s else None
         #: Until it has made up for what it has asked for.
         self._pause: Timer | None = None
+        self._pause_end_ns = 0
         #: When the connection is closed, whether or not it has taken everything.
         self.leaving: Timer | None = None
 
@@ -192,7 +194,8 @@ class Peer:
         if self._incoming is not None and not connection.closing:
             self.transport.read_on(False)
             if wait_ns:
-                self._wait_until(self._host.loop.now_ns() + wait_ns)
+                self._pause_end_ns = self._host.loop.now_ns() + wait_ns
+                self._wait()
             self._resume()
         self._host.handled()
 
@@ -207,20 +210,19 @@ class Peer:
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns
 
-    def _wait_until(self, until_ns: int) -> None:
-        """Read no further until then, however long that is, but give signs of life."""
-        loop, connection = self._host.loop, self.connection
+    def _wait(self) -> None:
+        """Read no further for as long as the pause is to last, but give signs of life."""
+        loop = self._host.loop
+        self._pause = loop.call_at(min(self._pause_end_ns, loop.now_ns() + int(SIGN_S * 1e9)), self._waited)
 
-        def go_on() -> None:
-            self._pause = None
-            if loop.now_ns() >= until_ns:
-                self._resume()
-            elif not connection.closing:
-                if connection.backlog is None:  # else it has enough to read
-                    self._host.hub.delivery.tell(connection, Pong())
-                self._wait_until(until_ns)
-
-        self._pause = loop.call_at(min(until_ns, loop.now_ns() + int(SIGN_S * 1e9)), go_on)
+    def _waited(self) -> None:
+        self._pause = None
+        if self._host.loop.now_ns() >= self._pause_end_ns:
+            self._resume()
+        elif not self.connection.closing:
+            if self.connection.backlog is None:  # else it has enough to read
+                self._host.hub.delivery.tell(self.connection, Pong())
+            self._wait()
 
     def _name(self) -> None:
         session = self.connection.session
