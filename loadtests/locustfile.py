@@ -56,6 +56,7 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     """Let the scenario choose user classes and load shape; a worker gets all that from its master."""
     options = environment.parsed_options
     environment.stop_timeout = DRAIN_S + JOIN_S
+    signal.signal(signal.SIGINT, _end)
     # Until the test is over Locust has no handler, and would die with what is not written yet.
     signal.signal(signal.SIGTERM, _end_early)
     folder = Path(options.record) if options.record else None
@@ -96,19 +97,19 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         LOAD.set_up(Recorder(folder))
 
 
-def _end_early(_number: int, _frame: FrameType | None) -> None:
-    """As Ctrl-C does, but whoever sends SIGTERM does not wait for long.
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Interrupt the main greenlet.
 
-    Raised here, the exception would end whichever greenlet happens to run, such as a user's, who would not leave.
+    Raised here, the exception would end whichever greenlet happens to run, such as the one that serves all users.
     """
+    gevent.kill(gevent.get_hub().parent, KeyboardInterrupt)
+
+
+def _end_early(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does, but whoever sends SIGTERM does not wait for long."""
     if LOAD.engine:
         LOAD.engine.hurry()
-    gevent.spawn(_interrupt)
-
-
-def _interrupt() -> None:
-    """From a greenlet of its own gevent hands this to the main one."""
-    raise KeyboardInterrupt
+    _end(number, frame)
 
 
 def _show(environment: Environment, web_socket: int | None, folder: Path | None) -> None:

@@ -1,8 +1,10 @@
 """Plain Locust with our users: its own command, its own page."""
 
 import json
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -27,6 +29,34 @@ def test_plain_locust_drives_a_running_server(tmp_path: Path) -> None:
     assert row["name"] == "say"
     assert row["num_requests"] > 10
     assert log.count("is here from") == log.count("says bye") == 3
+
+
+#: A signal that comes while all users are being served.
+INTERRUPTED = """
+import os
+from locust import events
+from loadtests.load.process import LOAD
+from loadtests.locustfile import *
+
+@events.spawning_complete.add_listener
+def interrupt(**_):
+    LOAD.engine.loop.call_later(0.5, lambda: os.kill(os.getpid(), {}))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whatever_a_signal_interrupts_all_users_leave_in_order(number: int, tmp_path: Path) -> None:
+    scenario, locustfile = tmp_path / "s.yaml", tmp_path / "interrupted.py"
+    scenario.write_text("users: {BroadcastUser: 3}\nmessages: {rate: 5/s}\nwarmup: 0s")
+    locustfile.write_text(INTERRUPTED.format(int(number)))
+    with server_process() as server:
+        options = ["--headless", "-u", "3", "-r", "10", "--scenario", str(scenario)]
+        options += ["--host", f"127.0.0.1:{server.address[1]}"]
+        command = [sys.executable, "-m", "locust", "-f", str(locustfile), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        _, log = server.stop()
+    assert log.count("is here from") == log.count("says bye") == 3, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def wait_for_port(port: int) -> None:
