@@ -200,10 +200,11 @@ class Console:
 
     def recall(self, lines: str = "20") -> None:
         """Show the last lines of the room again; also those from before one came."""
-        if not lines.isascii() or not lines.isdecimal() or not 0 < int(lines) <= MAX_RECALLED:
-            self.show(f"! /last takes a number of lines, from 1 to {MAX_RECALLED}.")
+        number = int(lines) if lines.isascii() and lines.isdecimal() and len(lines) < 10 else 0
+        if 0 < number <= MAX_RECALLED:
+            self.client.recall(number, self.room)
         else:
-            self.client.recall(int(lines), self.room)
+            self.show(f"! /last takes a number of lines, from 1 to {MAX_RECALLED}.")
 
     def learn_rooms(self) -> None:
         """Find out which rooms there are, for completion, without a word."""

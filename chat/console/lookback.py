@@ -48,12 +48,18 @@ class LookBack:
     def _height(self) -> int:
         return max(1, self._app.output.get_size().rows - 1)
 
-    def _rows(self) -> list[StyleAndTextTuples]:
+    def _last_rows(self, number: int) -> list[StyleAndTextTuples]:
+        """So many, or some more, or all; to break thousands of lines anew at every key would take a second."""
         width = self._app.output.get_size().columns
-        return [row for line in self._lines for row in split_lines([*wrapped(line, width, self._indent)])]
+        rows: list[StyleAndTextTuples] = []
+        for line in reversed(self._lines):
+            if len(rows) >= number:
+                break
+            rows[:0] = split_lines([*wrapped(line, width, self._indent)])
+        return rows
 
     def _page(self) -> StyleAndTextTuples:
-        rows = self._rows()
+        rows = self._last_rows(self._below + self._height)
         end = len(rows) - self._below
         page: StyleAndTextTuples = []
         for row in rows[max(0, end - self._height) : end]:
@@ -64,7 +70,8 @@ class LookBack:
         return f" {count(self._below, 'more line')} below; PageDown goes there, any other key back to the chat"
 
     def _scroll(self, rows: int) -> None:
-        self._below = max(0, min(self._below + rows, len(self._rows()) - self._height))
+        below = self._below + rows
+        self._below = max(0, min(below, len(self._last_rows(below + self._height)) - self._height))
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
