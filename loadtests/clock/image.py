@@ -5,9 +5,9 @@ with the same attributes. So nothing is read from the host's own folders: Python
 project, `ip` and `tc` are copied into an initramfs (kernel documentation, "initramfs buffer format") under fixed paths.
 """
 
+import contextlib
 import hashlib
 import importlib.util
-import os
 import pickle
 import re
 import shutil
@@ -20,6 +20,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from loadtests.clock.kept import kept
 from loadtests.data import SCENARIOS
 from loadtests.errors import HarnessError
 
@@ -60,30 +61,17 @@ class File(NamedTuple):
     content: bytes
 
 
-def image(folder: Path, project: Path) -> tuple[Path, str]:
-    """The image of this project as it is now, and the SHA-256 of its content.
+def image(folder: Path, project: Path) -> contextlib.AbstractContextManager[tuple[Path, str]]:
+    """The image of this project as it is now, and the SHA-256 of its content; nobody removes it meanwhile.
 
-    It is kept in `folder`, about 400 MB, and made anew (10 seconds) when anything that is in it has changed; older ones
-    are removed then.
+    It is kept below `folder`, about 400 MB, and made anew (10 seconds) when anything that is in it has changed.
 
     Args:
         project: the folder that holds `chat` and `loadtests`.
 
     Raises HarnessError: a program or a package is missing here.
     """
-    path = folder / f"image-{_key(project)}"
-    stamp = path.with_suffix(".sha256")
-    if not stamp.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("image-*"):
-            old.unlink(missing_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        with draft.open("wb") as archive:
-            _write_cpio(archive, _files(project))
-        digest = hashlib.sha256(draft.read_bytes()).hexdigest()
-        draft.rename(path)
-        stamp.write_text(digest)
-    return path, stamp.read_text()
+    return kept(folder / "images", _key(project), lambda archive: _write_cpio(archive, _files(project)))
 
 
 def _key(project: Path) -> str:

@@ -41,16 +41,18 @@ def run_virtually(directory: RunDirectory, trials: list[Trial], backend: Backend
         KeyboardInterrupt: the user ended it.
     """
     kernel = built()
-    archive, digest = image(cache(), _PROJECT)
     manifest = directory.manifest
-    manifest.fingerprint = {
-        "programs": digest,
-        "kernel": hashlib.sha256(kernel.read_bytes()).hexdigest(),
-        "scenario": hashlib.sha256(msgspec.json.encode(manifest.scenario)).hexdigest(),
-    }
     began_s, virtual_s = time.monotonic(), 0.0
     try:
-        with tempfile.TemporaryDirectory(prefix="chatlab-clock-") as folder:
+        with (
+            image(cache(), _PROJECT) as (archive, digest),
+            tempfile.TemporaryDirectory(prefix="chatlab-clock-") as folder,
+        ):
+            manifest.fingerprint = {
+                "programs": digest,
+                "kernel": hashlib.sha256(kernel.read_bytes()).hexdigest(),
+                "scenario": hashlib.sha256(msgspec.json.encode(manifest.scenario)).hexdigest(),
+            }
             Interrupt()
             for done in _Machines(directory, Path(folder), kernel, archive).run(trials, backend, jobs):
                 virtual_s += _absorb(directory, done)
