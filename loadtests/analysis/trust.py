@@ -87,7 +87,10 @@ def _unfinished(run: Run) -> list[Doubt]:
     if not run.manifest.trials:
         return [Doubt("no trial came to its end")]
     ended = ("finished", "rejected")
-    return _one("", (f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended))
+    found = [f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended]
+    if run.manifest.state == "running":
+        found.append("trials are missing: the run still goes on, or was killed; chatlab run --resume goes on with it")
+    return _one("", found)
 
 
 def _not_let_in(run: Run) -> list[Doubt]:

@@ -56,6 +56,8 @@ def run_virtually(directory: RunDirectory, trials: list[Trial], backend: Backend
             Interrupt()
             for done in _Machines(directory, Path(folder), kernel, archive).run(trials, backend, jobs):
                 virtual_s += _absorb(directory, done)
+        if manifest.state == "running":
+            manifest.state = "finished"
         return ExitCode.PASSED
     except KeyboardInterrupt:
         manifest.state = "interrupted"

@@ -158,7 +158,8 @@ class RunDirectory:
         for kept in (other / "locust").iterdir():
             shutil.copytree(kept, self.path / "locust" / kept.name)
         self.manifest.trials += manifest.trials
-        self.manifest.state = manifest.state
+        if manifest.state != "finished":
+            self.manifest.state = manifest.state
         self.save()
 
     def finish(self, record: TrialRecord, tables: dict[str, pd.DataFrame]) -> None:

@@ -71,12 +71,15 @@ def run_trials(
             for trial in trials:  # which grows: what is to be repeated comes last
                 may_repeat = directory.rejections(trial) < repeat
                 _TrialRun(directory, trial, backend, progress, interrupt, watch, may_repeat=may_repeat).run()
-                manifest.state = manifest.trials[-1].state
-                if manifest.state == "rejected":
-                    progress.note(f"trial {trial.number}, {trial.name}: again later: {manifest.trials[-1].reason}")
+                record = manifest.trials[-1]
+                if record.state == "rejected":
+                    progress.note(f"trial {trial.number}, {trial.name}: again later: {record.reason}")
                     trials.append(msgspec.structs.replace(trial, number=directory.new_number(trials)))
-                elif manifest.state != "finished":
+                elif record.state != "finished":
+                    manifest.state = record.state
                     break
+            else:
+                manifest.state = "finished"
         return ExitCode.PASSED
     except KeyboardInterrupt:
         manifest.state = "interrupted"

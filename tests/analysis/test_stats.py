@@ -33,7 +33,7 @@ def write_run(
         for n, (variant, repetition) in enumerate(zip(variants, counted, strict=True), 1)
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    Manifest(scenario={"vary": labels}, labels=labels, trials=trials).write(folder)
+    Manifest(scenario={"vary": labels}, labels=labels, trials=trials, state="finished").write(folder)
     for table in ("messages", "deliveries", "tcp", "clients", "files"):
         pd.DataFrame(rows.get(table, []), columns=list(TABLES[table])).to_csv(folder / f"{table}.csv", index=False)
     return Run(folder)

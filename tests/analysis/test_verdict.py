@@ -63,7 +63,8 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         for n, name in ((1, "lan"), (2, "far"))
     ]
     scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)} | changes.get("scenario", {})
-    Manifest(scenario=scenario, labels={"link": ["lan", "far"]}, trials=trials, cores=2).write(folder)
+    state = changes.get("state", "finished")
+    Manifest(scenario=scenario, labels={"link": ["lan", "far"]}, trials=trials, cores=2, state=state).write(folder)
     message = {
         "user": changes.get("user", 0),
         "outcome": "echoed",
@@ -129,6 +130,7 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
+        ({"state": "running"}, "trials are missing: the run still goes on, or was killed"),
         ({"registrations_ms": [3.0, None, None]}, "lan: 2 of 3 users were not let in"),
         ({"registrations_ms": [3.0, 0.0]}, "lan: 1 of 2 users were not let in"),
         ({"warmup": 1}, "lan: nobody said anything after the warm-up"),

@@ -61,6 +61,7 @@ def test_a_disturbed_trial_is_repeated_and_a_run_that_was_cut_short_is_gone_on_w
     run.wait()
     (directory,) = results.iterdir()
     info = json.loads((directory / "run.json").read_text())
+    assert info["state"] == "running", "nobody could say that it was killed"
     rejected = info["trials"][0]
     assert (rejected["number"], rejected["state"]) == (1, "rejected")
     assert re.search("of its messages were disturbed|while the machine stalled", rejected["reason"])
