@@ -1,10 +1,12 @@
 """What the tests of the link laboratory share: running a function inside it, and a kernel that has netem."""
 
+import contextlib
 import functools
 import os
 import pickle
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +86,7 @@ def run_in_virtual_time(command: Sequence[str], folder: Path, timeout_s: float) 
 def _run_in(kernel: str, command: Sequence[str], folder: Path, timeout_s: float, *options: str) -> tuple[int, str]:
     (folder / "command").write_text(f"cd {shlex.quote(str(PROJECT))}\nexec {shlex.join(command)}\n")
     root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"]
-    console = subprocess.run(
+    machine = subprocess.Popen(
         [kernel, *root, "mem=512M", f"init={UML / 'init'}", f"FOLDER={folder}", "con=null", "con0=null,fd:1", *options],
         env=os.environ | _amx_workaround(folder),
         stdin=subprocess.DEVNULL,
@@ -92,10 +94,16 @@ def _run_in(kernel: str, command: Sequence[str], folder: Path, timeout_s: float,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=timeout_s,
+        start_new_session=True,
     )
+    try:
+        console, _ = machine.communicate(timeout=timeout_s)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(machine.pid, signal.SIGKILL)  # its first process alone would leave the others
+        machine.wait()
     output = folder / "output"
-    assert output.exists(), f"user-mode Linux did not start:\n{console.stdout}"
+    assert output.exists(), f"user-mode Linux did not start:\n{console}"
     return int((folder / "exit-code").read_text()), output.read_text()
 
 
