@@ -121,18 +121,21 @@ def _circumstances(run: Run) -> str:
     stages = scenario.get("stages", [])
     duration = " + ".join(str(stage.get("duration", "?")) for stage in stages) or "12s"
     people = ", ".join(f"{count} {name}" for name, count in users.items())
-    rate = scenario.get("messages", {}).get("rate", "1/s")
+    messages = scenario.get("messages", {})
+    talk = f"{messages.get('rate', '1/s')} for each user who talks"
+    if "think_time" in messages:
+        talk = f"who talks waits {messages['think_time']} after each answer (closed workload)"
     if _is_varied(run, "stages"):
         duration = "varied length"
     if _is_varied(run, "users"):
         people = "varied users"
-    if _is_varied(run, "messages.rate"):
-        rate = "a varied rate"
+    if _is_varied(run, "messages.rate") or _is_varied(run, "messages.think_time"):
+        talk = "a varied rate for each user who talks"
     clock = " In virtual time, where computing takes no time: these are the times of network and protocol alone."
     started = f"{manifest.started_utc[:16].replace('T', ' ')} UTC" if manifest.started_utc else "date unknown"
     return (
         f"{started}: {len(run.trials)} trials of {duration}, state {manifest.state}; "
-        f"{people}; {rate} for each user who talks; link backend: "
+        f"{people}; {talk}; link backend: "
         f"{', '.join(sorted({trial.backend for trial in manifest.trials}))}."
         + (clock if manifest.clock == "virtual" else "")
     )

@@ -137,7 +137,14 @@ def test_a_refused_message_is_not_drawn_as_lost(tmp_path: Path) -> None:
     assert with_refused == [picture.png for draw in (distribution, over_time) for picture in draw(answered).pictures]
 
 
-@pytest.mark.parametrize("key", ["messages.rate", "messages"])
+def test_a_closed_workload_is_told_as_such(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{"link": "lan"}])
+    assert "1/s for each user who talks" in page(run)
+    run.manifest.scenario["messages"] = {"think_time": "2s"}
+    assert "who talks waits 2s after each answer (closed workload)" in page(run)
+
+
+@pytest.mark.parametrize("key", ["messages.rate", "messages.think_time", "messages"])
 def test_a_rate_that_is_varied_is_told_as_such(tmp_path: Path, key: str) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{key: "1/s"}])
     assert "a varied rate for each user who talks" in page(run)
