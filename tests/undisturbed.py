@@ -27,6 +27,7 @@ from disturbance import Moment, disturbance, present_moment
 
 from loadtests.stalls.meter import StallMeter
 
+#: Whoever runs a pytest of its own, and runs that again, may want one try of it.
 TRIES = int(os.environ.get("CHAT_TEST_TRIES", "4"))
 CI_TRIES_S = 20 * 60.0
 SLOW_AREAS = ("runs", "links")

@@ -89,7 +89,9 @@ def _unfinished(run: Run) -> list[Doubt]:
     ended = ("finished", "rejected")
     found = [f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended]
     if run.manifest.state == "running":
-        found.append("trials are missing: the run still goes on, or was killed; chatlab run --resume goes on with it")
+        found.append(
+            "the run did not come to its end: it still goes on, or was killed; chatlab run --resume goes on with it"
+        )
     return _one("", found)
 
 

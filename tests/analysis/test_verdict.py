@@ -130,7 +130,7 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
         ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
-        ({"state": "running"}, "trials are missing: the run still goes on, or was killed"),
+        ({"state": "running"}, "the run did not come to its end: it still goes on, or was killed"),
         ({"registrations_ms": [3.0, None, None]}, "lan: 2 of 3 users were not let in"),
         ({"registrations_ms": [3.0, 0.0]}, "lan: 1 of 2 users were not let in"),
         ({"warmup": 1}, "lan: nobody said anything after the warm-up"),

@@ -253,6 +253,13 @@ def test_rooms_and_names_in_a_pipe(server: ServerProcess) -> None:
     assert any(line.startswith(f"* primary to 127.0.0.1 port {port}: in use, rtt ") for line in lines)
 
 
+@pytest.mark.parametrize("lines", ["0", "1001", "x", "²", "9" * 5_000])
+def test_a_number_of_lines_that_cannot_be_is_one_sentence(server: ServerProcess, lines: str) -> None:
+    done = run("ana", "--port", str(server.address[1]), stdin=f"/last {lines}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "! /last takes a number of lines, from 1 to 1000." in done.stdout.splitlines()
+
+
 def test_what_cannot_be_done_is_one_sentence(server: ServerProcess, tmp_path: Path) -> None:
     port = str(server.address[1])
     with RawClient(server.address, "ana"):

@@ -6,7 +6,10 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
+import pytest
+
 from loadtests.clock.kept import kept
+from loadtests.errors import HarnessError
 
 
 def test_what_is_in_use_stays_and_the_rest_goes(tmp_path: Path) -> None:
@@ -48,6 +51,15 @@ def test_what_was_made_halfway_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "one.file").write_bytes(b"without its checksum")
     with kept(tmp_path, "one", lambda file: _write(file, b"whole")) as (path, _):
         assert path.read_bytes() == b"whole"
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with (
+        pytest.raises(HarnessError, match=r"cache/images: Not a directory; XDG_CACHE_HOME names another folder"),
+        kept(tmp_path / "cache" / "images", "one", lambda file: _write(file, b"1")),
+    ):
+        pass
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
