@@ -21,6 +21,7 @@ FLOORS = {
         "link",
         "scenario",
         "run.manifest",
+        "run.attempts",
         "analysis load",
         "run locustfile",
         "clock journey",

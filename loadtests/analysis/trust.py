@@ -10,6 +10,7 @@ from chat.words import count
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import SHARES
 from loadtests.percentiles import least_count
+from loadtests.run.attempts import in_vain
 from loadtests.samples import USERS_PER_WORKER
 from loadtests.scenario.thresholds import Threshold
 
@@ -136,11 +137,12 @@ def _too_little_left(run: Run) -> list[Doubt]:
     """Half of the messages, or fewer than the percentiles that thresholds ask for need, where there were enough."""
     thresholds = [Threshold.from_yaml(text) for text in run.manifest.scenario.get("thresholds", ())]
     needed = max((least_count(SHARES[one.column]) for one in thresholds if one.column in SHARES), default=0)
+    more = "" if in_vain(run.manifest.trials) else "; repeat more: --repeat 5"
     details = []
     for variant, rows in run.after_warmup("disturbed").groupby("variant", observed=True):
         left = int((rows["disturbed"].fillna(0) == 0).sum())
         if left < _LEAST_LEFT * len(rows) or left < needed <= len(rows):
-            details.append(f"{variant}: only {left} of {len(rows)} messages are undisturbed; repeat more: --repeat 5")
+            details.append(f"{variant}: only {left} of {len(rows)} messages are undisturbed{more}")
     return _one("", details)
 
 
@@ -220,8 +222,12 @@ def _stalls(run: Run) -> list[Doubt]:
     else:
         what = f"something of higher priority took {100 * taken:.0f} % of the CPU {where}, {at_most}"
         remedy = "Run it where fewer programs run"
-    left_out = sent.mean() if len(sent) else 0
-    sentence = f"{what}; {100 * left_out:.0f} % of the messages are left out. {remedy}, or repeat more: --repeat 5"
+    left_out = f"{100 * (sent.mean() if len(sent) else 0):.0f} % of the messages are left out"
+    sentence = (
+        f"{what}; {left_out}, and to repeat a trial made it no better. {remedy}"
+        if in_vain(trials)
+        else f"{what}; {left_out}. {remedy}, or repeat more: --repeat 5"
+    )
     details = (
         f"{one.name}, trial {one.number}: {100 * one.machine.disturbed_share:.0f} % of the messages disturbed"
         + (f"; rejected: {one.reason}" if one.reason else "")

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeat",
         type=_at_least_0,
         metavar="N",
-        help="run a trial that the machine disturbed again, up to N times (the scenario's `repeat`, which is 2)",
+        help="repeat a disturbed trial up to N times, as long as it helps (the scenario's `repeat`, which is 2)",
     )
     parser.add_argument("--web", action="store_true", help="show the run in Locust's web UI while it goes on")
     parser.add_argument("--web-host", metavar="ADDRESS", help="from where it can be seen (127.0.0.1: this machine)")

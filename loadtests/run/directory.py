@@ -89,6 +89,7 @@ class RunDirectory:
         manifest = Manifest.read(path)
         manifest.trials = [trial for trial in manifest.trials if trial.state in ("finished", "rejected")]
         known = [trial.number for trial in manifest.trials]
+        finished = [trial.number for trial in manifest.trials if trial.state == "finished"]
         for file in path.glob("*.csv"):
             _cut_to_lines(file)
             if not file.stat().st_size:  # not even its header was written
@@ -96,7 +97,7 @@ class RunDirectory:
                 continue
             rows = pd.read_csv(file, dtype=str)  # as text, so that what stays is not rounded
             if "trial" in rows:
-                rows[rows["trial"].astype(int).isin(known)].to_csv(file, index=False)
+                rows[rows["trial"].astype(int).isin(finished)].to_csv(file, index=False)
         for leftover in itertools.chain.from_iterable((path / of).glob("trial-*") for of in ("", "locust", "rejected")):
             if int(leftover.name.removeprefix("trial-")) not in known:
                 shutil.rmtree(leftover)
@@ -122,12 +123,13 @@ class RunDirectory:
         taken = [trial.number for trial in self.manifest.trials]
         return max([*taken, *(trial.number for trial in planned)], default=0) + 1
 
-    def rejections(self, trial: Trial) -> int:
-        """How often it was run in vain."""
-        return sum(
-            (one.repetition, one.name, one.state) == (trial.repetition, trial.name, "rejected")
+    def rejected(self, trial: Trial) -> list[TrialRecord]:
+        """The attempts at it that the machine disturbed."""
+        return [
+            one
             for one in self.manifest.trials
-        )
+            if (one.repetition, one.name, one.state) == (trial.repetition, trial.name, "rejected")
+        ]
 
     def raw(self, trial: Trial) -> Path:
         """Where the processes of a trial write while it runs."""
@@ -150,11 +152,7 @@ class RunDirectory:
     def absorb(self, other: Path) -> None:
         """Take over the trials and rows of a run that was made for a part of this one."""
         manifest = Manifest.read(other)
-        for file in sorted(other.glob("*.csv")):
-            head, rows = file.read_bytes().split(b"\n", 1)
-            own = self.path / file.name
-            with own.open("ab") as table:
-                table.write(rows if own.stat().st_size else head + b"\n" + rows)
+        self._append(other)
         for kept in (other / "locust").iterdir():
             shutil.copytree(kept, self.path / "locust" / kept.name)
         self.manifest.trials += manifest.trials
@@ -162,10 +160,29 @@ class RunDirectory:
             self.manifest.state = manifest.state
         self.save()
 
+    def accept(self, record: TrialRecord) -> None:
+        """Let a rejected trial count after all: its rows go to the tables of the run."""
+        folder = self._rejected(record)
+        self._append(folder)
+        record.state, record.reason = "finished", ""
+        self.save()  # killed before it, the trial is still rejected, and its rows are dropped when the run goes on
+        shutil.rmtree(folder)
+
+    def _append(self, folder: Path) -> None:
+        """The rows of these tables to those of the run."""
+        for file in sorted(folder.glob("*.csv")):
+            head, rows = file.read_bytes().split(b"\n", 1)
+            own = self.path / file.name
+            with own.open("ab") as table:
+                table.write(rows if own.stat().st_size else head + b"\n" + rows)
+
+    def _rejected(self, record: TrialRecord) -> Path:
+        return self.path / "rejected" / _raw_name(record.number)
+
     def finish(self, record: TrialRecord, tables: dict[str, pd.DataFrame]) -> None:
         """Keep the rows of a trial, in the tables of the run or, if it was rejected, beside them; note what it was."""
         raw = self.path / _raw_name(record.number)
-        folder = self.path / "rejected" / raw.name if record.state == "rejected" else self.path
+        folder = self._rejected(record) if record.state == "rejected" else self.path
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():
             file = folder / f"{name}.csv"

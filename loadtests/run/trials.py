@@ -16,6 +16,7 @@ from loadtests.link.backends.links import Links
 from loadtests.link.lab import Lab, open_lab
 from loadtests.load.batches import cut_short
 from loadtests.run import collect, linktable, server
+from loadtests.run.attempts import MOST_DISTURBED, best, in_vain
 from loadtests.run.capture import capturing
 from loadtests.run.certificate import new_certificate
 from loadtests.run.children import seconds_of, tail
@@ -33,9 +34,6 @@ from loadtests.scenario.matrix import Trial
 from loadtests.stalls.host import Host
 from loadtests.stalls.intervals import Interval
 from loadtests.stalls.meter import StallMeter
-
-#: Of the messages after the warm-up; a trial with more that are disturbed is run again.
-_MOST_DISTURBED = 0.2
 
 
 class Rejected(Exception):
@@ -58,7 +56,7 @@ def run_trials(
     """All trials in order; partial results are kept and marked. Returns the verdict.
 
     Args:
-        repeat: how often a trial that the machine disturbed is run again, after all others.
+        repeat: how often a trial that the machine disturbed is run again, after all others, as long as it helps.
 
     Raises:
         HarnessError: the harness, the server or the link failed.
@@ -69,12 +67,15 @@ def run_trials(
     try:
         with Progress(trials) as progress:
             for trial in trials:  # which grows: what is to be repeated comes last
-                may_repeat = directory.rejections(trial) < repeat
+                if _is_settled(directory, trial, repeat, progress):
+                    continue
+                may_repeat = len(directory.rejected(trial)) < repeat and not in_vain(manifest.trials)
                 _TrialRun(directory, trial, backend, progress, interrupt, watch, may_repeat=may_repeat).run()
                 record = manifest.trials[-1]
                 if record.state == "rejected":
-                    progress.note(f"trial {trial.number}, {trial.name}: again later: {record.reason}")
-                    trials.append(msgspec.structs.replace(trial, number=directory.new_number(trials)))
+                    if not _is_settled(directory, trial, repeat, progress):
+                        progress.note(f"trial {trial.number}, {trial.name}: again later: {record.reason}")
+                        trials.append(msgspec.structs.replace(trial, number=directory.new_number(trials)))
                 elif record.state != "finished":
                     manifest.state = record.state
                     break
@@ -89,6 +90,17 @@ def run_trials(
         raise
     finally:
         directory.save()
+
+
+def _is_settled(directory: RunDirectory, trial: Trial, repeat: int, progress: Progress) -> bool:
+    """Whether one of the attempts that were rejected counts now, since another is not worth its time."""
+    rejected = directory.rejected(trial)
+    kept = best(rejected)
+    if kept is None or (len(rejected) <= repeat and not in_vain(directory.manifest.trials)):
+        return False
+    progress.note(f"trial {kept.number}, {kept.name}: counts, although {kept.reason}")
+    directory.accept(kept)
+    return True
 
 
 class _TrialRun:
@@ -150,7 +162,7 @@ class _TrialRun:
             self._finish()
 
     def _finish(self) -> None:
-        """Records → rows, and what the machine did; a trial of which too much is disturbed is rejected."""
+        """Records → rows, and what the machine did; a trial of which too much is disturbed is rejected, at first."""
         record, raw = self._record, self._raw
         record.start = collect.started(raw)
         record.processes = collect.processes(raw)
@@ -172,7 +184,7 @@ class _TrialRun:
         record.machine = msgspec.structs.replace(
             record.machine, disturbed_share=share, is_certain=self._stalls.is_certain
         )
-        if share > _MOST_DISTURBED and self._may_repeat and record.state == "finished":
+        if share > MOST_DISTURBED and record.state == "finished":
             record.state, record.reason = "rejected", f"{share:.0%} of its messages were disturbed"
         self._directory.finish(record, tables)
 

@@ -13,7 +13,7 @@ from loadtests.analysis.verdict import judge, write_junit
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError, ExitCode
 from loadtests.link.backends.backend import LinkStats
-from loadtests.run.manifest import MachineFacts, Manifest, TrialRecord
+from loadtests.run.manifest import MachineFacts, Manifest, Start, TrialRecord
 from loadtests.samples import TABLES
 from loadtests.scenario.scenario import decode
 from loadtests.scenario.thresholds import METRICS, Threshold
@@ -62,6 +62,7 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         TrialRecord(number=n, name=name, variant={"link": name}, **{"state": "finished"} | changes.get("trial", {}))
         for n, name in ((1, "lan"), (2, "far"))
     ]
+    trials += changes.get("repetitions", [])
     scenario = {"vary": {"link": ["lan", "far"]}, "thresholds": list(thresholds)} | changes.get("scenario", {})
     state = changes.get("state", "finished")
     Manifest(scenario=scenario, labels={"link": ["lan", "far"]}, trials=trials, cores=2, state=state).write(folder)
@@ -194,6 +195,19 @@ def test_too_little_that_is_undisturbed_is_no_answer(tmp_path: Path) -> None:
         "lan: only 0 of 1 messages are undisturbed; repeat more: --repeat 5 (and 1 more like it)"
     ]
     assert verdict.exit_code == ExitCode.NOT_TRUSTWORTHY
+
+
+def test_nobody_is_told_to_repeat_what_was_no_better_when_it_was_repeated(tmp_path: Path) -> None:
+    busy = MachineFacts(stalled_share=0.3, longest_stall_ms=60, disturbed_share=0.7)
+    again = TrialRecord(
+        number=3, name="far", variant={"link": "far"}, state="rejected", start=Start(1, 1), machine=busy
+    )
+    verdict = judge(run_of(tmp_path, disturbed=1, trial={"machine": busy, "start": Start(1, 1)}, repetitions=[again]))
+    assert [doubt.sentence for doubt in verdict.doubts] == [
+        "lan: only 0 of 1 messages are undisturbed (and 1 more like it)",
+        "something of higher priority took 30 % of the CPU in 3 of 3 trials, up to 60 ms at a time; 100 % of the "
+        "messages are left out, and to repeat a trial made it no better. Run it where fewer programs run",
+    ]
 
 
 def test_a_terminal_gets_five_lines_and_the_report_everything(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ _SHARE_OF_RATE = 0.2
 _ROUNDS = 4
 #: Of the probes; where more met a stall, the machine delays the others too, each by less than counts as a stall.
 _MOST_SPOILED = 0.05
+#: Of the time that a rate takes to measure; a machine that stalls for more is not quiet for as long as one more takes.
+_MOST_STALLED = 0.1
 
 #: A delay may be off by this share of it and this much.
 DELAY_SHARE, DELAY_S = 0.02, 0.0005
@@ -128,14 +130,19 @@ def _probed(
         for index, (_, direction) in enumerate(directions):
             sent[index] += len(streams[index].sent_ns)
             kept[index] = joined(kept[index], undisturbed(streams[index], direction, met))
-        if all(one.count >= count for one, count in zip(kept, wanted, strict=True)):
+        kept = [
+            dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
+            for one, count in zip(kept, sent, strict=True)
+        ]
+        # What is disturbed for good needs no more than tells something.
+        if all(
+            one.count >= (_LEAST_PROBES if one.is_disturbed else count) for one, count in zip(kept, wanted, strict=True)
+        ):
             break
     return [
         # Too few to tell anything: then all count, and the figures say how the machine was.
-        dataclasses.replace(stream, is_disturbed=True)
-        if one.count < _LEAST_PROBES
-        else dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
-        for one, stream, count in zip(kept, streams, sent, strict=True)
+        dataclasses.replace(stream, is_disturbed=True) if one.count < _LEAST_PROBES else one
+        for one, stream in zip(kept, streams, strict=True)
     ]
 
 
@@ -177,8 +184,12 @@ def _undisturbed_rate(
     for _round in range(_ROUNDS):
         begin_ns = time.monotonic_ns()
         arrivals = measure_rate(path, name, direction)
-        if all(one.end_ns < begin_ns for one in disturbances()):
+        span_ns = np.array([begin_ns, time.monotonic_ns()])
+        met = Intervals(disturbances())
+        if not met.meet(span_ns[:1], span_ns[1:]).any():
             return arrivals
+        if met.overlap_ns(span_ns[:1], span_ns[1:]).sum() > _MOST_STALLED * np.ptp(span_ns):
+            break
     return dataclasses.replace(arrivals, is_disturbed=True)
 
 
