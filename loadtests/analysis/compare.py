@@ -33,6 +33,9 @@ METRICS = (*SHARES, "goodput_per_s", *LOSSES)
 LEAST_TRIALS, LEAST_PAIRS = 4, 6
 #: Shares this near to each other are as good as equal.
 _SHARE_MARGIN = 0.001
+#: Where others had this much more of the machine in one run than in the other, times that are nearer to each other than
+#: this tell nothing: a core that never rests wakes up sooner, one that somebody else has just used is cold.
+_OTHERS_SHARE, _OTHERS_MS = 0.1, 0.2
 #: How often the number of trials that is told as deciding would decide.
 _POWER = 0.80
 _MOST_TRIALS = 1000
@@ -61,8 +64,10 @@ class Comparison:
     verdict: Verdict
     #: The figure of each trial of A, and of B.
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    #: Why it is too few, or how many trials would probably decide; empty otherwise.
+    #: Why it is too few or undecided, or how many trials would probably decide; empty otherwise.
     note: str = ""
+    #: Whether the difference may be that of the machines, which were not as busy in both runs.
+    is_unsure: bool = False
 
 
 def compare_runs(a: Run, b: Run, margin: float = 0.05) -> list[Comparison]:
@@ -72,7 +77,20 @@ def compare_runs(a: Run, b: Run, margin: float = 0.05) -> list[Comparison]:
     if not common:
         raise HarnessError(f"{a.path} and {b.path} have no variant in common")
     sides = [(str(name), of_a[of_a["variant"] == name], of_b[of_b["variant"] == name]) for name in common]
-    return judged(sides, margin, may_pair=False)
+    return judged(sides, margin, may_pair=False, unsure_ms=_unsure_ms(a, b))
+
+
+def _unsure_ms(*runs: Run) -> float:
+    """Below which differences of times may be the machine's rather than of what is compared."""
+    shares = [_share_of_others(run) for run in runs]
+    return _OTHERS_MS if max(shares) - min(shares) > _OTHERS_SHARE else 0.0
+
+
+def _share_of_others(run: Run) -> float:
+    """How much of the machine's CPU they had, on average over the trials."""
+    machines = [trial.machine for trial in run.manifest.trials if trial.state == "finished"]
+    shares = [max(one.stalled_share, sum(one.others_percent.values()) / 100 / run.manifest.cores) for one in machines]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def compare_within(run: Run, key: str, margin: float = 0.05) -> list[Comparison]:
@@ -130,8 +148,15 @@ def _rate(times: pd.Series) -> float:
     return float((len(times) - 1) / length) if length else math.nan
 
 
-def judged(sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], margin: float, *, may_pair: bool) -> list[Comparison]:
+def judged(
+    sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], margin: float, *, may_pair: bool, unsure_ms: float = 0.0
+) -> list[Comparison]:
     """The comparisons of each (name, trials of A, trials of B) in every metric, adjusted for their number.
+
+    Args:
+        margin: ratios this near to 1 are equivalent.
+        may_pair: whether repetitions of A and B with the same number share seed and schedule.
+        unsure_ms: smaller differences of times are undecided, however sure they are: the machines were not alike.
 
     A variant that loses or is refused more than the other is never better: what it did not answer was not fast.
     """
@@ -140,7 +165,7 @@ def judged(sides: list[tuple[str, pd.DataFrame, pd.DataFrame]], margin: float, *
     tests = int(np.isfinite([one.p_value for one in found]).sum())
     loses_more = {one.name for one in found if one.metric in LOSSES and one.difference.estimate > 0}
     return [
-        _with_verdict(one, p_value, margin, tests, one.name in loses_more)
+        _with_verdict(one, p_value, margin, tests, one.name in loses_more, unsure_ms)
         for one, p_value in zip(found, adjusted, strict=True)
     ]
 
@@ -183,7 +208,9 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
     )
 
 
-def _with_verdict(one: Comparison, p_value: float, margin: float, tests: int, loses_more: bool) -> Comparison:
+def _with_verdict(
+    one: Comparison, p_value: float, margin: float, tests: int, loses_more: bool, unsure_ms: float
+) -> Comparison:
     facts = vars(one) | {"p_value": p_value}
     if one.verdict == "too few":
         return Comparison(**facts)
@@ -200,7 +227,10 @@ def _with_verdict(one: Comparison, p_value: float, margin: float, tests: int, lo
         note = _trials_to_decide(shift, limit, one, tests)
     if verdict == "better" and loses_more and one.metric not in LOSSES:
         verdict, note = "undecided", "it answers fewer messages"
-    return Comparison(**facts | {"verdict": verdict, "note": note})
+    is_unsure = one.metric in SHARES and abs(one.difference.estimate) < unsure_ms
+    if is_unsure and verdict in ("better", "worse"):
+        verdict, note = "undecided", f"the machine was busier in one run, which may be {unsure_ms} ms"
+    return Comparison(**facts | {"verdict": verdict, "note": note, "is_unsure": is_unsure})
 
 
 def _scaled(one: Comparison, margin: float) -> tuple[Shift, float]:

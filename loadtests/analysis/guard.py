@@ -33,7 +33,7 @@ class Guard:
         return cls(text.strip(), _NAMES[match["metric"]], match["sign"] == ">", float(match["limit"]) / 100)
 
     def broken_by(self, comparisons: list[Comparison]) -> list[str]:
-        """A sentence for each comparison that is beyond the limit, and not by chance.
+        """A sentence for each comparison that is beyond the limit, and neither by chance nor by a busier machine.
 
         Raises HarnessError: one of them had too few trials or messages to tell; a guard that cannot see is none.
         """
@@ -45,6 +45,6 @@ class Guard:
                 raise HarnessError(f"--fail-if {self.text!r}: {one.name}: too few to tell: {one.note}")
             change = one.difference.estimate if one.metric in LOSSES else one.ratio.estimate - 1
             is_beyond = change > self.limit if self.is_above else change < self.limit
-            if is_beyond and one.p_value < LEVEL:
+            if is_beyond and one.p_value < LEVEL and not one.is_unsure:
                 broken.append(f"FAILED: {self.text}: {one.name}: {change:+.1%} (p = {one.p_value:.2g})")
         return broken

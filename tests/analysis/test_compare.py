@@ -18,6 +18,7 @@ from loadtests.analysis.read import Run
 from loadtests.analysis.shift import holm, paired, unpaired
 from loadtests.cli import main
 from loadtests.errors import HarnessError
+from loadtests.run.manifest import MachineFacts
 
 SAMPLE = st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=9, unique=True).map(np.array)
 
@@ -123,6 +124,43 @@ def test_no_fewer_trials_are_told_than_the_exact_test_needs() -> None:
 def test_across_runs_nothing_is_paired(tmp_path: Path) -> None:
     a, b = (run_of(tmp_path / str(level), level, level) for level in (50, 60))
     assert not any(one.is_paired for one in compare_runs(a, b))
+
+
+@pytest.mark.parametrize(
+    ("b_ms", "busy", "verdict", "code"),
+    [
+        (2.1, (MachineFacts(), MachineFacts()), "worse", 1),
+        (2.1, (MachineFacts(), MachineFacts(stalled_share=0.4)), "undecided", 0),
+        (2.1, (MachineFacts(others_percent={"chrome": 97.0}), MachineFacts()), "undecided", 0),
+        (2.1, (MachineFacts(stalled_share=0.4), MachineFacts(others_percent={"neighbour": 80.0})), "worse", 1),
+        (2.3, (MachineFacts(), MachineFacts(stalled_share=0.4)), "worse", 1),
+    ],
+)
+def test_a_machine_that_was_busier_may_be_a_small_difference(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    b_ms: float,
+    busy: tuple[MachineFacts, MachineFacts],
+    verdict: str,
+    code: int,
+) -> None:
+    """0.1 ms of 2 ms is more than the margin, and beyond the guard; 0.3 ms is more than any core does."""
+    runs = []
+    for name, level_ms, machine in zip("ab", (2.0, b_ms), busy, strict=True):
+        rows = [
+            message(trial, level_ms + trial / 1000) | {"intended_s": place / 10}
+            for trial in range(1, 7)
+            for place in range(50)
+        ]
+        run = write_run(tmp_path / name, {"messages": rows}, [{"link": "lan"}] * 6)
+        run.manifest.cores = 2
+        for trial in run.manifest.trials:
+            trial.machine = machine
+        run.manifest.write(run.path)
+        runs.append(run.path)
+    assert main(["compare", "--force", "--json", *map(str, runs), "--fail-if", "p50 > +1%"]) == code
+    found = json.loads(capsys.readouterr().out.partition("FAILED")[0])
+    assert next(one["verdict"] for one in found if one["metric"] == "p50_ms") == verdict
 
 
 def test_whoever_loses_messages_is_never_better(tmp_path: Path) -> None:
