@@ -15,9 +15,11 @@ from loadtests.link.backends.interface import open_interface
 from loadtests.link.backends.links import Links
 from loadtests.link.lab import BACKENDS, Lab, open_lab
 from loadtests.link.linkfile import load_profile
-from loadtests.link.measure.calibrate import LinkRow
+from loadtests.link.measure.calibrate import LinkRow, calibration_s
 from loadtests.link.model.profile import PATHS, LinkProfile
 from loadtests.link.sandbox.laboratory import run_in_lab
+from loadtests.stalls.intervals import Interval
+from loadtests.stalls.meter import StallMeter
 
 #: How often the link is looked at while the command runs.
 _CHECK_S = 1.0
@@ -54,16 +56,18 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.command is None and not arguments.calibrate:
         raise HarnessError("nothing to run behind the link: give -- COMMAND, or --calibrate")
     profile = load_profile(arguments.profile)
-    if arguments.interface is None and arguments.to is None:
-        return run_in_lab(lambda: _run(arguments, profile))
-    if arguments.interface is None or arguments.to is None or arguments.serve:
+    if (arguments.interface is None) != (arguments.to is None) or (arguments.to and arguments.serve):
         raise HarnessError("--interface NAME and --to HOST:PORT go together, and without --serve: the server is there")
-    return _run_through_interface(arguments, profile)
+    # Outside of the laboratory, from where all of the machine is seen.
+    with StallMeter() if arguments.calibrate else contextlib.nullcontext() as meter:
+        if arguments.interface:
+            return _run_through_interface(arguments, profile, meter)
+        return run_in_lab(lambda: _run(arguments, profile, meter))
 
 
-def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
+def _run(arguments: argparse.Namespace, profile: LinkProfile, meter: StallMeter | None) -> int:
     with open_lab(dict.fromkeys(PATHS, profile), arguments.backend, arguments.seed) as lab:
-        trusted = _shown(lab, arguments)
+        trusted = _shown(lab, meter)
         if arguments.command is None:
             return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
         lab.start()
@@ -71,22 +75,31 @@ def _run(arguments: argparse.Namespace, profile: LinkProfile) -> int:
             return run_in_foreground(lab, arguments.command)
 
 
-def _run_through_interface(arguments: argparse.Namespace, profile: LinkProfile) -> int:
+def _run_through_interface(arguments: argparse.Namespace, profile: LinkProfile, meter: StallMeter | None) -> int:
     host, port = arguments.to
     with open_interface(arguments.interface, host, port, profile) as links:
-        trusted = _shown(links, arguments)
+        trusted = _shown(links, meter)
         if arguments.command is None:
             return ExitCode.PASSED if trusted else ExitCode.NOT_TRUSTWORTHY
         links.start()
         return _in_foreground(links, lambda: _start(subprocess.Popen, arguments.command))
 
 
-def _shown(links: Links, arguments: argparse.Namespace) -> bool:
-    """Say what the link is, and whether measuring it, if that is asked for, finds the same."""
+def _shown(links: Links, meter: StallMeter | None) -> bool:
+    """Say what the link is, and whether measuring it beside this meter, if there is one, finds the same."""
     print(f"link: {'; '.join(map(str, dict.fromkeys(links.links.values())))}, by {links.backend}", file=sys.stderr)
-    rows = links.calibrate() if arguments.calibrate else []
-    if rows:
-        print(table(rows), flush=True)
+    if meter is None:
+        return True
+    print(f"measuring it takes about {calibration_s(links.links):.0f} s", file=sys.stderr)
+
+    def disturbances() -> list[Interval]:
+        late = [Interval(one.begin_ns, one.end_ns) for one in links.late()]
+        if meter.is_realtime:  # otherwise our own processes delay it too
+            late += [Interval(one.begin_ns, one.end_ns) for one in meter.stalls()]
+        return late
+
+    rows = links.calibrate(disturbances)
+    print(table(rows), flush=True)
     return all(row.within for row in rows)
 
 
@@ -94,7 +107,8 @@ def table(rows: Sequence[LinkRow]) -> str:
     """The calibration for reading: one line per figure."""
     lines = [f"{'path':10}{'direction':11}{'figure':17}{'requested':>10}{'measured':>10}{'allowed':>24}"]
     for row in rows:
-        allowed, mark = f"{row.low:.4g} to {row.high:.4g}", "" if row.within else "  off"
+        allowed = f"{row.low:.4g} to {row.high:.4g}"
+        mark = "" if row.within else "  off, while the machine stalled" if row.disturbed else "  off"
         figures = f"{row.requested:10.4g}{row.measured:10.4g}{allowed:>24}{mark}"
         lines.append(f"{row.path:10}{row.direction:11}{row.metric:17}{figures}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -15,14 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pandas as pd
 import pytest
 from link_helpers import PROJECT, in_lab
 from run_helpers import assert_finished
 
 from loadtests.errors import LinkError
+from loadtests.link.command import table
 from loadtests.link.lab import open_lab
 from loadtests.link.linkfile import known_links, load_profile
+from loadtests.link.measure.calibrate import LinkRow
 from loadtests.link.sandbox import laboratory, namespaces
 from loadtests.link.sandbox.laboratory import run_in_lab
 
@@ -198,6 +202,28 @@ def test_calibration_alone_prints_the_table() -> None:
     assert [line.split()[:3] for line in done.stdout.splitlines()[:2]] == [
         ["path", "direction", "figure"],
         ["primary", "up", "delay_ms"],
+    ]
+    assert re.search(r"^measuring it takes about \d+ s$", done.stderr, flags=re.MULTILINE)
+
+
+def test_a_figure_that_is_off_while_the_machine_stalled_says_so() -> None:
+    row = LinkRow(
+        path="primary",
+        direction="up",
+        metric="delay_ms",
+        requested=5,
+        expected=5,
+        measured=9,
+        low=4,
+        high=6,
+        within=False,
+        probes=50,
+    )
+    said = table([row, msgspec.structs.replace(row, disturbed=True), msgspec.structs.replace(row, within=True)])
+    assert [line.partition("4 to 6")[2] for line in said.splitlines()[1:]] == [
+        "  off",
+        "  off, while the machine stalled",
+        "",
     ]
 
 
