@@ -40,15 +40,16 @@ class Links(ABC):
     def calibrate(self, disturbances: Callable[[], list[Interval]] = list) -> list[LinkRow]:
         """Measure what the links really do; takes a few seconds and expects no other traffic.
 
-        A link that is off is off each time; a busy moment of the machine is gone the next time.
+        A link that is off is off each time; a busy moment of the machine is gone the next time, or it is no moment.
 
         Args:
             disturbances: asked for the times in which the machine did not let us or the link run: probes that met one
                 are measured anew.
         """
-        for _attempt in range(_CALIBRATIONS):
+        for attempt in range(_CALIBRATIONS):
             rows = self._calibrate_once(disturbances)
-            if all(row.within for row in rows):
+            off = [row for row in rows if not row.within]
+            if not off or (attempt and all(row.disturbed for row in off)):
                 break
         return rows
 
