@@ -239,7 +239,10 @@ class _TrialRun:
             self._record.congestion_control = trial.scenario.congestion
             self._record.addresses = lab.addresses
             if self._directory.captures:
-                running.enter_context(capturing(lab, raw, list(trial.links)))
+                head = f"trial {trial.number}, {trial.name}"
+                running.enter_context(
+                    capturing(lab, raw, list(trial.links), lambda lack: self._progress.note(f"{head}: {lack}"))
+                )
             if self._directory.manifest.stamps == "wire":
                 self._record.wire = running.enter_context(watching(lab, raw, server.PORT))
             if trial.scenario.tls:
