@@ -16,8 +16,9 @@ _TOOL = "dumpcap"
 _START_TIMEOUT_S = 10.0
 #: The kernel hands packets over in blocks, a quarter of a second late at most; what is not read by the end is lost.
 _DRAIN_S = 0.6
-#: For each interface; what waits there while somebody else has the cores must find room: 4 s of 15,000 packets each.
-_BUFFER_MIB = 16
+#: What waits while somebody else has the cores must find room: in the kernel for each interface, and in the tool,
+#: which otherwise has room for 1,000 packets of several interfaces.
+_BUFFER_MIB, _QUEUE_BYTES = 16, 64_000_000
 #: What the tool says at its end of each interface: how many packets came, and for how many there was no room.
 _DROPPED = re.compile(r"^Packets received/dropped on interface .*: \d+/(\d+) ", re.MULTILINE)
 
@@ -41,7 +42,8 @@ def capturing(lab: Lab, folder: Path, paths: list[str], note: Callable[[str], No
     logs = {host.name: folder / f"{host.name}-capture.log" for host in hosts}
     with ExitStack() as stack:
         for host in hosts:
-            command = [_TOOL, "-q", "-B", str(_BUFFER_MIB), *(word for path in paths for word in ("-i", path))]
+            command = [_TOOL, "-q", "-B", str(_BUFFER_MIB), "-C", str(_QUEUE_BYTES)]
+            command += [word for path in paths for word in ("-i", path)]
             command += ["-f", "tcp", "-w", str(folder / f"{host.name}.pcapng")]
             log = logs[host.name]
             with log.open("wb") as output:
