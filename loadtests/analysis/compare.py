@@ -229,7 +229,7 @@ def _with_verdict(
         verdict, note = "undecided", "it answers fewer messages"
     is_unsure = one.metric in SHARES and abs(one.difference.estimate) < unsure_ms
     if is_unsure and verdict in ("better", "worse"):
-        verdict, note = "undecided", f"the machine was busier in one run, which may be {unsure_ms} ms"
+        verdict, note = "undecided", f"less than the {unsure_ms} ms that a busier machine may make"
     return Comparison(**facts | {"verdict": verdict, "note": note, "is_unsure": is_unsure})
 
 

@@ -224,7 +224,7 @@ def _stalls(run: Run) -> list[Doubt]:
         remedy = "Run it where fewer programs run"
     left_out = f"{100 * (sent.mean() if len(sent) else 0):.0f} % of the messages are left out"
     sentence = (
-        f"{what}; {left_out}, and to repeat a trial made it no better. {remedy}"
+        f"{what}; {left_out}, and repeating a trial did not help. {remedy}"
         if in_vain(trials)
         else f"{what}; {left_out}. {remedy}, or repeat more: --repeat 5"
     )

@@ -171,10 +171,11 @@ class RunDirectory:
     def _append(self, folder: Path) -> None:
         """The rows of these tables to those of the run."""
         for file in sorted(folder.glob("*.csv")):
-            head, rows = file.read_bytes().split(b"\n", 1)
-            own = self.path / file.name
-            with own.open("ab") as table:
-                table.write(rows if own.stat().st_size else head + b"\n" + rows)
+            with file.open("rb") as rows, (self.path / file.name).open("ab") as table:
+                head = rows.readline()
+                if not table.tell():
+                    table.write(head)
+                shutil.copyfileobj(rows, table)
 
     def _rejected(self, record: TrialRecord) -> Path:
         return self.path / "rejected" / _raw_name(record.number)

@@ -67,13 +67,13 @@ def run_trials(
     try:
         with Progress(trials) as progress:
             for trial in trials:  # which grows: what is to be repeated comes last
-                if _is_settled(directory, trial, repeat, progress):
+                if _settle(directory, trial, repeat, progress):
                     continue
                 may_repeat = len(directory.rejected(trial)) < repeat and not in_vain(manifest.trials)
                 _TrialRun(directory, trial, backend, progress, interrupt, watch, may_repeat=may_repeat).run()
                 record = manifest.trials[-1]
                 if record.state == "rejected":
-                    if not _is_settled(directory, trial, repeat, progress):
+                    if not _settle(directory, trial, repeat, progress):
                         progress.note(f"trial {trial.number}, {trial.name}: again later: {record.reason}")
                         trials.append(msgspec.structs.replace(trial, number=directory.new_number(trials)))
                 elif record.state != "finished":
@@ -92,8 +92,8 @@ def run_trials(
         directory.save()
 
 
-def _is_settled(directory: RunDirectory, trial: Trial, repeat: int, progress: Progress) -> bool:
-    """Whether one of the attempts that were rejected counts now, since another is not worth its time."""
+def _settle(directory: RunDirectory, trial: Trial, repeat: int, progress: Progress) -> bool:
+    """Let the best of the attempts that were rejected count, if another is not worth its time; whether it does."""
     rejected = directory.rejected(trial)
     kept = best(rejected)
     if kept is None or (len(rejected) <= repeat and not in_vain(directory.manifest.trials)):

@@ -206,7 +206,7 @@ def test_nobody_is_told_to_repeat_what_was_no_better_when_it_was_repeated(tmp_pa
     assert [doubt.sentence for doubt in verdict.doubts] == [
         "lan: only 0 of 1 messages are undisturbed (and 1 more like it)",
         "something of higher priority took 30 % of the CPU in 3 of 3 trials, up to 60 ms at a time; 100 % of the "
-        "messages are left out, and to repeat a trial made it no better. Run it where fewer programs run",
+        "messages are left out, and repeating a trial did not help. Run it where fewer programs run",
     ]
 
 

@@ -47,6 +47,7 @@ def test_netem_keeps_the_contract_of_a_backend(tmp_path: Path) -> None:
             if PASSED.issuperset(wanted):
                 return
             stalls = meter.stalls() if meter.is_realtime else []
+            # Other workers of this session are no disturbance: the process that started all of them is ours.
             if disturbance(before, present_moment(), stalls, os.getppid()):
                 break
     pytest.fail(output)

@@ -27,6 +27,7 @@ OFF = None
         pytest.param([0.4, 0.5, 0.6, 0.35], 2, [2, 3, 4], id="not if it was no better, nor are the others: 1"),
         pytest.param([0.4, 0.5, 0.6, 0.45], 2, [1, 2, 3], id="not if it was no better, nor are the others: 2"),
         pytest.param([0.9, 0, 0, 0.6, 0.4], 2, [2, 3, 5], id="the last attempt counts"),
+        pytest.param([0.9, 0, 0, 0.6, 0.7], 2, [2, 3, 4], id="unless it was the worse one"),
         pytest.param([0.9, 0, 0, 0.6], 1, [2, 3, 4], id="the first repetition is the last"),
         pytest.param([0.9, 0, 0.8], 0, [1, 2, 3], id="nothing is repeated"),
         pytest.param([OFF, 0, OFF, OFF, 0.7, 0.9], 2, [2, 5, 6], id="without messages no attempt can count"),

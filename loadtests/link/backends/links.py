@@ -40,7 +40,8 @@ class Links(ABC):
     def calibrate(self, disturbances: Callable[[], list[Interval]] = list) -> list[LinkRow]:
         """Measure what the links really do; takes a few seconds and expects no other traffic.
 
-        A link that is off is off each time; a busy moment of the machine is gone the next time, or it is no moment.
+        A link that is off is off each time; a busy moment of the machine is gone the next time. A machine that stalls
+        then too does not rest, and a third time would tell no more.
 
         Args:
             disturbances: asked for the times in which the machine did not let us or the link run: probes that met one

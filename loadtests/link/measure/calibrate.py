@@ -130,20 +130,21 @@ def _probed(
         for index, (_, direction) in enumerate(directions):
             sent[index] += len(streams[index].sent_ns)
             kept[index] = joined(kept[index], undisturbed(streams[index], direction, met))
-        kept = [
-            dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
-            for one, count in zip(kept, sent, strict=True)
-        ]
-        # What is disturbed for good needs no more than tells something.
-        if all(
-            one.count >= (_LEAST_PROBES if one.is_disturbed else count) for one, count in zip(kept, wanted, strict=True)
-        ):
+        if all(_is_enough(one.count, *counts) for one, *counts in zip(kept, sent, wanted, strict=True)):
             break
     return [
         # Too few to tell anything: then all count, and the figures say how the machine was.
-        dataclasses.replace(stream, is_disturbed=True) if one.count < _LEAST_PROBES else one
-        for one, stream in zip(kept, streams, strict=True)
+        dataclasses.replace(stream, is_disturbed=True)
+        if one.count < _LEAST_PROBES
+        else dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
+        for one, stream, count in zip(kept, streams, sent, strict=True)
     ]
+
+
+def _is_enough(kept: int, sent: int, wanted: int) -> bool:
+    """As many as are wanted; or as tell anything, if too many are spoiled already, however quiet the other rounds."""
+    is_spoiled = sent - kept > _MOST_SPOILED * _ROUNDS * wanted
+    return kept >= (_LEAST_PROBES if is_spoiled else wanted)
 
 
 def undisturbed(stream: ProbeStream, direction: Direction, met: Intervals) -> ProbeStream:
