@@ -2,14 +2,23 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
-from inputs import corpus, inputs
+from inputs import WORDS, corpus, inputs
 from targets import TARGETS
+
+from chat.protocol.wire import DOWN, UP, LineReader
+
+
+@pytest.mark.parametrize(("target", "decoder"), [("server", UP), ("client", DOWN)])
+def test_fuzzing_begins_with_every_kind_of_message(target: str, decoder: Any) -> None:
+    lines = b"".join(WORDS[target]).replace(b"\0", b"\n")
+    assert set(decoder.type.__args__) <= {type(message) for message in LineReader(decoder, 1 << 16).feed(lines)}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -10,6 +10,8 @@ MessageId = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Cursor = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Cursors = dict[str, Cursor]
+#: The secret that lets a connection into a session.
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 #: The number of a file transfer, given by the server, and a place or length within a file.
 FileNumber = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 ByteCount = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]

@@ -6,7 +6,7 @@ ones first. What comes from a log carries `log` and `seq` (see :mod:`chat.server
 
 import msgspec
 
-from chat.protocol.fields import LOBBY, Count, Cursor, Cursors, MessageId, Seconds, Seq
+from chat.protocol.fields import LOBBY, Count, Cursor, Cursors, MessageId, Seconds, Seq, Token
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileEnd, FileLine, FileOffer
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
@@ -30,7 +30,7 @@ class Hello(Message, frozen=True):
 class Attach(Message, frozen=True):
     """Add this connection to a living session, or change what an attached one follows."""
 
-    token: str
+    token: Token
     cursors: Cursors = msgspec.field(default_factory=dict)
     #: False: a stand-by connection, which is sent nothing until it attaches again with True.
     follow: bool = True
@@ -138,7 +138,7 @@ class Welcome(Message, frozen=True):
     """
 
     nick: str
-    token: str
+    token: Token
     cursors: Cursors
     limits: Limits
     history: str = ""

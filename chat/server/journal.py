@@ -27,6 +27,9 @@ from chat.server.rooms import Rooms
 
 log = logging.getLogger(__name__)
 
+#: Far more lines than any server has had; after it there are as many numbers left again that every client takes.
+MAX_SEQ = 1 << 52
+
 #: "chat", in the header of the file, and the version of the tables.
 APPLICATION_ID = 0x63686174
 VERSION = 1
@@ -101,7 +104,7 @@ class Journal:
     @property
     def history(self) -> str:
         """What tells these logs from those of any other server."""
-        return self._fact("history")
+        return str(self._fact("history"))
 
     def restore(self, rooms: Rooms) -> None:
         """Fill the rooms with what the file holds.
@@ -116,9 +119,9 @@ class Journal:
             topics = dict(self._database.execute("SELECT substr(name, 7), value FROM fact WHERE name LIKE 'topic %'"))
         except _FAULTS as error:
             raise self._fault("is damaged", error) from error
-        if not last_seq.isdecimal():
+        if not isinstance(last_seq, int) or not 0 <= last_seq <= MAX_SEQ:
             raise self._damage(f"its last_seq is {last_seq!r}")
-        rooms.go_on_after(int(last_seq))
+        rooms.go_on_after(last_seq)
         for room, (first_seq, found) in lines.items():
             rooms.restore(room, first_seq, found, str(topics.get(room, "")))
             self._first_seq[room] = first_seq
@@ -297,11 +300,12 @@ class Journal:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._path)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def _fact(self, name: str) -> str:
+    def _fact(self, name: str) -> object:
         row = self._database.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise self._damage(f"its {name} is missing")
-        return str(row[0])
+        fact: object = row[0]
+        return fact
 
     def _damage(self, what: str) -> JournalError:
         return JournalError(f"The journal {self._path} is damaged: {what}. Restore it, or move it away to begin anew.")
@@ -323,4 +327,4 @@ def _is_line(room: object, seq: object, data: object) -> bool:
         message = ROOM_LINE.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return (message.log, message.seq) == (room, seq)
+    return (message.log, message.seq) == (room, seq) and seq <= MAX_SEQ

@@ -138,6 +138,7 @@ def test_a_damaged_journal_is_refused_in_one_sentence(tmp_path: Path) -> None:
         ("DELETE FROM fact WHERE name = 'history'", "its history is missing"),
         ("DELETE FROM fact WHERE name = 'last_seq'", "its last_seq is missing"),
         ("UPDATE fact SET value = 'many' WHERE name = 'last_seq'", "its last_seq is 'many'"),
+        ("UPDATE fact SET value = 1 << 60 WHERE name = 'last_seq'", f"its last_seq is {1 << 60}"),
         ("DROP TABLE line", "no such table: line"),
         ("DROP TABLE fact", "no such table: fact"),
     ],

@@ -11,9 +11,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from random import Random
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from inputs import CORPUS, WORDS, inputs
+from inputs import CORPUS, WORDS, inputs, seeds
+from mutate import mutated
 from targets import TARGETS
 
 
@@ -54,14 +56,25 @@ def with_atheris(target: str, seconds: float) -> None:
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS[target] if len(word) < 64))
     grown = CORPUS.parent / ".grown" / target
     grown.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(seeds(target)):
+        (grown / f"seed-{number}").write_bytes(data)
+
+    def changed(data: bytes, max_size: int, number: int) -> bytes:
+        random = Random(number)
+        if random.random() < 0.2:
+            return bytes(atheris.Mutate(data, max_size))
+        return mutated(bytes(data), WORDS[target], random)[:max_size]
+
     options = [
         f"-max_total_time={int(seconds)}",
         f"-dict={words}",
-        "-max_len=8192",
+        "-max_len=16384",
+        "-len_control=0",
         "-timeout=10",
         "-print_final_stats=1",
     ]
-    atheris.Setup([sys.argv[0], *options, str(grown), str(CORPUS / target)], _keeping(target, INSTRUMENTED[target]))
+    run = _keeping(target, INSTRUMENTED[target])
+    atheris.Setup([sys.argv[0], *options, str(grown), str(CORPUS / target)], run, custom_mutator=changed)
     atheris.Fuzz()
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import hypothesis.strategies as st
+from mutate import mutated
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -10,6 +11,8 @@ _UP = [
     b'{"type":"hello","nick":"ana"}\n',
     b'{"type":"hello","nick":"ben","key":"a secret of my own"}\n',
     b'{"type":"attach","token":"t","cursors":{"lobby":1}}\n',
+    b'\x00{"type":"attach","token":"$TOKEN","cursors":{"inbox":0,"lobby":1}}\n',
+    b'\x00{"type":"hello","nick":"ben","key":"a secret of my own"}\n{"type":"file_accept","file":1}\n',
     b'{"type":"say","text":"x","id":1}\n',
     b'{"type":"say","text":"x","id":1,"room":"tea"}\n',
     b'{"type":"tell","to":"witness","text":"x","id":2}\n',
@@ -23,7 +26,9 @@ _UP = [
     b'{"type":"file_chunk","file":1,"offset":0,"data":"aGVs"}\n',
     b'{"type":"file_end","file":1,"outcome":"done"}\n',
     b'{"type":"who"}\n{"type":"rooms"}\n{"type":"settle"}\n{"type":"ping","n":7}\n',
+    b'{"type":"last","lines":3}\n{"type":"topic","room":"lobby","text":"x","id":6}\n',
     b'{"type":"bye"}\n',
+    b"\x00\x00",
 ]
 _DOWN = [
     b'{"type":"welcome","nick":"ana","token":"t","cursors":{"inbox":0,"lobby":1},"limits":{},"history":"h"}\n',
@@ -47,9 +52,14 @@ _DOWN = [
     b'{"type":"file_credit","file":1,"offset":3}\n',
     b'{"type":"file_ended","log":"inbox","seq":3,"from":"ben","file":1,"outcome":"done"}\n',
     b'{"type":"present","nicks":["ana"],"room":"tea"}\n{"type":"rooms","rooms":{"lobby":2}}\n{"type":"pong","n":7}\n',
+    b'{"type":"last","room":"lobby","lines":[{"type":"said","log":"lobby","seq":1,"from":"ben","text":"x"}]}\n',
+    b'{"type":"topic","log":"lobby","seq":3,"from":"ben","text":"x"}\n',
     b'{"type":"error","code":"malformed","reason":"x"}\n',
     b'{"type":"bye","reason":"x"}\n',
     b'{"type":"bye","reason":"x","back_in_s":1,"id":3}\n',
+    b'\x00{"type":"attached","nick":"ana","cursors":{"inbox":0,"lobby":1}}\n',
+    b"standby\x00",
+    b"\x00",
 ]
 _JSON = [
     b"{",
@@ -144,6 +154,28 @@ _CSV = [
     *(b"trial,", b",", b"\n", b"\r", b'"', b"nan", b"inf", b"-1", b"1e309", b"9" * 30, b"say", b"\xff", b"True", b";"),
     *(b'{"schema_version":5,"trials":[{"number":1,"name":"a"}]}', b'"trials":[]', b'"vary":{"link":["lan"]}', b"null"),
 ]
+_LINE = b'{"type":"said","log":"lobby","seq":%d,"from":"ana","text":"x"}'
+_SQL = [
+    b"INSERT INTO line VALUES ('lobby', 1, CAST('" + _LINE % 1 + b"\n' AS BLOB));\n",
+    b"INSERT INTO line VALUES ('lobby', 2, CAST('" + _LINE % 2 + b"\n' AS BLOB));\n",
+    b"INSERT INTO line VALUES ('tea', 7, CAST('" + _LINE.replace(b"lobby", b"tea") % 7 + b"\n' AS BLOB));\n",
+    b"INSERT INTO line VALUES (NULL, NULL, NULL);\n",
+    b"INSERT INTO line VALUES (x'ff', 1.5, zeroblob(70000));\n",
+    b"INSERT OR REPLACE INTO fact VALUES ('topic lobby', 'x');\n",
+    b"INSERT OR REPLACE INTO fact VALUES ('open', 1);\n",
+    b"UPDATE fact SET value = 9223372036854775807 WHERE name = 'last_seq';\n",
+    b"UPDATE fact SET value = NULL WHERE name = 'history';\n",
+    b"UPDATE line SET seq = seq + 1;\n",
+    b"UPDATE line SET room = 'a room';\n",
+    b"DELETE FROM fact;\n",
+    b"DROP TABLE line;\nCREATE TABLE line (room, seq, data);\n",
+    b"ALTER TABLE line RENAME COLUMN data TO more;\n",
+    b"CREATE VIEW fact AS SELECT 'last_seq' AS name, 1 AS value;\n",
+    b"PRAGMA user_version = 2;\n",
+    b"PRAGMA writable_schema = 1;\nUPDATE sqlite_master SET sql = 'x';\n",
+    b"CREATE TRIGGER t BEFORE INSERT ON fact BEGIN SELECT RAISE(FAIL, 'x'); END;\n",
+    b"SQLite format 3\x00",
+]
 _NAMES = [
     "a",
     "ana",
@@ -176,7 +208,7 @@ WORDS: dict[str, list[bytes]] = {
     "scenario": _YAML,
     "trace": _TRACE,
     "run_directory": _CSV,
-    "journal": [b"SQLite format 3\x00", b"\x00" * 64, b'{"type":"said","log":"lobby","seq":1}\n'],
+    "journal": _SQL,
 }
 
 
@@ -185,19 +217,14 @@ def corpus(target: str) -> list[bytes]:
     return [file.read_bytes() for file in sorted((CORPUS / target).glob("*"))]
 
 
+def seeds(target: str) -> list[bytes]:
+    """What to begin with: the committed inputs, each word after the first one, and all of them."""
+    first, *others = WORDS[target]
+    return [*corpus(target), *(first + word for word in others), b"".join(WORDS[target])]
+
+
 def inputs(target: str) -> st.SearchStrategy[bytes]:
-    """Words of the target with noise among them; or an input of the corpus with some of its bytes replaced."""
+    """Words of the target with noise among them; or a seed with some changes."""
     word = st.sampled_from(WORDS[target]) | st.binary(max_size=8)
     made = st.lists(word, max_size=24).map(b"".join)
-    seeds = corpus(target)
-    if not seeds:
-        return made
-    patch = st.tuples(st.floats(0, 1), st.integers(0, 4), word)
-    return made | st.builds(_patched, st.sampled_from(seeds), st.lists(patch, max_size=4))
-
-
-def _patched(seed: bytes, patches: list[tuple[float, int, bytes]]) -> bytes:
-    for where, removed, added in patches:
-        at = int(where * len(seed))
-        seed = seed[:at] + added + seed[at + removed :]
-    return seed
+    return made | st.builds(mutated, st.sampled_from(seeds(target)), st.just(WORDS[target]), st.randoms())

@@ -6,21 +6,27 @@ knows what code an input reaches. What was found once is in `tests/fuzz/corpus` 
 
 import contextlib
 import logging
+import re
 import selectors
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mutate import NEXT
+
 from chat.client.client import ChatClient
-from chat.client.events import Event, FileOffered
+from chat.client.events import Closed, Event, FileOffered, Registered
+from chat.client.paths import Mode
 from chat.net.loop import Loop
 from chat.protocol.errors import ChatError, Refusal
+from chat.protocol.limits import PUBLIC_LIMITS
+from chat.protocol.messages import Bye
 from chat.protocol.names import clean_nick, clean_room, fold, skeleton
 from chat.protocol.wire import DOWN, UP, BadLine, LineReader, encode
 from chat.server.journal import Journal, JournalError
-from chat.server.rooms import Rooms
 from chat.server.server import ChatServer
 from loadtests.analysis.read import open_run
 from loadtests.analysis.stats import summarise
@@ -31,9 +37,7 @@ from loadtests.link.model.trace import read_trace
 from loadtests.samples import TABLES
 from loadtests.scenario.scenario import decode
 
-#: Parts an input into what comes over one connection and over the next.
-NEXT = b"\x00"
-#: Turns of a loop after which a peer has done all that it is going to do with an input.
+#: Turns of a loop in which a peer does all that it is going to do with an input.
 TURNS = 40
 
 logging.getLogger("chat").setLevel(logging.CRITICAL)
@@ -73,7 +77,10 @@ def _is_short(refusal: Refusal) -> None:
 
 
 def _names(path: Path, error: Exception) -> None:
-    assert str(path) in str(error), f"a user is not told which file is meant: {error}"
+    said = str(error)
+    assert str(path) in said, f"a user is not told which file is meant: {said}"
+    assert len(said) < 1_000 + said.count(str(path)) * len(str(path)), f"a sentence quotes too much: {said}"
+    assert all(line.isprintable() for line in said.splitlines()), f"a sentence may change a terminal: {said!r}"
 
 
 def _is_text(data: bytes) -> bool:
@@ -84,41 +91,112 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+class SwiftLoop(Loop):
+    """A loop that need not wait for its timers."""
+
+    def __init__(self) -> None:
+        super().__init__(selectors.SelectSelector())
+        self._skipped_ns = 0
+
+    def now_ns(self) -> int:
+        """CLOCK_MONOTONIC in ns, and what was skipped."""
+        return super().now_ns() + self._skipped_ns
+
+    def turn(self, times: int = 1) -> None:
+        """Without waiting."""
+        for _ in range(times):
+            self.run_once(0)
+
+    def skip(self) -> None:
+        """Go on when the next timer is due."""
+        deadline_ns = self.next_deadline_ns()
+        if deadline_ns is not None:
+            self._skipped_ns += max(0, deadline_ns - self.now_ns())
+        self.turn()
+
+
 def server(data: bytes) -> None:
-    """Whatever strangers send, those who behave are served."""
-    loop = Loop(selectors.SelectSelector())
-    serving = ChatServer(loop, "127.0.0.1", 0)
-    with contextlib.ExitStack() as sockets:
-        witness = sockets.enter_context(socket.create_connection(serving.address))
-        witness.setblocking(False)
+    """Whatever strangers send, those who behave are served, and nothing is left when the others have gone.
+
+    The first four pieces of an input come over a connection each, those after them over the same in turn; for an empty
+    one, time passes. `$TOKEN` is the token that was heard last.
+    """
+    with contextlib.closing(SwiftLoop()) as loop, contextlib.ExitStack() as sockets:
+        serving = ChatServer(loop, "127.0.0.1", 0, limits=PUBLIC_LIMITS)
+        sockets.enter_context(_ending(loop, serving))
+
+        def connection() -> socket.socket:
+            sock = sockets.enter_context(socket.create_connection(serving.address))
+            sock.setblocking(False)
+            return sock
+
+        witness = connection()
         witness.sendall(b'{"type":"hello","nick":"witness"}\n')
-        for piece in data.split(NEXT)[:4]:
-            stranger = sockets.enter_context(socket.create_connection(serving.address))
-            stranger.setblocking(False)
-            stranger.send(piece) if piece else None
-            _turn(loop, 4)
-            with contextlib.suppress(BlockingIOError, ConnectionResetError):
-                stranger.recv(65_536)
+        loop.turn(4)
+        strangers: list[socket.socket] = []
+        token = b""
+        for number, piece in enumerate(data.split(NEXT)[:16]):
+            if number < 4:
+                strangers.append(connection())
+            stranger = strangers[number % 4]
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                stranger.send(piece.replace(b"$TOKEN", token))
+            loop.turn(4)
+            token = (re.findall(rb'"token":"([^"]+)"', _heard(stranger)) or [token])[-1]
+            if not piece:
+                loop.skip()
+        for stranger in strangers:
+            stranger.close()
+        heard = _heard(witness)
+        for _ in range(200):
+            loop.skip()
+            heard += _heard(witness)
+            if serving.hub.nicks == ["witness"] and len(serving.lags()) == 1:
+                break
+        else:
+            raise AssertionError(f"strangers have gone, and this is left: {serving!r}")
+        assert not serving.strangers
+        assert "0 transfer(s)" in repr(serving.hub.relay)
+        assert len([*serving.hub.rooms]) == 1, "a room is left in which nobody is"
         witness.sendall(b'{"type":"ping","n":4711}\n')
-        heard = b""
         for _ in range(1000):
-            _turn(loop, 1)
-            with contextlib.suppress(BlockingIOError):
-                heard += witness.recv(65_536)
+            loop.turn()
+            heard += _heard(witness)
             if b'"n":4711' in heard:
                 break
         else:
             raise AssertionError("the witness has no answer")
-    serving.close("done")
-    _turn(loop, TURNS)
-    for _, transport in list(serving.connections()):
-        transport.close()
-    loop.close()
+
+
+@contextlib.contextmanager
+def _ending(loop: SwiftLoop, serving: ChatServer) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(JournalError):
+            serving.close("done")
+            loop.turn(4)
+        for peer in [*serving._peers.values()]:
+            peer.transport.close()
+
+
+def _heard(sock: socket.socket) -> bytes:
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        return sock.recv(1 << 20)
+    return b""
 
 
 def client(data: bytes) -> None:
-    """Whatever a server sends, a client ends in order, stays inside its folder, and opens two connections at most."""
-    loop = Loop(selectors.SelectSelector())
+    """Whatever a server sends, a client ends in order, stays inside its folder, and has two connections at most.
+
+    Each connection that the client makes gets a piece of the input, line by line; after that, time passes. A first
+    piece that says so makes it one in `standby`.
+    """
+    loop = SwiftLoop()
+    events: list[Event] = []
+    pieces = data.split(NEXT)
+    mode: Mode = "standby" if pieces[0] == b"standby" else "redundant"
+    lines = iter([piece.splitlines(keepends=True) for piece in pieces[mode == "standby" :]])
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "victim").write_text("untouched")
@@ -126,34 +204,50 @@ def client(data: bytes) -> None:
         listener.setblocking(False)
 
         def note(event: Event) -> None:
-            if isinstance(event, FileOffered) and not event.outgoing:
-                with contextlib.suppress(ChatError):
+            events.append(event)
+            with contextlib.suppress(ChatError):
+                if isinstance(event, FileOffered) and not event.outgoing:
                     victim.files.accept(event.id, folder / "in")
+                if isinstance(event, Registered):
+                    victim.join("tea")
+                    victim.files.send("ben", folder / "victim")
 
-        victim = ChatClient(loop, "ana", listener.getsockname(), mode="redundant", on_event=note)
+        victim = ChatClient(loop, "ana", listener.getsockname(), mode=mode, on_event=note)
         victim.connect()
-        pieces = iter(data.split(NEXT))
-        held: list[socket.socket] = []
+        held: dict[socket.socket, list[bytes]] = {}
         for _ in range(TURNS):
-            _turn(loop, 1)
+            loop.turn()
             with contextlib.suppress(BlockingIOError):
-                held.append(stack.enter_context(listener.accept()[0]))
-                with contextlib.suppress(ConnectionError):
-                    held[-1].sendall(next(pieces, b""))
+                held[stack.enter_context(listener.accept()[0])] = next(lines, [])
+            for sock, rest in [*held.items()]:
+                sock.setblocking(False)
+                step = -(-len(rest) // (TURNS // 2))
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    sock.send(b"".join(rest[:step]))
+                del rest[:step]
+                if _has_ended(sock):
+                    del held[sock]
+            assert len(held) <= 2, "a client of two connections has more"
             if victim.registered and not victim.pending:
                 with contextlib.suppress(ChatError):
                     victim.say("hello")
-        assert len(held) <= 4, "a client of two connections, each of which may be replaced, has opened more"
+            if not any(held.values()):
+                loop.skip()
         victim.close()
         assert victim.closed
+        assert [isinstance(event, Closed) for event in events].index(True) == len(events) - 1
         assert {path.name for path in folder.iterdir()} <= {"victim", "in"}
         assert (folder / "victim").read_text() == "untouched"
     loop.close()
 
 
-def _turn(loop: Loop, times: int) -> None:
-    for _ in range(times):
-        loop.run_once(0)
+def _has_ended(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1 << 20)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def scenario(data: bytes) -> None:
@@ -177,13 +271,41 @@ def trace(data: bytes) -> None:
 
 
 def journal(data: bytes) -> None:
-    """A journal is taken, or refused in a sentence."""
-    with _file(data) as path:
+    """A journal is taken and served, or refused in a sentence: any bytes, or what somebody has altered by SQL."""
+    is_file = data.startswith(b"SQLite")
+    with _file(data if is_file else b"") as path:
+        if not is_file:
+            _alter(path, data.decode(errors="replace"))
         try:
             with contextlib.closing(Journal(str(path))) as opened:
-                opened.restore(Rooms(name_chars=32))
+                _serve(opened)
         except JournalError as error:
             _names(path, error)
+
+
+def _serve(journal: Journal) -> None:
+    with contextlib.closing(SwiftLoop()) as loop:
+        serving = ChatServer(loop, "127.0.0.1", 0, journal=journal)
+        with socket.create_connection(serving.address) as visitor, _ending(loop, serving):
+            visitor.setblocking(False)
+            visitor.sendall(
+                b'{"type":"hello","nick":"ana"}\n{"type":"join","room":"tea"}\n{"type":"last","lines":99}\n'
+                b'{"type":"last","lines":99,"room":"tea"}\n{"type":"rooms"}\n{"type":"say","text":"x"}\n{"type":"bye"}\n'
+            )
+            loop.turn(8)
+            answers = read(LineReader(DOWN, 1 << 20), [_heard(visitor)])
+            assert isinstance(answers[-1], Bye), f"a client cannot be served: {answers}"
+            assert not [answer for answer in answers if isinstance(answer, BadLine)]
+
+
+def _alter(path: Path, statements: str) -> None:
+    Journal(str(path)).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        database.set_progress_handler(lambda: 1, 1_000_000)
+        for statement in statements.split(";\n"):
+            with contextlib.suppress(sqlite3.Error, sqlite3.Warning, ValueError):
+                database.execute(statement)
 
 
 def run_directory(data: bytes) -> None:
