@@ -44,6 +44,9 @@ BALLAST_BYTES = 8 << 20
 #: How often to see whether it is still full.
 LOOK_AGAIN_S = 1.0
 
+#: Most of what is quoted of a file that is damaged.
+_REASON_CHARS = 200
+
 #: What SQLite says of a damaged file; of one that is said to hold more than any has, that it lacks memory.
 _FAULTS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 
@@ -226,8 +229,7 @@ class Journal:
         else:
             (fault,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if fault != "ok":
-                reason = fault.splitlines()[-1].rstrip(".")
-                raise JournalError(f"The journal {self._path} is damaged: {reason}.")
+                raise self._fault("is damaged", sqlite3.DatabaseError(fault.splitlines()[-1].rstrip(".")))
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA wal_autocheckpoint = 0")
 
@@ -308,10 +310,19 @@ class Journal:
         return fact
 
     def _damage(self, what: str) -> JournalError:
-        return JournalError(f"The journal {self._path} is damaged: {what}. Restore it, or move it away to begin anew.")
+        return JournalError(
+            f"The journal {self._path} is damaged: {_readable(what)}. Restore it, or move it away to begin anew."
+        )
 
     def _fault(self, what: str, error: Exception) -> JournalError:
-        return JournalError(f"The journal {self._path} {what}: {str(error) or 'SQLite runs out of memory over it'}.")
+        reason = str(error) or "SQLite runs out of memory over it"
+        return JournalError(f"The journal {self._path} {what}: {_readable(reason)}.")
+
+
+def _readable(reason: str) -> str:
+    """What the file says, in a sentence: neither all of it, nor what could act on a terminal."""
+    reason = reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}…"
+    return reason if reason.isprintable() else ascii(reason)[1:-1]
 
 
 def _is_full(error: sqlite3.Error) -> bool:

@@ -12,16 +12,21 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from mutate import NEXT
 
-from chat.client.client import ChatClient
-from chat.client.events import Closed, Event, FileOffered, Registered
+from chat.client.events import Closed, Event
 from chat.client.paths import Mode
+from chat.client.transcript import Transcript
+from chat.console.commands import enter
+from chat.console.console import Console
+from chat.console.display import visible
 from chat.net.loop import Loop
-from chat.protocol.errors import ChatError, Refusal
+from chat.net.transport import Address
+from chat.protocol.errors import Refusal
 from chat.protocol.limits import PUBLIC_LIMITS
 from chat.protocol.messages import Bye
 from chat.protocol.names import clean_nick, clean_room, fold, skeleton
@@ -186,6 +191,42 @@ def _heard(sock: socket.socket) -> bytes:
     return b""
 
 
+#: What the person at the client enters.
+ENTERED = (
+    *("hello", "/join tea", "/me waves", "/send ben victim", "/accept", "/msg ben hello", "/last 5", "/topic", "/who"),
+    *(
+        "/rooms",
+        "/away for tea",
+        "/nick zoe",
+        "/stats",
+        "/connections",
+        "/leave tea",
+        "/ignore ben",
+        "/topic a",
+        "hello",
+    ),
+    *("/cancel", "/reconnect", "/accept 1", "hello"),
+)
+
+
+class Watched(Console):
+    """A console that holds its client to its word, and shows nothing that could act on a terminal."""
+
+    def __init__(self, loop: Loop, server: Address, mode: Mode, downloads: Path) -> None:
+        self.heard: list[Event] = []
+        record = Transcript(StringIO(newline=""))
+        super().__init__(loop, "ana", server, None, mode, show=self._show, transcript=record, downloads=downloads)
+        self.is_watched = mode == "standby"
+
+    def _show(self, line: str, style: str = "", speaker: str = "", *, is_for_us: bool = False) -> None:
+        assert visible(line) == line
+
+    def _event(self, event: Event) -> None:
+        assert not any(isinstance(each, Closed) for each in self.heard), "Closed is the last event"
+        self.heard.append(event)
+        super()._event(event)
+
+
 def client(data: bytes) -> None:
     """Whatever a server sends, a client ends in order, stays inside its folder, and has two connections at most.
 
@@ -193,27 +234,18 @@ def client(data: bytes) -> None:
     piece that says so makes it one in `standby`.
     """
     loop = SwiftLoop()
-    events: list[Event] = []
     pieces = data.split(NEXT)
     mode: Mode = "standby" if pieces[0] == b"standby" else "redundant"
     lines = iter([piece.splitlines(keepends=True) for piece in pieces[mode == "standby" :]])
-    with contextlib.ExitStack() as stack:
+    with contextlib.closing(loop), contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "victim").write_text("untouched")
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.setblocking(False)
-
-        def note(event: Event) -> None:
-            events.append(event)
-            with contextlib.suppress(ChatError):
-                if isinstance(event, FileOffered) and not event.outgoing:
-                    victim.files.accept(event.id, folder / "in")
-                if isinstance(event, Registered):
-                    victim.join("tea")
-                    victim.files.send("ben", folder / "victim")
-
-        victim = ChatClient(loop, "ana", listener.getsockname(), mode=mode, on_event=note)
-        victim.connect()
+        console = Watched(loop, listener.getsockname(), mode, folder / "in")
+        stack.callback(console.client.close)
+        console.client.connect()
+        entered = iter(ENTERED)
         held: dict[socket.socket, list[bytes]] = {}
         for _ in range(TURNS):
             loop.turn()
@@ -228,17 +260,15 @@ def client(data: bytes) -> None:
                 if _has_ended(sock):
                     del held[sock]
             assert len(held) <= 2, "a client of two connections has more"
-            if victim.registered and not victim.pending:
-                with contextlib.suppress(ChatError):
-                    victim.say("hello")
+            if console.client.registered:
+                enter(console, next(entered, "hello").replace("victim", str(folder / "victim")))
             if not any(held.values()):
                 loop.skip()
-        victim.close()
-        assert victim.closed
-        assert [isinstance(event, Closed) for event in events].index(True) == len(events) - 1
+        console.client.close()
+        assert console.client.closed
+        assert isinstance(console.heard[-1], Closed)
         assert {path.name for path in folder.iterdir()} <= {"victim", "in"}
         assert (folder / "victim").read_text() == "untouched"
-    loop.close()
 
 
 def _has_ended(sock: socket.socket) -> bool:
