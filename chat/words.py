@@ -1,4 +1,26 @@
-"""Numbers with their nouns, as people write them."""
+"""Words that people read: numbers with their nouns, and texts of others."""
+
+import re
+import unicodedata
+
+#: What no text has that people write: half a character, and controls other than tab and newline.
+NO_TEXT = re.compile("[\ud800-\udfff\0-\x08\x0b-\x1f\x7f-\x9f]")
+
+#: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
+_JOINERS = "\u200c\u200d"
+
+
+def visible(text: str) -> str:
+    """The text with everything that could act on a terminal, or on the order of the text around it, shown as an escape.
+
+    That is: C0 and C1 controls, line and paragraph separators, format characters such as bidirectional overrides, and
+    what is no character at all.
+    """
+    return "".join([each if _harmless(each) else each.encode("unicode_escape").decode() for each in text])
+
+
+def _harmless(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from chat import arguments as options
+from chat.words import visible
 from loadtests.errors import ExitCode, HarnessError
 
 #: Command → its module, and what it does. A module is imported only when its command is used: pandas alone takes a
@@ -64,7 +65,7 @@ def _nobody_reads() -> bool:
 
 
 def _complain(sentence: str) -> int:
-    print(f"chatlab: {sentence}", file=sys.stderr)
+    print("chatlab:", "\n".join(map(visible, sentence.splitlines())), file=sys.stderr)
     return ExitCode.ERROR
 
 

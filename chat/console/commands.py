@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chat.console.console import Console
-from chat.console.display import visible
 from chat.protocol.errors import ChatError
+from chat.words import visible
 
 
 class Command(NamedTuple):

@@ -25,7 +25,7 @@ from chat.client.events import (
     RoomList,
 )
 from chat.client.transcript import Transcript
-from chat.console.display import describe, visible
+from chat.console.display import describe
 from chat.console.shelf import Shelf
 from chat.console.tally import Tally
 from chat.net.loop import Loop
@@ -33,7 +33,7 @@ from chat.net.transport import Address
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX, LOBBY
 from chat.protocol.names import fold
-from chat.words import count
+from chat.words import count, visible
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -1,6 +1,5 @@
 """What a person sees: one line of text for each event. Pure; the console prints it."""
 
-import unicodedata
 import zlib
 
 from chat.client.events import (
@@ -31,26 +30,10 @@ from chat.client.events import (
     TopicSet,
 )
 from chat.protocol.fields import INBOX, LOBBY
-from chat.words import count
+from chat.words import count, visible
 
 #: Those of the sixteen that can be read on black and on white; red is left for what went wrong.
 COLOURS = tuple(f"fg:ansi{name}" for name in ("cyan", "magenta", "blue", "green", "brightblue", "brightmagenta"))
-
-#: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
-_JOINERS = "\u200c\u200d"
-
-
-def visible(text: str) -> str:
-    """The text with everything that could act on a terminal, or on the order of the text around it, shown as an escape.
-
-    That is: C0 and C1 controls, line and paragraph separators, format characters such as bidirectional overrides, and
-    what is no character at all.
-    """
-    return "".join([each if _harmless(each) else each.encode("unicode_escape").decode() for each in text])
-
-
-def _harmless(char: str) -> bool:
-    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:

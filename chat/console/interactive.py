@@ -12,11 +12,11 @@ from chat import arguments
 from chat.client.client import RETRY_S, Mode
 from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
-from chat.console.display import visible
 from chat.console.pipe import Pipe
 from chat.net.loop import Loop
 from chat.net.transport import reason_of
 from chat.protocol.errors import TlsError
+from chat.words import visible
 
 if TYPE_CHECKING:
     from chat.console.terminal import Terminal

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from chat.client.client import ChatClient
 from chat.client.events import Event, FileDone, FileEvent, FileFailed, FileOffered, FileProgress
-from chat.console.display import megabytes, visible
+from chat.console.display import megabytes
 from chat.protocol.errors import FileError
+from chat.words import visible
 
 _BAR_CHARS = 20
 

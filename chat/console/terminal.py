@@ -25,10 +25,11 @@ from prompt_toolkit.styles import Style
 
 from chat.console.commands import COMMANDS, enter, kind_at
 from chat.console.console import DIM, Console
-from chat.console.display import colour_of, visible
+from chat.console.display import colour_of
 from chat.console.lookback import LookBack
 from chat.console.wrap import Fragment, wrapped
 from chat.net.loop import Loop
+from chat.words import visible
 
 #: Who has not touched a key for so long has perhaps not read what came in the meantime.
 IDLE_S = 30.0

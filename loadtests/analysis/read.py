@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
+from chat.words import visible
 from loadtests.data import results
 from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest
@@ -257,6 +258,8 @@ def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
     if not isinstance(rows.index, pd.RangeIndex):  # pandas takes what is too much for names of rows
         raise ValueError("its lines have more values than its first one has columns")
     rows = rows.reindex(columns=columns)
+    for text in texts:  # such as names of processes, which are whatever they like
+        rows[text] = rows[text].map(visible, na_action="ignore")
     for name, column in rows.drop(columns=[*texts]).items():
         if pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all():
             continue

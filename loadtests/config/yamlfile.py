@@ -6,7 +6,6 @@ never apply.
 
 import copy
 import difflib
-import re
 import types
 import typing
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+from chat.words import NO_TEXT
 from loadtests.errors import ConfigError
 
 #: A scenario is a page of text. A file that is larger, or means more than this once its aliases are followed, is no
@@ -23,9 +23,6 @@ from loadtests.errors import ConfigError
 MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 20_000
 MAX_DEPTH = 32
-
-#: Surrogates and NUL, which can be escaped in YAML, and be in no file's name and in no message.
-_NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
 T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
@@ -221,6 +218,6 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
 
 def _text(node: yaml.Node, where: str) -> str:
     text = str(node.value)
-    if _NO_TEXT.search(text):
-        raise ConfigError(f"{where}: an escape stands for half a character, or for the end of a text: {text!r}")
+    if NO_TEXT.search(text):
+        raise ConfigError(f"{where}: an escape stands for half a character, or for a control character: {text!r}")
     return text

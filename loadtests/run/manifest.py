@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from chat.words import NO_TEXT, visible
 from loadtests.errors import HarnessError
 from loadtests.link.backends.backend import BackendName, LinkStats
 from loadtests.samples import SCHEMA_VERSION
@@ -162,7 +163,7 @@ class Manifest(msgspec.Struct, kw_only=True):
                 "use the version that made them, or run the scenario again"
             )
         try:
-            manifest = msgspec.convert(plain, cls)
+            manifest = msgspec.convert(_harmless(plain), cls)
             manifest.check()
         except (msgspec.ValidationError, HarnessError) as error:
             raise HarnessError(f"{folder / _NAME}: {error}") from None
@@ -189,3 +190,16 @@ class Manifest(msgspec.Struct, kw_only=True):
         draft = folder / f"{_NAME}.new"
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
         draft.rename(folder / _NAME)
+
+
+def _harmless(value: Any) -> Any:
+    """The same, with control characters in all texts shown as escapes: a run may be a stranger's, and is printed."""
+    match value:
+        case str():
+            return NO_TEXT.sub(lambda found: visible(found[0]), value)
+        case dict():
+            return {_harmless(key): _harmless(item) for key, item in value.items()}
+        case list():
+            return [_harmless(item) for item in value]
+        case _:
+            return value

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from chat.words import visible
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 #: The parent of the kernel's own threads, which also carry our packets.
 _KTHREADD = 2
@@ -59,7 +61,7 @@ class Host:
                 head, _, tail = text.rpartition(")")
                 fields = tail.split()
                 parents[int(name)] = int(fields[1])
-                used[int(name)] = head.partition("(")[2], (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+                used[int(name)] = visible(head.partition("(")[2]), (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
         before_s = self._used_s
         for pid, (command, used_s) in used.items():
             if before_s is not None and self._is_foreign(pid, parents):

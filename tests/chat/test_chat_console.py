@@ -34,11 +34,12 @@ from chat.client.events import (
 )
 from chat.client.transcript import COLUMNS, Transcript
 from chat.console.commands import kind_at
-from chat.console.display import describe, visible
+from chat.console.display import describe
 from chat.console.tally import Tally
 from chat.console.terminal import IDLE_S, Terminal
 from chat.net.loop import Loop
 from chat.net.tcpinfo import TcpInfo
+from chat.words import visible
 
 pytestmark = pytest.mark.realtime("chat")
 

@@ -23,7 +23,6 @@ from chat.client.paths import Mode
 from chat.client.transcript import Transcript
 from chat.console.commands import enter
 from chat.console.console import Console
-from chat.console.display import visible
 from chat.net.loop import Loop
 from chat.net.transport import Address
 from chat.protocol.errors import Refusal
@@ -33,8 +32,14 @@ from chat.protocol.names import clean_nick, clean_room, fold, skeleton
 from chat.protocol.wire import DOWN, UP, BadLine, LineReader, encode
 from chat.server.journal import Journal, JournalError
 from chat.server.server import ChatServer
+from chat.words import visible
+from loadtests.analysis.compare import compare_runs
+from loadtests.analysis.comparison_text import as_text
 from loadtests.analysis.read import open_run
+from loadtests.analysis.report import answer
 from loadtests.analysis.stats import summarise
+from loadtests.analysis.verdict import judge
+from loadtests.commands.report import shown
 from loadtests.config.yamlfile import Document
 from loadtests.data import shipped
 from loadtests.errors import ConfigError, HarnessError
@@ -83,9 +88,10 @@ def _is_short(refusal: Refusal) -> None:
 
 def _names(path: Path, error: Exception) -> None:
     said = str(error)
+    if isinstance(error, JournalError):  # others are shown by a command that sees to it
+        assert said.isprintable(), f"a sentence may change a terminal: {said!r}"
     assert str(path) in said, f"a user is not told which file is meant: {said}"
     assert len(said) < 1_000 + said.count(str(path)) * len(str(path)), f"a sentence quotes too much: {said}"
-    assert all(line.isprintable() for line in said.splitlines()), f"a sentence may change a terminal: {said!r}"
 
 
 def _is_text(data: bytes) -> bool:
@@ -339,7 +345,7 @@ def _alter(path: Path, statements: str) -> None:
 
 
 def run_directory(data: bytes) -> None:
-    """A run of somebody else's is summarised, or refused in a sentence that names the file.
+    """A run of somebody else's is summarised, judged and compared, or refused in a sentence that names the file.
 
     The input is a file's name, a NUL, and what the file of the reference run says instead.
     """
@@ -355,9 +361,15 @@ def run_directory(data: bytes) -> None:
             run = open_run(folder, with_disturbed=False)
             if damaged.stem in TABLES:
                 run.rows(damaged.stem)
-            summarise(run)
+            summary = summarise(run)
+            reference = open_run(shipped("results") / "reference", with_disturbed=False)
+            compared = as_text(compare_runs(reference, run), 0.05)
+            verdict = judge(run)
+            said = [shown(summary), str(verdict), verdict.headline, *answer(run, summary), compared]
         except HarnessError as error:
             _names(Path(folder), error)
+        else:
+            assert all(line.isprintable() for line in "\n".join(said).splitlines())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import pytest
 from run_helpers import chatlab, refused
 
 from chat.words import count
+from loadtests.cli import main
 from loadtests.commands.words import duration, size
-from loadtests.errors import ConfigError
+from loadtests.data import shipped
+from loadtests.errors import ConfigError, ExitCode
+from loadtests.samples import TABLES
 from loadtests.scenario.scenario import read_document
 
 
@@ -150,6 +154,19 @@ def test_a_file_that_cannot_be_written_is_said_before_the_work(
     said = refused(capsys, *command, "not/there.xml")
     assert said == "chatlab: not/there.xml: cannot be written: no such file or directory\n"
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_of_a_stranger_cannot_act_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(shipped("results") / "reference", tmp_path / "run")
+    manifest = (run / "run.json").read_text()
+    (run / "run.json").write_text(manifest.replace('"lan"', '"\\u001b[2Jlan"'))
+    assert main(["compare", str(run), "--by", "link"]) == ExitCode.PASSED
+    printed = capsys.readouterr().out
+    assert r"\x1b[2Jlan" in printed
+    (run / "messages.csv").write_text(f"{','.join(TABLES['messages'])}\n\x1b[2J\n")
+    assert main(["compare", str(run), "--by", "link"]) == ExitCode.ERROR
+    printed += capsys.readouterr().err
+    assert "\x1b" not in printed
 
 
 def test_a_port_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
