@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import duckdb
@@ -221,6 +221,17 @@ def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = No
     return run
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for all tables: to open it takes ten times as long as to read a short run."""
+    database = duckdb.connect()
+    database.execute("SET enable_progress_bar = false")
+    for name, values in _CATEGORIES.items():
+        listed = ", ".join(f"'{value}'" for value in values)
+        database.execute(f"CREATE TYPE {name}_name AS ENUM ({listed})")
+    return database
+
+
 def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
     """These columns of a large CSV file, in its order.
 
@@ -234,14 +245,10 @@ def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
     if lacking := [name for name in columns if name not in present and name not in _INSTEAD]:
         raise ValueError(f"it has no column {lacking[0]}")
     chosen = ", ".join(name if name in present else f"{_INSTEAD[name]} AS {name}" for name in columns)
-    with duckdb.connect() as database:
-        database.execute("SET enable_progress_bar = false")
-        for name, values in _CATEGORIES.items():
-            listed = ", ".join(f"'{value}'" for value in values)
-            database.execute(f"CREATE TYPE {name}_name AS ENUM ({listed})")
+    with _database().cursor() as cursor:
         # Names of columns cannot be parameters; identifiers do no harm.
         query = f"SELECT {chosen} FROM read_csv(?, header = true, auto_detect = false, columns = {{{told}}})"  # noqa: S608
-        rows = database.execute(query, [str(file)]).df()
+        rows = cursor.execute(query, [str(file)]).df()
     for name in _KEYS.intersection(columns):
         if (empty := rows[name].isna()).any():
             raise ValueError(f"line {int(empty.to_numpy().argmax()) + 2}: column {name} is empty")
