@@ -6,6 +6,9 @@ import unicodedata
 #: What no text has that people write: half a character, and controls other than tab and newline.
 NO_TEXT = re.compile("[\ud800-\udfff\0-\x08\x0b-\x1f\x7f-\x9f]")
 
+#: More than any sensible name or value, and less than a screen.
+_BRIEF_CHARS = 400
+
 #: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
 _JOINERS = "\u200c\u200d"
 
@@ -21,6 +24,11 @@ def visible(text: str) -> str:
 
 def _harmless(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def brief(text: str) -> str:
+    """The text, or its beginning, where a sentence quotes what may be of any length."""
+    return text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}…"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -24,6 +24,7 @@ from chat.protocol.fields import INBOX
 from chat.protocol.wire import ROOM_LINE
 from chat.server.log import Log
 from chat.server.rooms import Rooms
+from chat.words import brief, visible
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,6 @@ TRIM_LINES = 500
 BALLAST_BYTES = 8 << 20
 #: How often to see whether it is still full.
 LOOK_AGAIN_S = 1.0
-
-#: Most of what is quoted of a file that is damaged.
-_REASON_CHARS = 200
 
 #: What SQLite says of a damaged file; of one that is said to hold more than any has, that it lacks memory.
 _FAULTS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
@@ -311,18 +309,12 @@ class Journal:
 
     def _damage(self, what: str) -> JournalError:
         return JournalError(
-            f"The journal {self._path} is damaged: {_readable(what)}. Restore it, or move it away to begin anew."
+            f"The journal {self._path} is damaged: {brief(visible(what))}. Restore it, or move it away to begin anew."
         )
 
     def _fault(self, what: str, error: Exception) -> JournalError:
         reason = str(error) or "SQLite runs out of memory over it"
-        return JournalError(f"The journal {self._path} {what}: {_readable(reason)}.")
-
-
-def _readable(reason: str) -> str:
-    """What the file says, in a sentence: neither all of it, nor what could act on a terminal."""
-    reason = reason if len(reason) <= _REASON_CHARS else f"{reason[:_REASON_CHARS]}…"
-    return reason if reason.isprintable() else ascii(reason)[1:-1]
+        return JournalError(f"The journal {self._path} {what}: {brief(visible(reason))}.")
 
 
 def _is_full(error: sqlite3.Error) -> bool:

@@ -102,8 +102,8 @@ class Run:
                 rows = _read_large(file, wanted) if name in _LARGE else _read_small(file, wanted)
             except (duckdb.Error, ValueError) as error:
                 raise HarnessError(f"{file}: damaged, or not chatlab's: {_words(error)}") from None
-        if rows.empty:  # nobody can know then that the columns hold numbers
-            rows = rows.astype(float)
+        if rows.empty:  # nobody can know then what the columns hold
+            rows = rows.astype({column: object if column in TEXTS else float for column in wanted})
         return rows
 
     @property
@@ -266,7 +266,7 @@ def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
         raise ValueError("its lines have more values than its first one has columns")
     rows = rows.reindex(columns=columns)
     for text in texts:  # such as names of processes, which are whatever they like
-        rows[text] = rows[text].map(visible, na_action="ignore")
+        rows[text] = rows[text].astype(object).fillna("").map(visible)
     for name, column in rows.drop(columns=[*texts]).items():
         if pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all():
             continue

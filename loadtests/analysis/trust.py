@@ -279,7 +279,7 @@ def _steady(run: Run, kind: str) -> pd.DataFrame:
     The ramp's one busy second is not what the trial was like.
     """
     machine = run.table("machine")
-    is_kind = machine["process"].astype(str).str.split("-").str[0] == kind
+    is_kind = machine["process"].str.split("-").str[0] == kind
     return machine[is_kind & (machine["time_s"] >= 1.0)]
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from chat.words import NO_TEXT
+from chat.words import NO_TEXT, brief
 from loadtests.errors import ConfigError
 
 #: A scenario is a page of text. A file that is larger, or means more than this once its aliases are followed, is no
@@ -121,8 +121,8 @@ class Document:
         known = path
         while known not in self.origins:
             known = known[:-1]
-        key = f"{dotted(path)}: " if path else ""
-        return ConfigError(f"{self.origins[known]}: {key}{problem}")
+        key = f"{brief(dotted(path))}: " if path else ""
+        return ConfigError(f"{self.origins[known]}: {key}{brief(problem)}")
 
     def _decode(self, kind: Any, value: Any, path: KeyPath) -> Any:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -198,7 +198,7 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
     """
     origins.setdefault(path, f"{name}:{node.start_mark.line + 1}")
     if len(path) > MAX_DEPTH:
-        raise ConfigError(f"{origins[path]}: {dotted(path[:3])}…: nested more than {MAX_DEPTH} deep")
+        raise ConfigError(f"{origins[path]}: {brief(dotted(path[:3]))}…: nested more than {MAX_DEPTH} deep")
     if len(origins) > MAX_NODES:
         raise ConfigError(f"{origins[path]}: more than {MAX_NODES} values, once aliases (*name) are followed")
     if isinstance(node, yaml.MappingNode):
@@ -207,7 +207,7 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
             where = f"{name}:{key_node.start_mark.line + 1}"
             key = _text(key_node, where)
             if key in mapping:
-                raise ConfigError(f"{where}: {dotted((*path, key))}: duplicate key")
+                raise ConfigError(f"{where}: {brief(dotted((*path, key)))}: duplicate key")
             origins[(*path, key)] = where
             mapping[key] = _plain(value_node, (*path, key), name, origins)
         return mapping
@@ -219,5 +219,7 @@ def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str
 def _text(node: yaml.Node, where: str) -> str:
     text = str(node.value)
     if NO_TEXT.search(text):
-        raise ConfigError(f"{where}: an escape stands for half a character, or for a control character: {text!r}")
+        raise ConfigError(
+            f"{where}: an escape stands for half a character, or for a control character: {brief(repr(text))}"
+        )
     return text

@@ -70,7 +70,7 @@ class Outer(msgspec.Struct):
         (r'steps: "\Uffffffff"', "f.yaml: not valid YAML: a number in it"),
         (r'inner: {arrival: "\ud800"}', "f.yaml:1: an escape stands for half a character"),
         (r'inner: {arrival: "\e]0;title\a"}', "f.yaml:1: an escape stands for half a character, or for a control"),
-        (r'"a\0b": 1', "f.yaml:1: an escape stands for half a character, or for a control character"),
+        (r'"a\0b": 1', "f.yaml:1: an escape stands for half a character, or for a control"),
         ("inner: {}\ninner: {}", "f.yaml:2: inner: duplicate key"),
         ("just text", "f.yaml: expected a mapping with keys from"),
     ],
