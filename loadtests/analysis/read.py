@@ -212,7 +212,7 @@ def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = No
         if not runs:
             raise FileNotFoundError(f"{folder}: no run yet; `chatlab run demo` makes one")
         chosen = runs[-1].parent
-    if not (Path(chosen) / "run.json").exists():
+    if not os.path.isfile(Path(chosen) / "run.json"):
         raise FileNotFoundError(f"{chosen}: not a run directory: it has no run.json")
     if with_disturbed is None:
         with_disturbed = bool(os.environ.get("CHATLAB_WITH_DISTURBED"))

@@ -1,6 +1,7 @@
 """`chatlab check SCENARIO`: what would run, for how long, and what it would leave on the disk."""
 
 import argparse
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,9 @@ def main(arguments: argparse.Namespace) -> int:
     around_s = sum(_AROUND_TRIAL_S + _measuring_s(trial) if trial.links else _ALONE_S for trial in trials)
     print(f"time: about {duration(load_s + around_s + _REPORT_S)}, of which {duration(load_s)} are load")
     place = next(
-        folder for folder in (arguments.results.absolute(), *arguments.results.absolute().parents) if folder.is_dir()
+        folder
+        for folder in (arguments.results.absolute(), *arguments.results.absolute().parents)
+        if os.path.isdir(folder)
     )
     needed, free = _REPORT_BYTES + sum(map(_disk_bytes, trials)), shutil.disk_usage(place).free
     print(f"disk: about {size(needed)} in {arguments.results}, where {size(free)} are free")

@@ -1,5 +1,6 @@
 """Files that a command is told to write."""
 
+import os
 from pathlib import Path
 
 from loadtests.errors import HarnessError
@@ -7,7 +8,7 @@ from loadtests.errors import HarnessError
 
 def check_writable(file: Path) -> None:
     """Raises HarnessError: what is to be written there after all the work could not be."""
-    is_new = not file.exists()
+    is_new = not os.path.exists(file)
     try:
         with file.open("ab"):
             pass

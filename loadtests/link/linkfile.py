@@ -1,6 +1,7 @@
 """The YAML of a link: a file in `scenarios/links/`, or a block inside a scenario, decoded into a LinkProfile."""
 
 import difflib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def load_profile(link: str | Path) -> LinkProfile:
         path = Path(link)
     else:
         path = LINKS / f"{name}.yaml"
-        if not path.is_file():
+        if not os.path.isfile(path):  # a Path raises where a name is too long for any file
             close = difflib.get_close_matches(name, known_links(), n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"unknown link {name!r}; {hint}known: {', '.join(known_links())}; or the path of a file")

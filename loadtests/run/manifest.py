@@ -151,6 +151,8 @@ class Manifest(msgspec.Struct, kw_only=True):
             text = (folder / _NAME).read_bytes()
         except FileNotFoundError:
             raise HarnessError(f"{folder}: not a run directory: it has no {_NAME}") from None
+        except OSError as error:
+            raise HarnessError(f"{folder / _NAME}: cannot be read: {(error.strerror or '').lower()}") from None
         try:
             plain = msgspec.json.decode(text, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

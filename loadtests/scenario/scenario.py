@@ -1,6 +1,7 @@
 """Scenario files: YAML → typed :class:`Scenario`; errors name file, line, key and what is allowed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -195,8 +196,8 @@ def read_document(scenario: str) -> Document:
     """
     path = Path(scenario)
     named = SCENARIOS / f"{scenario}.yaml"
-    if (path.is_dir() or not path.exists()) and path.suffix == "" and path.name == scenario:
-        if not named.exists():
+    if not os.path.isfile(path) and path.suffix == "" and path.name == scenario:
+        if not os.path.isfile(named):
             known = ", ".join(sorted(file.stem for file in SCENARIOS.glob("*.yaml")))
             raise ConfigError(f"{scenario}: no such scenario; allowed: the path of a file, or one of: {known}")
         path = named

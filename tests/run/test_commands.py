@@ -201,6 +201,21 @@ def test_every_program_says_its_version() -> None:
         assert "0.1.0" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("check NAME", "check NAME.yaml", "check demo --set link=NAME", "link NAME -- true", "run demo --junit NAME"),
+        *("run --resume NAME", "report NAME", "compare NAME NAME", "message NAME 1:1", "verify NAME"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(capsys: pytest.CaptureFixture[str], arguments: str) -> None:
+    name = "w" * 300
+    said = refused(capsys, *arguments.replace("NAME", name).split())
+    assert said.startswith("chatlab: ")
+    assert name in said
+    assert said.count("\n") == 1
+
+
 def test_words() -> None:
     assert [count(1, "trial"), count(2, "trial"), count(2, "copy", "copies")] == ["1 trial", "2 trials", "2 copies"]
     assert [duration(45), duration(600), duration(12_000)] == ["45 s", "10 min", "3 h 20 min"]
