@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from chat.words import visible
+from chat.words import brief, visible
 from loadtests.data import results
 from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest
@@ -281,8 +281,8 @@ def _words(error: Exception) -> str:
     """What a reader of CSV has to say, in one line."""
     line, conversion = (re.search(found, str(error)) for found in (r"Line: (\d+)", r"Could not convert [^\n]*"))
     if line and conversion:
-        return f"line {line[1]}: {conversion[0][:1].lower()}{conversion[0][1:]}"
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+        return f"line {line[1]}: {conversion[0][:1].lower()}{brief(conversion[0][1:])}"
+    return brief((str(error) or type(error).__name__).splitlines()[0])
 
 
 def _sql_type(column: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from chat.words import NO_TEXT, visible
+from chat.words import NO_TEXT, brief, visible
 from loadtests.errors import HarnessError
 from loadtests.link.backends.backend import BackendName, LinkStats
 from loadtests.samples import SCHEMA_VERSION
@@ -161,14 +161,14 @@ class Manifest(msgspec.Struct, kw_only=True):
         if not isinstance(version, int) or not oldest <= version <= SCHEMA_VERSION:
             allowed = f"{oldest} to {SCHEMA_VERSION}" if oldest < SCHEMA_VERSION else f"and writes {SCHEMA_VERSION}"
             raise HarnessError(
-                f"{folder}: its tables have schema version {version}, this chatlab reads {allowed}; "
+                f"{folder}: its tables have schema version {brief(str(version))}, this chatlab reads {allowed}; "
                 "use the version that made them, or run the scenario again"
             )
         try:
             manifest = msgspec.convert(_harmless(plain), cls)
             manifest.check()
         except (msgspec.ValidationError, HarnessError) as error:
-            raise HarnessError(f"{folder / _NAME}: {error}") from None
+            raise HarnessError(f"{folder / _NAME}: {brief(str(error))}") from None
         return manifest
 
     @property
