@@ -1,12 +1,27 @@
 """What to begin with: for each target the committed corpus, and the words that its inputs are made of."""
 
+import hashlib
 from pathlib import Path
 
 import hypothesis.strategies as st
-from mutate import mutated
+from mutate import NEXT, mutated
 
 CORPUS = Path(__file__).parent / "corpus"
 
+#: Of `hello`, and of the file that the person at the client sends.
+_HELLO, _SENT = hashlib.sha256(b"hello").hexdigest().encode(), hashlib.sha256(b"untouched").hexdigest().encode()
+
+#: A file from one stranger to another, until both are content.
+_TRANSFER = [
+    b'{"type":"hello","nick":"ana"}\n',
+    b'{"type":"hello","nick":"ben"}\n',
+    *(b"", b""),
+    b'{"type":"file_offer","to":"ben","name":"a","size":5,"sha256":"%s","id":1}\n' % _HELLO,
+    b'{"type":"file_accept","file":1,"id":1}\n{"type":"file_credit","file":1,"offset":0}\n',
+    *(b"", b""),
+    b'{"type":"file_chunk","file":1,"offset":0,"data":"aGVs"}\n{"type":"file_chunk","file":1,"offset":3,"data":"bG8="}\n',
+    b'{"type":"file_credit","file":1,"offset":5}\n{"type":"file_end","file":1,"outcome":"done","id":2}\n',
+]
 _UP = [
     b'{"type":"hello","nick":"ana"}\n',
     b'{"type":"hello","nick":"ben","key":"a secret of my own"}\n',
@@ -29,6 +44,28 @@ _UP = [
     b'{"type":"last","lines":3}\n{"type":"topic","room":"lobby","text":"x","id":6}\n',
     b'{"type":"bye"}\n',
     b"\x00\x00",
+    NEXT.join(_TRANSFER),
+]
+_RECEIVED = [
+    b'{"type":"welcome","nick":"ana","token":"t","cursors":{"inbox":0,"lobby":1},"limits":{},"history":"h"}\n',
+    b'{"type":"file_offered","log":"inbox","seq":1,"from":"ben","to":"ana","file":1,"name":"a","size":5,"sha256":"%s"}\n'
+    % _HELLO,
+    *[b'{"type":"pong"}\n'] * 8,
+    b'{"type":"file_accepted","log":"inbox","seq":2,"from":"ana","file":1}\n',
+    b'{"type":"file_chunk","file":1,"offset":0,"data":"aGVs"}\n{"type":"file_chunk","file":1,"offset":3,"data":"bG8="}\n',
+    b'{"type":"file_ended","log":"inbox","seq":3,"from":"ana","file":1,"outcome":"done","id":9}\n',
+]
+_DELIVERED = [
+    b'{"type":"welcome","nick":"ana","token":"t","cursors":{"inbox":0,"lobby":1},"limits":{},"history":"h"}\n',
+    *[b'{"type":"pong"}\n'] * 6,
+    *[
+        b'{"type":"file_offered","log":"inbox","seq":%d,"from":"ana","to":"ben","file":2,"name":"victim","size":9,'
+        b'"sha256":"%s","id":%d}\n' % (number, _SENT, number + 3)
+        for number in (1, 2, 3)
+    ],
+    b'{"type":"file_accepted","log":"inbox","seq":4,"from":"ben","file":2}\n',
+    b'{"type":"file_credit","file":2,"offset":0}\n{"type":"file_credit","file":2,"offset":9}\n',
+    b'{"type":"file_ended","log":"inbox","seq":5,"from":"ben","file":2,"outcome":"done"}\n',
 ]
 _DOWN = [
     b'{"type":"welcome","nick":"ana","token":"t","cursors":{"inbox":0,"lobby":1},"limits":{},"history":"h"}\n',
@@ -60,6 +97,8 @@ _DOWN = [
     b'\x00{"type":"attached","nick":"ana","cursors":{"inbox":0,"lobby":1}}\n',
     b"standby\x00",
     b"\x00",
+    b"".join(_RECEIVED),
+    b"".join(_DELIVERED),
 ]
 _JSON = [
     b"{",
