@@ -257,9 +257,9 @@ def corpus(target: str) -> list[bytes]:
 
 
 def seeds(target: str) -> list[bytes]:
-    """What to begin with: the committed inputs, each word after the first one, and all of them."""
-    first, *others = WORDS[target]
-    return [*corpus(target), *(first + word for word in others), b"".join(WORDS[target])]
+    """What to begin with: the committed inputs, each word, alone and after the first one, and all of them."""
+    words = WORDS[target]
+    return [*corpus(target), *words, *(words[0] + word for word in words), b"".join(words)]
 
 
 def inputs(target: str) -> st.SearchStrategy[bytes]:
