@@ -17,7 +17,7 @@ _TRANSFER = [
     b'{"type":"hello","nick":"ben"}\n',
     *(b"", b""),
     b'{"type":"file_offer","to":"ben","name":"a","size":5,"sha256":"%s","id":1}\n' % _HELLO,
-    b'{"type":"file_accept","file":1,"id":1}\n{"type":"file_credit","file":1,"offset":0}\n',
+    b'{"type":"file_accept","file":1,"id":1}\n{"type":"file_credit","file":1,"offset":0,"again":true}\n',
     *(b"", b""),
     b'{"type":"file_chunk","file":1,"offset":0,"data":"aGVs"}\n{"type":"file_chunk","file":1,"offset":3,"data":"bG8="}\n',
     b'{"type":"file_credit","file":1,"offset":5}\n{"type":"file_end","file":1,"outcome":"done","id":2}\n',
