@@ -112,6 +112,19 @@ def test_other_tests_and_mistakes_fail_at_once(session: pytest.Pytester) -> None
     run(session, mistake, "stalls").assert_outcomes(failed=1)
 
 
+@pytest.mark.parametrize(("waiting", "outcome"), [("pass", "failed"), ("socket.socket().close()", "skipped")])
+def test_what_waits_for_nothing_fails_at_once(session: pytest.Pytester, waiting: str, outcome: str) -> None:
+    body = f"""
+import socket
+
+@pytest.mark.realtime("chat")
+def test_a(tmp_path):
+    {waiting}
+    assert False
+"""
+    run(session, body, "1\n2\n3\n4").assert_outcomes(**{outcome: 1})
+
+
 def test_what_a_failure_left_open_fails_nobody_else(session: pytest.Pytester) -> None:
     body = """
 import gc, socket

@@ -3,8 +3,9 @@
 `@pytest.mark.realtime("links")` says that a test depends on real time, and to which area it belongs. It fails only if
 it failed undisturbed: alone, and while `disturbance.py` found nothing. Otherwise it is run again when no other test is
 left, alone, with all its fixtures made anew; after three more times it is skipped, and the reason says what disturbed
-it. In CI (`CI` is set) there are as many tries as 20 minutes hold, and the session fails if in a whole area no test
-came to a verdict.
+it. One that had neither process, socket nor thread fails at once, whatever its module is marked with. In CI
+(`CI` is set) there are as many tries as 20 minutes hold, and the session fails if in a whole area no test came to a
+verdict.
 """
 
 import contextlib
@@ -33,6 +34,10 @@ CI_TRIES_S = 20 * 60.0
 SLOW_AREAS = ("runs", "links")
 #: No machine makes these happen: they fail at once.
 MISTAKES = (NameError, ImportError, SyntaxError, AttributeError, TypeError)
+#: What Python says of itself (`sys.addaudithook`) before it can wait for anything but its own computing.
+WAITS = {
+    *("socket.__new__", "_thread.start_new_thread", "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,6 +97,8 @@ class Undisturbed:
         #: Since when nothing else of ours ran; None beside other workers.
         self._alone_since: Moment | None = None
         self._module: Path | None = None
+        self._has_waited = False
+        sys.addaudithook(self._audit)
         self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
 
     # Workers take files in this order: what takes long begins early, and what is quick fills the gaps at the end.
@@ -117,12 +124,14 @@ class Undisturbed:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
         if self._try > 1:
+            self._has_waited = False
             return (yield)
         self._try, self._again = 1, False
         with self._room.beside_others():
             if item.get_closest_marker("realtime") and not self._is_worker and item.path != self._module:
                 # What a module's fixtures met counts for all of its tests.
                 self._module, self._alone_since = item.path, self._watch()
+            self._has_waited = False
             done = yield
         if self._again:
             self._put_off.append(item)
@@ -152,7 +161,7 @@ class Undisturbed:
             return report
         (area,) = marker.args
         report.realtime_area = area  # type: ignore[attr-defined]
-        if report.failed and (found := self._disturbance()):
+        if report.failed and self._depends_on_time(item) and (found := self._disturbance()):
             report.disturbance = found  # type: ignore[attr-defined]
             self._again = self._again or self._may_try_again()
             report.outcome = "rerun" if self._again else "skipped"  # type: ignore[assignment]
@@ -203,6 +212,15 @@ class Undisturbed:
             elif report.failed or (report.passed and report.when == "call"):
                 judged.add(report.realtime_area)  # type: ignore[attr-defined]
         return sorted(skipped - judged)
+
+    def _audit(self, event: str, _arguments: Any) -> None:
+        self._has_waited = self._has_waited or event in WAITS
+
+    def _depends_on_time(self, item: pytest.Item) -> bool:
+        """Whether it has waited for something, itself or in a fixture that it shares with others."""
+        known: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+        ours = (each[-1] for each in known.values() if not each[-1].func.__module__.startswith("_pytest."))
+        return self._has_waited or any(fixture.scope != "function" for fixture in ours)
 
     def _may_try_again(self) -> bool:
         return self._room.spent_s < CI_TRIES_S if self._is_ci else self._try < TRIES
