@@ -102,6 +102,11 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+#: What only the witness is to hear.
+_KEY, _WORDS = b"known to the witness alone", b"said to the witness alone"
+_TOKEN = re.compile(rb'"token":"([^"]+)"')
+
+
 class SwiftLoop(Loop):
     """A loop that need not wait for its timers."""
 
@@ -127,7 +132,7 @@ class SwiftLoop(Loop):
 
 
 def server(data: bytes) -> None:
-    """Whatever strangers send, those who behave are served, and nothing is left when the others have gone.
+    """Whatever strangers send, those who behave are served, alone hear what is theirs, and nothing is left of the rest.
 
     The first four pieces of an input come over a connection each, those after them over the same in turn; for an empty
     one, time passes. `$TOKEN` is the token that was heard last.
@@ -142,8 +147,12 @@ def server(data: bytes) -> None:
             return sock
 
         witness = connection()
-        witness.sendall(b'{"type":"hello","nick":"witness"}\n')
+        witness.sendall(b'{"type":"hello","nick":"witness","key":"%s"}\n' % _KEY)
+        witness.sendall(b'{"type":"tell","to":"witness","text":"%s","id":1}\n' % _WORDS)
         loop.turn(4)
+        heard = _heard(witness)
+        assert _WORDS in heard
+        secrets = [_KEY, _WORDS, *_TOKEN.findall(heard)]
         strangers: list[socket.socket] = []
         token = b""
         for number, piece in enumerate(data.split(NEXT)[:16]):
@@ -153,12 +162,13 @@ def server(data: bytes) -> None:
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 stranger.send(piece.replace(b"$TOKEN", token))
             loop.turn(4)
-            token = (re.findall(rb'"token":"([^"]+)"', _heard(stranger)) or [token])[-1]
+            answers = _heard(stranger)
+            assert not any(secret in answers for secret in secrets)
+            token = (_TOKEN.findall(answers) or [token])[-1]
             if not piece:
                 loop.skip()
         for stranger in strangers:
             stranger.close()
-        heard = _heard(witness)
         for _ in range(200):
             loop.skip()
             heard += _heard(witness)
