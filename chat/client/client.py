@@ -21,6 +21,7 @@ from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
+from chat.protocol.wire import encode
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -177,6 +178,7 @@ class ChatClient:
         Raises:
             NotRegistered: there is no session.
             TooMuchUnderWay: too many messages wait for their echo, or for a connection.
+            TooLong: the server takes no line of this length.
         """
         now_ns = self._time_to_speak_ns()
         number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns, room)
@@ -227,6 +229,7 @@ class ChatClient:
 
         Raises:
             NotRegistered: there is no session, or no connection to it just now.
+            TooLong: the server takes no line of this length.
         """
         self._ask(messages.Who(room))
 
@@ -268,6 +271,7 @@ class ChatClient:
 
     def _ask(self, question: Message) -> None:
         self._time_to_speak_ns()
+        self._session.check_length(encode(question))
         # On one connection only: an answer that comes from no log cannot be recognised as a second copy. Not on one in
         # reserve, if there is another: a refusal comes through the inbox.
         connection = max(self._paths.up, key=lambda each: each.carries, default=None)

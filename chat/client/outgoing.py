@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from chat.protocol.errors import TooMuchUnderWay
 from chat.protocol.message import Message
-from chat.protocol.messages import Say, Tell
+from chat.protocol.messages import Say, SetTopic, Tell
 from chat.protocol.wire import encode
 
 #: Most messages under way. The server tells old ids from new within 4096 of the highest; a message beyond that, sent
@@ -79,6 +79,12 @@ class Outgoing:
     def pop(self, number: int) -> Pending | None:
         """This message is answered; returns it, if it was pending."""
         return self.pending.pop(number, None)
+
+    def answer(self, number: int, kind: type[Say | Tell | SetTopic], text: str) -> Pending | None:
+        """This message is answered, if it is of this kind and says this; returns it, if it was pending."""
+        pending = self.pending.get(number)
+        message = pending and pending.message
+        return self.pop(number) if isinstance(message, kind) and message.text == text else None
 
     def lines_after(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
         """The lines of pending messages after this id, oldest first, and the id of the last of them.

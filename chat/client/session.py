@@ -32,7 +32,7 @@ from chat.client.following import Following
 from chat.client.lines import Logged, echoed, recalled, received
 from chat.client.outgoing import Outgoing
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, PeerError
+from chat.protocol.errors import NotRegistered, PeerError, TooLong
 from chat.protocol.fields import INBOX, LOBBY, Cursors
 from chat.protocol.filemessages import FileAccept, FileAccepted, FileEnd, FileEnded, FileOffer, FileOffered
 from chat.protocol.limits import Limits
@@ -67,6 +67,8 @@ class ClientSession:
         self.following = Following()
         #: All the names that we have had in this session: nobody else is called like that.
         self._names: dict[str, None] = {nick: None}
+        #: The last line of the lobby before this session: what comes from earlier may be of another one with our name.
+        self._begin = 0
         self._key = key
         self._password = password
         self._outgoing = Outgoing()
@@ -130,14 +132,15 @@ class ClientSession:
         Raises:
             NotRegistered: there is no session yet.
             TooMuchUnderWay: too many messages are neither echoed nor refused.
+            TooLong: the server takes no line of this length.
         """
         number = self._next_id()
-        return self._outgoing.add(number, messages.Say(text, number, room), intended_ns, sent_ns)
+        return self._add(number, messages.Say(text, number, room), intended_ns, sent_ns)
 
     def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> int:
         """A message to one nickname; otherwise like :meth:`say`."""
         number = self._next_id()
-        return self._outgoing.add(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
+        return self._add(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
 
     def join(self, room: str, sent_ns: int) -> int:
         """We want to be in a room; otherwise like :meth:`say`."""
@@ -153,10 +156,15 @@ class ClientSession:
         self._asked += 1
         return encode(messages.Settle())
 
+    def check_length(self, line: bytes) -> None:
+        """Raises TooLong: the server takes no line of this length."""
+        if len(line) - 1 > self.limits.line_bytes:
+            raise TooLong(f"That is too long: the server takes no more than {self.limits.line_bytes} bytes at once.")
+
     def request(self, message_of: Callable[[int], Message], now_ns: int) -> int:
         """Another message that is answered through a log, made of its id; otherwise like :meth:`say`."""
         number = self._next_id()
-        return self._outgoing.add(number, message_of(number), now_ns, now_ns)
+        return self._add(number, message_of(number), now_ns, now_ns)
 
     def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
         """See :meth:`Outgoing.lines_after`."""
@@ -169,8 +177,18 @@ class ClientSession:
 
     def _change(self, message: messages.Join | messages.Leave, sent_ns: int) -> int:
         assert message.id is not None
-        self._changes.append(message.id)
-        return self._outgoing.add(message.id, message, sent_ns, sent_ns)
+        number = self._add(message.id, message, sent_ns, sent_ns)
+        self._changes.append(number)
+        return number
+
+    def _add(self, number: int, message: Message, intended_ns: int, sent_ns: int) -> int:
+        self._outgoing.add(number, message, intended_ns, sent_ns)
+        try:
+            self.check_length(self._outgoing.pending[number].line)
+        except TooLong:
+            self._outgoing.pop(number)
+            raise
+        return number
 
     # What we receive.
 
@@ -189,6 +207,7 @@ class ClientSession:
         self.nick, self.token, self.limits = message.nick, message.token, message.limits
         self._names = {message.nick: None}
         self.cursors = dict(message.cursors)
+        self._begin = self.cursors[LOBBY]
         self.following = Following()
         self._history = message.history
         self._earlier = old_cursors if goes_on else {}
@@ -380,8 +399,8 @@ class ClientSession:
             case messages.Left():
                 return PeerLeft(message.nick, message.reason, message.log)
             case messages.TopicSet(_, _, nick, text, number):
-                if number is not None and nick in self._names:
-                    self._outgoing.pop(number)
+                if number is not None and self._is_ours(message, nick):
+                    self._outgoing.answer(number, messages.SetTopic, text)
                 return TopicSet(nick, text, message.log)
             case messages.Refused():
                 number = message.id
@@ -397,14 +416,18 @@ class ClientSession:
         if number is not None:
             if self._doubts.pending:
                 pending = self._doubts.echoed(message, number)
-            if pending is None and message.from_ in self._names:
-                pending = self._outgoing.pop(number)
+            if pending is None and self._is_ours(message, message.from_):
+                kind = messages.Say if isinstance(message, messages.Said) else messages.Tell
+                pending = self._outgoing.answer(number, kind, message.text)
         if pending is None:
             return received(message, path, received_ns, seen_ns, exact, end_byte)
         return echoed(message, pending, path, received_ns, seen_ns, exact, end_byte)
 
     def _renamed(self, message: messages.Renamed) -> Event:
-        own = message.nick in self._names
+        own = self._is_ours(message, message.nick)
+        if own and message.log not in (LOBBY, INBOX):
+            # Unless it is news from the room itself: those who were in it before us may have had our name.
+            own = message.to in self._names or message.id in self._outgoing.pending
         if own:
             self._add_name(message.to)
             if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
@@ -412,6 +435,13 @@ class ClientSession:
                 if message.id is not None:
                     self._outgoing.pop(message.id)
         return Renamed(message.nick, message.to, message.log, own)
+
+    def _is_ours(self, message: Logged, nick: str) -> bool:
+        """Whether it is we who are called so in this line: what the lobby had before this session, others said.
+
+        In other rooms nobody tells where our session begins; there, what is said has to be what we said.
+        """
+        return nick in self._names and (message.log != LOBBY or message.seq > self._begin)
 
     def _add_name(self, nick: str) -> None:
         self._names[nick] = None

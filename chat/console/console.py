@@ -257,7 +257,8 @@ class Console:
         elif not isinstance(event, Received):
             self.show(line, DIM if isinstance(event, Echoed) else "")
         elif fold(event.sender) not in self.ignored:
-            is_for_us = event.to is not None or bool(re.search(rf"\b{re.escape(fold(nick))}\b", fold(event.text)))
+            named = re.search(rf"\b{re.escape(nick.casefold())}\b", event.text.casefold())
+            is_for_us = event.to is not None or named is not None
             self.show(line, "", event.sender, is_for_us=is_for_us)
             self._mind(event)
         if isinstance(event, Recalled):

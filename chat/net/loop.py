@@ -15,6 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+#: No selector waits longer than about 24 days.
+LONGEST_WAIT_S = 86_400.0
+
 #: Called with the ready events: a mask of selectors.EVENT_READ and EVENT_WRITE.
 IoCallback = Callable[[int], None]
 
@@ -115,7 +118,7 @@ class Loop:
         deadline_ns = self.next_deadline_ns()
         if deadline_ns is not None:
             until_deadline_s = max(0.0, (deadline_ns - self.now_ns()) / 1e9)
-            timeout_s = until_deadline_s if timeout_s is None else min(timeout_s, until_deadline_s)
+            timeout_s = min(until_deadline_s, LONGEST_WAIT_S if timeout_s is None else timeout_s)
         for key, events in self._selector.select(timeout_s):
             key.data(events)
         # Only timers that are due now: one that sets itself to "at once" must not keep the turn from ending, even where

@@ -5,6 +5,7 @@
     - :exc:`PeerError`: the peer said what cannot be; the connection cannot go on
     - :exc:`NotRegistered`: our own program speaks before the server has welcomed it, or after the end
     - :exc:`TooMuchUnderWay`: our own program speaks faster than it is heard
+    - :exc:`TooLong`: our own program asks for what does not fit into a line of this server
     - :exc:`FileError`: a file cannot be read, stored, or is not what it was said to be
     - :exc:`AddressError`: a host or port cannot be listened on, resolved, or reached
     - :exc:`TlsError`: a certificate cannot be used, or the other end's cannot be trusted
@@ -37,6 +38,10 @@ class NotRegistered(ChatError):
 
 class TooMuchUnderWay(ChatError):
     """The caller's fault: so many messages wait for their echo that one more could not be told from an old one."""
+
+
+class TooLong(ChatError):
+    """The caller's fault: the server would end the connection over a line of this length."""
 
 
 class FileError(ChatError):

@@ -18,8 +18,9 @@ from chat.protocol.fields import INBOX
 
 #: Composition makes four characters into one at most.
 COMPOSED_CHARS = 4
-#: No name that anybody can have is longer, as it comes, whatever a server's limits are.
-LONGEST_CHARS = 512
+#: No name that anybody can have is longer, as it comes, whatever a server's limits are. PRECIS has rules that look at
+#: the whole name for each of its characters: 128 take a millisecond, 512 thirty.
+LONGEST_CHARS = 128
 #: UTS 39, 5.4: more marks than this on one letter spill over its neighbours.
 MAX_MARKS = 4
 
@@ -71,6 +72,11 @@ def fold(name: str) -> str:
     """
     if name.isascii():
         return name.lower()
+    return _folded(name) if len(name) <= LONGEST_CHARS else name
+
+
+@functools.lru_cache(1_024)
+def _folded(name: str) -> str:
     enforced = _enforced("UsernameCaseMapped", name)
     # PRECIS makes letters small. That leaves ß, which has no other capital than SS, to be folded.
     return name if enforced is None else unicodedata.normalize("NFKC", enforced.casefold())
@@ -83,6 +89,14 @@ def skeleton(name: str) -> str:
     prototypes = _prototypes()
     mapped = "".join([prototypes.get(each, each) for each in unicodedata.normalize("NFD", name)])
     return unicodedata.normalize("NFD", mapped)
+
+
+def looks(name: str) -> set[str]:
+    """The skeletons of a name without regard to case: names that share one look the same, or nearly.
+
+    Of the name as it is written, where I looks like l, and in small letters, where Cyrillic А looks like a.
+    """
+    return {skeleton(name).casefold(), skeleton(fold(name)).casefold()}
 
 
 def shortened(name: str) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from chat.protocol.message import Message
 from chat.protocol.messages import Down, RoomLine, Up
+from chat.words import brief
 
 _encoder = msgspec.json.Encoder()
 UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
@@ -91,6 +92,8 @@ class LineReader(Generic[T]):
         return self._decode_one_by_one(lines)
 
     def _decode_one_by_one(self, lines: bytes) -> Iterator[T | BadLine]:
+        if not lines.strip(b"\r\n"):  # many of them cost nothing, and so must be looked at no further
+            return
         for line in lines.split(b"\n")[:-1]:
             if len(line) > self._max_line_bytes:
                 yield self._too_long()
@@ -110,7 +113,7 @@ class LineReader(Generic[T]):
         except UnicodeDecodeError:
             self._die()
             return BadLine("not_utf8", "The line is not UTF-8.", fatal=True)
-        return BadLine("malformed", f"The line is not a message: {error}.")
+        return BadLine("malformed", f"The line is not a message: {brief(str(error))}.")
 
     def _too_long(self) -> BadLine:
         self._die()

@@ -15,12 +15,15 @@ from chat.protocol.messages import (
     Up,
     Who,
 )
+from chat.protocol.names import LONGEST_CHARS
 from chat.server.hub import Hub
 from chat.server.rooms import RECALLED_LINES
 
 #: For the price of one unit: so many characters are taken, so many people hear a line, if it is short (each time it has
 #: so many characters more, they cost as much again), and so many names, or lines, are in an answer.
 CHARS, HEARERS, HEARD_CHARS, NAMES, LINES = 1_024, 50, 256, 10, 25
+#: The same for a name that is not of ASCII alone: how it is written takes a millisecond to be found out, at most.
+WRITTEN_CHARS = 16
 #: Coming, going and being called differently concern everybody, and are done seldom.
 CHANGE = 10.0
 #: What is no message at all.
@@ -36,20 +39,27 @@ def cost_of(message: Up, hub: Hub) -> float:
         case Say(text, _, name):
             room = rooms.find(name)
             hearers = len(room.members) if room is not None else 0
-            return 1 + len(text) / CHARS + (1 + len(text) / HEARD_CHARS) * hearers / HEARERS
-        case Tell(_, text):
-            return 1 + len(text) / CHARS
+            return 1 + _name(name) + len(text) / CHARS + (1 + len(text) / HEARD_CHARS) * hearers / HEARERS
+        case Tell(nick, text):
+            return 1 + _name(nick) + len(text) / CHARS
         case FileChunk() | FileCredit():
             return PASSED_ON if message is hub.relay.passed_on else 1.0
-        case Join() | Leave() | Nick() | Hello() | SetTopic():
-            return CHANGE + len(rooms.lobby.members) / HEARERS
-        case FileOffer() | Attach():
+        case Join(name) | Leave(name) | Nick(name) | Hello(name) | SetTopic(room=name):
+            return CHANGE + _name(name) + len(rooms.lobby.members) / HEARERS
+        case FileOffer(nick):
+            return CHANGE + _name(nick)
+        case Attach():
             return CHANGE
-        case Recall(lines):
-            return CHANGE + min(lines, RECALLED_LINES) / LINES
+        case Recall(lines, name):
+            return CHANGE + _name(name) + min(lines, RECALLED_LINES) / LINES
         case Who(name):
             room = rooms.find(name)
-            return 1 + (len(room.members) / NAMES if room is not None else 0)
+            return 1 + _name(name) + (len(room.members) / NAMES if room is not None else 0)
         case ListRooms():
             return 1 + len(rooms) / NAMES
     return 1.0
+
+
+def _name(name: str) -> float:
+    """What it costs to find somebody, or a room, by this name; those that are too long are not looked at."""
+    return 0.0 if name.isascii() or len(name) > LONGEST_CHARS else len(name) / WRITTEN_CHARS

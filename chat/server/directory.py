@@ -1,7 +1,7 @@
 """Directory: which nickname is whose."""
 
 from chat.protocol.errors import Refusal
-from chat.protocol.names import clean_nick, fold, shortened, skeleton
+from chat.protocol.names import clean_nick, fold, looks, shortened
 from chat.server.members import Session
 
 #: How many nicknames a session may have had: it keeps them all, so that nobody is taken for it.
@@ -45,18 +45,18 @@ class Directory:
         Raises:
             Refusal: it is somebody else's, or looks like it, or the session has had too many.
         """
-        name, look = fold(nick), skeleton(nick)
+        name, seen = fold(nick), looks(nick)
         owner = self._owners.get(name, session)
         if owner is not session:
             raise in_use(nick, owner)
-        if self._looks.get(look, session) is not session:
+        if any(self._looks.get(look, session) is not session for look in seen):
             raise Refusal("nick_in_use", f"Somebody here has, or had, a name that looks like {nick}.")
         if name not in session.names:
             if len(session.names) == MAX_NAMES:
                 raise Refusal("too_many_nicks", f"You have had {MAX_NAMES} names; take one of them again.")
             session.names.append(name)
             self._owners[name] = session
-        if look not in session.looks:
+        for look in seen.difference(session.looks):
             session.looks.append(look)
             self._looks[look] = session
         session.nick = nick

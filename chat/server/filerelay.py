@@ -210,8 +210,12 @@ class FileRelay:
         if self._queued + len(line) > self._queued_bytes:
             self._queued = sum(transfer.pieces.size for transfer in self._transfers.values())
         if self._queued + len(line) > self._queued_bytes:
-            self._end(transfer, transfer.receiver, "failed", "The server holds too much that nobody takes.")
-            return
+            # Not the one that comes next, which may be quick: the one whose receiver has taken least of what it has.
+            largest = max(self._transfers.values(), key=lambda each: each.pieces.size)
+            self._queued -= largest.pieces.size
+            self._end(largest, largest.receiver, "failed", "The server holds too much that nobody takes.")
+            if largest is transfer:
+                return
         self.passed_on = chunk
         self._queued += len(line)
         transfer.forwarded = chunk.offset + len(chunk.data)

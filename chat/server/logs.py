@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from chat.words import visible
+
 LogFormat = Literal["text", "json"]
 
 #: Most records in a second; a crowd of strangers must not fill a disk with their addresses.
@@ -16,9 +18,18 @@ RECORDS_PER_S = 100
 def log_to_stderr(form: LogFormat) -> None:
     """All that is logged from now on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
     handler.addFilter(Throttle())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class TextLines(logging.Formatter):
+    """Time and message; what strangers say can neither begin a line of its own nor act on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line, and the lines of a traceback if there is one."""
+        line = f"{self.formatTime(record)} {visible(record.getMessage())}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):

@@ -203,7 +203,7 @@ class Peer:
         """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
         session, hub = self.connection.session, self._host.hub
         units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub)
-        if session is not None and len(session.connections) > 1:
+        if session is not None and len(session.following) > 1:
             units /= 2  # in redundant mode everything comes twice
         budget = self._budget if session is None else session.budget
         wait_ns = 0 if budget is None else budget.spend(units, self._host.loop.now_ns())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import LOBBY
 from chat.protocol.messages import Present, Recalled, RoomList
-from chat.protocol.names import clean_room, fold, shortened, skeleton
+from chat.protocol.names import clean_room, fold, looks, shortened
 from chat.protocol.wire import ROOM_LINE
 from chat.server.log import Log
 from chat.server.members import Room, Session
@@ -38,7 +38,7 @@ class Rooms:
         self.lobby = Room(Log(LOBBY, max_lines=lobby_lines, max_bytes=lobby_bytes))
         self._by_name = {LOBBY: self.lobby}
         #: By how their names look: nobody shall speak in one room and mean another.
-        self._by_look = {skeleton(LOBBY): self.lobby}
+        self._by_look = dict.fromkeys(looks(LOBBY), self.lobby)
         self._name_chars = name_chars
         self._room_lines = room_lines
         self._room_bytes = room_bytes
@@ -64,7 +64,7 @@ class Rooms:
         """
         room = self.find(name)
         if room is None:
-            raise Refusal("no_such_room", f"There is no room {name}.")
+            raise Refusal("no_such_room", f"There is no room {shortened(name)}.")
         return Present(room.nicks, room.log.name, room.topic)
 
     def listing(self) -> RoomList:
@@ -126,8 +126,8 @@ class Rooms:
         room = self.find(name)
         if room is None:
             name = clean_room(name, self._name_chars)
-            if (other := self._by_look.get(skeleton(name))) is not None:
-                raise Refusal("bad_room", f"{name} looks like the room {other.log.name}.")
+            if (alike := next(filter(self._by_look.__contains__, looks(name)), None)) is not None:
+                raise Refusal("bad_room", f"{name} looks like the room {self._by_look[alike].log.name}.")
             if len(self._by_name) > self._max_rooms:
                 raise Refusal("too_many_rooms", f"There are {self._max_rooms} rooms already.")
             room = self._add(name)
@@ -137,9 +137,12 @@ class Rooms:
         """Nobody is in it any more."""
         self.go_on_after(room.log.last_seq)
         del self._by_name[fold(room.log.name)]
-        self._by_look.pop(skeleton(room.log.name), None)  # of two from an old journal that look alike, one is not in it
+        for look in looks(room.log.name):
+            if self._by_look.get(look) is room:  # of two from an old journal that look alike, one is not in it
+                del self._by_look[look]
 
     def _add(self, name: str) -> Room:
         log = Log(name, max_lines=self._room_lines, max_bytes=self._room_bytes, after=self._last_seq)
-        room = self._by_name[fold(name)] = self._by_look[skeleton(name)] = Room(log)
+        room = self._by_name[fold(name)] = Room(log)
+        self._by_look |= dict.fromkeys(looks(name), room)
         return room

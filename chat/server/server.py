@@ -29,6 +29,7 @@ from chat.server.members import Connection
 from chat.server.peer import Peer
 from chat.server.rooms import Rooms
 from chat.server.turn import Turn
+from chat.words import brief
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -195,7 +196,7 @@ class ChatServer:
 
     def strange(self, peer: Peer, error: Error) -> None:
         """It has begun with something that is no message."""
-        log.info("%s is sent away: %s", peer.address, error.reason)
+        log.info("%s is sent away: %s", peer.address, brief(error.reason))
         if self._listener.fileno() >= 0:
             self._pause_accepting(STRANGE_PAUSE_S)
 
@@ -363,7 +364,10 @@ def _network(host: str) -> str:
     """What counts as one address: of IPv6, what one customer is given."""
     if ":" not in host:
         return host
-    return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:  # as a listener on :: sees IPv4
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _new_secret() -> str:

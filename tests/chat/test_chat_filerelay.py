@@ -92,7 +92,10 @@ def test_what_nobody_takes_is_bounded() -> None:
     office.chunk(second, 0, 90)
     ended = office.logged[-1]
     assert isinstance(ended, FileEnded)
-    assert (ended.file, ended.reason) == (second, "The server holds too much that nobody takes.")
+    reason = "The server holds too much that nobody takes."
+    assert (ended.file, ended.reason) == (first, reason), "not the one that comes next: that which holds most"
+    office.relay.credit(office.ben, office.down, FileCredit(second, 90))
+    assert office.logged[-1] is ended
 
 
 def test_credits_that_nobody_takes_replace_each_other(office: Office) -> None:

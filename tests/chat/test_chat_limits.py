@@ -1,7 +1,9 @@
 """Limits of a public server. chat/README.md, "Limits"."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
 from test_chat_hub import Hall
 
+from chat.net.loop import Loop
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.protocol.messages import Attach, Hello, ListRooms, Ping, Say, Tell, Up, Who
@@ -17,6 +20,7 @@ from chat.server.budget import Budget
 from chat.server.costs import cost_of
 from chat.server.hub import Hub
 from chat.server.members import Connection
+from chat.server.server import ChatServer, _network
 
 pytestmark = pytest.mark.realtime("chat")
 
@@ -39,6 +43,8 @@ def test_what_makes_work_costs() -> None:
     )
     assert cost_of(Who("nowhere"), hub) == cost_of(Ping(), hub) == 1
     assert cost_of(Tell("ben", "x" * 8_192), hub) == 1 + 8
+    assert cost_of(Who("ا١" * 64), hub) == 9, "PRECIS takes a millisecond over it"
+    assert cost_of(Who("ا١" * 65), hub) == 1, "it is too long to be looked at"
     few = cost_of(ListRooms(), hub)
     for number in range(100):
         hub.rooms.open(f"room{number}")
@@ -82,12 +88,44 @@ def test_a_flood_waits_while_others_are_served() -> None:
         flooder.close()
 
 
+@pytest.mark.parametrize("mode", ["stands by", "follows"])
+def test_only_copies_cost_half(mode: str) -> None:
+    """A second connection that is told everything brings copies; one in reserve must not make the first one cheaper."""
+    loop = Loop()
+    limits = Limits(cost_per_s=1, cost_burst=20)
+    server = ChatServer(loop, "127.0.0.1", 0, limits=limits)
+    with contextlib.closing(loop), socket.create_connection(server.address) as first:
+        first.setblocking(False)
+        first.sendall(b'{"type":"hello","nick":"ana"}\n')
+        loop.run_once(1)
+        loop.run_once(1)
+        (session,) = server.hub._by_token.values()
+        with socket.create_connection(server.address) as second:
+            follow = "true" if mode == "follows" else "false"
+            second.sendall(b'{"type":"attach","token":"%s","follow":%s}\n' % (session.token.encode(), follow.encode()))
+            while len(session.connections) < 2:
+                loop.run_once(1)
+            first.sendall(b'{"type":"ping"}\n' * 40)
+            for _ in range(10):
+                loop.run_once(0)
+            answered = first.recv(1 << 16).count(b"pong")
+            assert (answered > 20) == (mode == "follows")
+            server.close("done")
+            while not server.idle:
+                loop.run_once(1)
+
+
 def test_a_flood_is_not_lost() -> None:
     """It waits in its own connection: everything that fits the store and a second's income comes, in order."""
     with server_process(limits=True) as server, RawClient(server.address, "ana") as ana:
         number = PUBLIC_LIMITS.cost_burst + PUBLIC_LIMITS.cost_per_s // 2
         ana.sock.sendall(b"".join(b'{"type":"say","text":"%d"}\n' % each for each in range(number)))
         assert [ana.until("said")["text"] for _ in range(number)] == [str(each) for each in range(number)]
+
+
+def test_a_listener_on_both_kinds_of_addresses_tells_those_of_ipv4_apart() -> None:
+    assert _network("::ffff:192.0.2.7") == _network("192.0.2.7") == "192.0.2.7"
+    assert _network("2001:db8::1") == _network("2001:db8::2%eth0") == "2001:db8::/64"
 
 
 def test_connections_from_one_address_are_counted() -> None:

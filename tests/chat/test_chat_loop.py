@@ -68,6 +68,12 @@ def test_the_next_deadline_skips_what_was_cancelled(loop: Loop) -> None:
     assert loop.next_deadline_ns() == 7
 
 
+def test_a_timer_may_be_due_in_a_thousand_years(loop: Loop) -> None:
+    loop.call_later(3e10, lambda: None)
+    loop.call_soon_threadsafe(loop.stop)
+    loop.run()
+
+
 def test_other_threads_wake_it_up(loop: Loop) -> None:
     thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(loop.stop))
     loop.call_later(0.01, thread.start)

@@ -46,7 +46,7 @@ def test_inbox_is_no_room_however_it_is_written() -> None:
             clean_room(name, 32)
 
 
-@pytest.mark.parametrize("other", ["pаypal", "paypa1", "ρaypal", "paypaI"])
+@pytest.mark.parametrize("other", ["pаypal", "paypa1", "ρaypal", "paypaI", "Рaypal", "PАYPАL", "рAурAI"])
 def test_a_name_that_looks_like_another_is_taken(other: str) -> None:
     directory = Directory(32)
     first, second = session("paypal"), session(other)
@@ -61,8 +61,9 @@ def test_a_name_that_looks_like_another_is_taken(other: str) -> None:
 
 def test_a_room_that_looks_like_another_is_not_opened() -> None:
     rooms = Rooms(name_chars=32)
-    with pytest.raises(Refusal, match="looks like the room lobby"):
-        rooms.open("lоbby")
+    for other in ("lоbby", "Lоbby", "LОBBY"):
+        with pytest.raises(Refusal, match="looks like the room lobby"):
+            rooms.open(other)
     tea = rooms.open("tea")
     with pytest.raises(Refusal, match="looks like the room tea"):
         rooms.open("tеa")

@@ -19,7 +19,7 @@ from chat_helpers import SECOND, RawClient, ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from chat import server
-from chat.server.logs import JsonLines, Throttle
+from chat.server.logs import JsonLines, TextLines, Throttle
 
 #: A port that the system chooses; the log says which.
 OPTIONS = ("127.0.0.1", "--metrics", "0")
@@ -100,6 +100,14 @@ def test_json_lines_keep_a_record_on_one_line() -> None:
     assert "\n" not in line
     assert json.loads(line)["message"] == "a \n\x1b"
     assert "ValueError" in json.loads(line)["traceback"]
+
+
+def test_nobody_can_forge_a_line_of_the_log() -> None:
+    said = 'Invalid value "x\n2026-11-28 00:00:00,000 root is here\x1b[31m"'
+    record = logging.LogRecord("chat", logging.INFO, "", 1, "%s is sent away: %s", ("1.2.3.4:5", said), None)
+    line = TextLines().format(record)
+    assert line.isprintable()
+    assert r"\n2026-11-28 00:00:00,000 root is here\x1b[31m" in line
 
 
 def test_a_crowd_does_not_fill_the_log() -> None:

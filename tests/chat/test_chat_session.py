@@ -17,11 +17,12 @@ from chat.client.events import (
     Received,
     ReceivedAgain,
     Refused,
+    Renamed,
 )
 from chat.client.outgoing import MAX_UNDER_WAY
 from chat.client.session import ClientSession
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, PeerError, TooMuchUnderWay
+from chat.protocol.errors import NotRegistered, PeerError, TooLong, TooMuchUnderWay
 from chat.protocol.filemessages import FileEnd
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Down
@@ -39,8 +40,8 @@ def receive(session: ClientSession, message: Down, path: PathName = "primary") -
     return session.receive(message, path, 2_000, 2_500, True)
 
 
-def said(seq: int, nick: str = "ben", number: int | None = None) -> messages.Said:
-    return messages.Said("lobby", seq, nick, "hé", number)
+def said(seq: int, nick: str = "ben", number: int | None = None, text: str = "hé") -> messages.Said:
+    return messages.Said("lobby", seq, nick, text, number)
 
 
 def test_nothing_can_be_said_before_the_welcome() -> None:
@@ -77,7 +78,7 @@ def test_private_echo(session: ClientSession) -> None:
 
 def test_first_copy_wins_on_either_path(session: ClientSession) -> None:
     session.say("a", 0, 0)
-    (echo,) = receive(session, said(5, "Ana", 1), "secondary")
+    (echo,) = receive(session, said(5, "Ana", 1, "a"), "secondary")
     assert isinstance(echo, Echoed)
     assert echo.path == "secondary"
     assert receive(session, said(5, "Ana", 1)) == [EchoedAgain(1, "primary", 2_000, 2_500, True, 0)]
@@ -130,7 +131,7 @@ def test_what_comes_from_no_log(session: ClientSession) -> None:
 def test_unanswered_messages_can_be_sent_again(session: ClientSession) -> None:
     for text in "abcd":
         session.say(text, 0, 0)
-    receive(session, said(5, "Ana", 2))
+    receive(session, said(5, "Ana", 2, "b"))
     lines = {
         number: b'{"type":"say","text":"%s","id":%d}\n' % (b"abcd"[number - 1 : number], number) for number in (1, 3, 4)
     }
@@ -182,6 +183,43 @@ def test_what_a_server_says_that_it_has_not_accepted_waits_too(session: ClientSe
     assert session.unanswered(0, 1000)[0] == (
         b'{"type":"say","text":"b","id":2}\n{"type":"say","text":"c","id":3}\n'
     ), "and what is about a file has ended with the session"
+
+
+def test_what_another_one_of_our_name_said_meanwhile_is_not_ours() -> None:
+    """Our session ended while we were away, somebody else took the name, and went: then we came back."""
+    session = ClientSession("ana", "key")
+    session.welcome(messages.Welcome("ana", "a", {"lobby": 4, "inbox": 0}, Limits(), "history"))
+    session.forget()
+    for text in ("same", "mine"):
+        session.say(text, 0, 0)
+    session.request(lambda number: messages.SetTopic("mine", number), 0)
+    assert session.welcome(messages.Welcome("ana", "b", {"lobby": 8, "inbox": 0}, Limits(), "history"))
+    session.following.add("primary")
+    session.unanswered(0, 1000)
+    for line in (said(5, "ana", 1, "same"), messages.TopicSet("lobby", 6, "ana", "mine", 3)):
+        assert kinds(receive(session, line)) in (["Received"], ["TopicSet"])
+    (renamed,) = receive(session, messages.Renamed("lobby", 7, "ana", "mallory"))
+    assert isinstance(renamed, Renamed)
+    assert not renamed.own
+    assert (session.nick, session.lost) == ("ana", (1, 2, 3))
+    receive(session, messages.Joined("lobby", 8, "ana"))
+    assert kinds(receive(session, said(9, "ana", 1, "same"))) == ["Echoed"]
+    session.member({"tea": 3}, 0, "primary")
+    assert kinds(receive(session, messages.Said("tea", 4, "ana", "another's", 2))) == ["Received"]
+    assert session.lost == (2, 3)
+
+
+def test_what_fits_no_line_is_not_taken(session: ClientSession) -> None:
+    """The server would end the session over it, and be asked for the same in the next one."""
+    room = "x" * session.limits.line_bytes
+    for attempt in (session.join, session.leave):
+        with pytest.raises(TooLong, match="no more than 65536 bytes"):
+            attempt(room, 0)
+    with pytest.raises(TooLong):
+        session.request(lambda number: messages.Nick(room, number), 0)
+    assert session.pending == 0
+    session.join("tea", 0)
+    assert session.unanswered(0, 1000)[0].startswith(b'{"type":"join","room":"tea"')
 
 
 def test_doubts_are_resolved_where_the_logs_go_on() -> None:
@@ -263,10 +301,10 @@ def test_no_more_under_way_than_the_server_can_tell_apart(session: ClientSession
     with pytest.raises(TooMuchUnderWay, match="4000 messages are under way"):
         session.say("x", 0, 0)
     # Ids count, not messages: one that stays unanswered holds the window where it is.
-    receive(session, said(5, "Ana", 2))
+    receive(session, said(5, "Ana", 2, "x"))
     with pytest.raises(TooMuchUnderWay):
         session.say("x", 0, 0)
-    receive(session, said(6, "Ana", 1))
+    receive(session, said(6, "Ana", 1, "x"))
     session.say("x", 0, 0)
 
 
