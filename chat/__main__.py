@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from chat import arguments
 from chat.net.loop import Loop
-from chat.net.transport import reason_of
 from chat.protocol.errors import ChatError
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.server.journal import Journal, JournalError
@@ -21,7 +20,7 @@ from chat.server.metrics import MetricsPort, TurnTimes, metrics_of, sentence
 from chat.server.monitor import TcpMonitor
 from chat.server.rooms import Rooms
 from chat.server.server import GRACE_S, ChatServer
-from chat.words import count
+from chat.words import count, reason_of
 
 log = logging.getLogger("chat.server")
 
@@ -69,7 +68,7 @@ def serve() -> None:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(loop.stop))
     signal.signal(
         signal.SIGUSR1,
-        lambda *_: loop.call_soon_threadsafe(lambda: log.info("statistics: %s", sentence(metrics_of(server, turns)))),
+        lambda *_: loop.call_soon_threadsafe(lambda: log.info("statistics: %s", sentence(metrics_of(server)))),
     )
     with contextlib.ExitStack() as files:
         if options.tcp_info:

@@ -19,6 +19,13 @@ def port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got {text!r}")
 
 
+def at_least_1(text: str) -> int:
+    """The type of an option: how many, of what there must be one."""
+    if text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
+
+
 def host_port(text: str) -> tuple[str, int]:
     """The type of an option: see :func:`parse_host_port`."""
     try:

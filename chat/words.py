@@ -11,19 +11,27 @@ _BRIEF_CHARS = 400
 
 #: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
 _JOINERS = "\u200c\u200d"
+#: Letters and signs that nobody sees, or takes for a space.
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
 
 def visible(text: str) -> str:
     """The text with everything that could act on a terminal, or on the order of the text around it, shown as an escape.
 
-    That is: C0 and C1 controls, line and paragraph separators, format characters such as bidirectional overrides, and
-    what is no character at all.
+    That is: C0 and C1 controls, line and paragraph separators, format characters such as bidirectional overrides,
+    letters that nobody sees, and what is no character at all.
     """
     return "".join([each if _harmless(each) else each.encode("unicode_escape").decode() for each in text])
 
 
 def _harmless(char: str) -> bool:
-    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+    is_seen = char.isprintable() and char not in _BLANKS
+    return is_seen or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's own words, without the number and in lower case."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def brief(text: str) -> str:

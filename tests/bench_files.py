@@ -41,7 +41,6 @@ class Talk:
         self.done: dict[str, FileDone] = {}
         self.failed: list[FileFailed] = []
         self.offer: int | None = None
-        self.received_bytes = 0
         self._rng = random.Random(1)
         primary = (options.hosts[0], PORT)
         secondary = (options.hosts[1], PORT)

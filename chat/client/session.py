@@ -314,8 +314,6 @@ class ClientSession:
                 return [Refused(number, code, reason)]
             case messages.Error(code, reason):
                 return [Refused(None, code, reason)]
-            case messages.Member() | messages.Settled() if not self.cursors:
-                raise PeerError("it speaks of a session that has not begun")
             case messages.Member() | messages.Settled() if LOBBY not in self.cursors:
                 raise PeerError("it speaks of a session that has not begun")
             case messages.Member(cursors, number):

@@ -294,6 +294,8 @@ class Console:
             case PeerLeft(nick, room=room) if room == LOBBY:
                 self.nicks.pop(nick, None)
             case Renamed(old, new):
+                if self.ignored.pop(fold(old), None) is not None:
+                    self.ignored[fold(new)] = new
                 self.nicks.pop(old, None)
                 self.nicks[new] = None
             case RoomList(rooms):

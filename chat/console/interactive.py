@@ -14,9 +14,8 @@ from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
 from chat.console.pipe import Pipe
 from chat.net.loop import Loop
-from chat.net.transport import reason_of
 from chat.protocol.errors import TlsError
-from chat.words import visible
+from chat.words import reason_of, visible
 
 if TYPE_CHECKING:
     from chat.console.terminal import Terminal

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from chat.net.loop import Loop, Timer
 from chat.protocol.errors import AddressError, TlsError
+from chat.words import reason_of
 
 if TYPE_CHECKING:
     from chat.net.tls import Tls
@@ -72,11 +73,6 @@ def resolve(host: str, port: int) -> Target:
     except (OSError, UnicodeError) as error:
         raise AddressError(f"Cannot find the host {host}: {reason_of(error)}.") from error
     return Target(family, (str(address[0]), int(address[1])))
-
-
-def reason_of(error: BaseException) -> str:
-    """The system's own words, without the number and in lower case."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def use_congestion_control(sock: socket.socket, name: str | None) -> None:

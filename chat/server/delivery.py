@@ -28,8 +28,10 @@ DUE_BYTES = 65_536
 class Keeper(Protocol):
     """Is told what becomes of logs: a journal."""
 
-    #: Whether nothing more should be accepted, because it could not be kept.
-    full: bool = False
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be accepted, because it could not be kept."""
+        return False
 
     def keep(self, log: Log, line: bytes) -> None:
         """This line was just appended to the log."""

@@ -40,9 +40,7 @@ class Guesses:
             Refusal: too many from there were wrong lately.
         """
         if self._wrong[connection.origin] >= MAX_WRONG:
-            raise Refusal(
-                "too_many_tries", "Too many keys, tokens or passwords from your address were wrong; wait a minute."
-            )
+            raise Refusal("too_many_tries", "Too many keys or passwords from your address were wrong; wait a minute.")
 
     def note(self, connection: Connection) -> None:
         """One was wrong."""

@@ -24,7 +24,7 @@ from chat.protocol.fields import INBOX
 from chat.protocol.wire import ROOM_LINE
 from chat.server.log import Log
 from chat.server.rooms import Rooms
-from chat.words import brief, visible
+from chat.words import brief, reason_of, visible
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ class Journal:
         self._trimmed: dict[str, int] = {}
         self._since_checkpoint = 0
         self._checkpoint: threading.Thread | None = None
-        #: Whether nothing more should be accepted, because the disk is full.
-        self.full = False
+        self._is_full = False
         self._look_again_s = 0.0
         self._lock = self._acquire()
         had_wal = os.path.exists(f"{path}-wal")
@@ -89,7 +88,7 @@ class Journal:
             self._database = sqlite3.connect(path, isolation_level=None)
             self._set_up()
             self._note_open(had_wal)
-            self.full = not self._take_ballast()
+            self._is_full = not self._take_ballast()
         except JournalError:
             self._lock.close()
             raise
@@ -106,6 +105,17 @@ class Journal:
     def history(self) -> str:
         """What tells these logs from those of any other server."""
         return str(self._fact("history"))
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be accepted, because the disk is full; looks again now and then."""
+        now_s = time.monotonic()
+        if self._is_full and now_s >= self._look_again_s:
+            self._look_again_s = now_s + LOOK_AGAIN_S
+            if self._take_ballast():
+                log.info("%s has room again", self._path)
+                self._is_full = False
+        return self._is_full
 
     def restore(self, rooms: Rooms) -> None:
         """Fill the rooms with what the file holds.
@@ -156,10 +166,10 @@ class Journal:
         try:
             self._write()
         except sqlite3.Error as error:
-            if self.full or not _is_full(error):
+            if self._is_full or not _is_full(error):
                 raise self._fault("cannot be written", error) from error
             log.error("the disk is full: nothing new is accepted until %s has room again", self._path)
-            self.full = True
+            self._is_full = True
             self._give_ballast_up()
             self.commit()
             return
@@ -189,20 +199,11 @@ class Journal:
             self._database.close()
             self._lock.close()
 
-    def look_for_room(self) -> None:
-        """See whether the disk has room again, if it was :attr:`full`; now and then."""
-        now_s = time.monotonic()
-        if self.full and now_s >= self._look_again_s:
-            self._look_again_s = now_s + LOOK_AGAIN_S
-            if self._take_ballast():
-                log.info("%s has room again", self._path)
-                self.full = False
-
     def _acquire(self) -> IO[bytes]:
         try:
             file = open(self._path, "ab")  # noqa: SIM115
         except OSError as error:
-            raise JournalError(f"The journal {self._path} cannot be used: {(error.strerror or '').lower()}.") from error
+            raise JournalError(f"The journal {self._path} cannot be used: {reason_of(error)}.") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

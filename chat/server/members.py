@@ -74,7 +74,7 @@ class Connection:
         self.sink = sink
         #: The address, or network, that it comes from.
         self.origin = origin
-        #: How often it has tried a key or a token that was not right.
+        #: How often it has tried a key, a token or a password that was not right.
         self.wrong_secrets = 0
         self.session: Session | None = None
         #: Nothing more is read from it; once it has been sent everything it is to be closed.

@@ -104,9 +104,8 @@ def exposition(metrics: list[Metric]) -> str:
 
 def sentence(metrics: list[Metric]) -> str:
     """On one line, for a log."""
-    plain = [metric for metric in metrics if metric.kind != "histogram"]
     return ", ".join(
-        f"{metric.name}{labels} {value:.15g}" for metric in plain for labels, value in metric.values.items()
+        f"{metric.name}{labels} {value:.15g}" for metric in metrics for labels, value in metric.values.items()
     )
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from chat.net.loop import Loop, Timer
-from chat.net.transport import Address, Transport, reason_of, resolve, set_up, use_congestion_control
+from chat.net.transport import Address, Transport, resolve, set_up, use_congestion_control
 from chat.protocol.errors import AddressError
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Bye, Error
@@ -29,7 +29,7 @@ from chat.server.members import Connection
 from chat.server.peer import Peer
 from chat.server.rooms import Rooms
 from chat.server.turn import Turn
-from chat.words import brief
+from chat.words import brief, reason_of
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -48,7 +48,7 @@ LINGER_S = 2.0
 GRACE_S = 30.0
 #: How long rooms from a journal wait for somebody to come back to them.
 RESTORED_S = 120.0
-#: After so long, an address may try keys and tokens again.
+#: After so long, an address may try keys and passwords again.
 GUESSES_S = 60.0
 #: Pause before accepting again when the process has no descriptor left, and the longest of all.
 ACCEPT_PAUSE_S = 0.2
@@ -307,7 +307,6 @@ class ChatServer:
         delivery = self.hub.delivery
         while delivery.dirty:
             if self._journal is not None:
-                self._journal.look_for_room()
                 self._journal.commit()
             for connection in delivery.flush():
                 self._attend(connection)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
@@ -39,8 +38,6 @@ _OTHERS_SHARE, _OTHERS_MS = 0.1, 0.2
 #: How often the number of trials that is told as deciding would decide.
 _POWER = 0.80
 _MOST_TRIALS = 1000
-
-Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

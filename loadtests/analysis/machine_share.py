@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from chat.words import count
 from loadtests.analysis.compare import LEAST_TRIALS, SHARES, per_trial
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import Shift, unpaired
@@ -87,7 +88,7 @@ def _share(
     if np.isnan([*real, *virtual]).any():
         note = f"{messages[0]} messages in a trial; it takes {messages[1]}"
     elif min(trials) < LEAST_TRIALS:
-        note = f"{min(trials)} trials; it takes {LEAST_TRIALS}"
+        note = f"{count(min(trials), 'trial')}; it takes {LEAST_TRIALS}"
     unknown = Shift(math.nan, math.nan, math.nan, math.nan)
     return Share(
         variant,

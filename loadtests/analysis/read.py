@@ -112,11 +112,6 @@ class Run:
         rows = self.table("link")
         return rows[rows["when"] == "change"]
 
-    @cached_property
-    def messages(self) -> pd.DataFrame:
-        """`messages.csv` without the warm-up, and without what was disturbed; all columns."""
-        return self.measured(*TABLES["messages"])
-
     def measured(self, *columns: str) -> pd.DataFrame:
         """These columns of `messages.csv`, without the warm-up, and without what was disturbed."""
         rows = self.undisturbed(self.after_warmup(*columns, "disturbed"))

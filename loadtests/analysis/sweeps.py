@@ -56,7 +56,7 @@ def heat_map(run: Run) -> Gallery:
     others = [key for key in run.conditions if key not in swept[:2]]
     parts = trials.groupby(others, observed=True) if others else [((), trials)]
     groups = [(_label(run, others, said), of) for said, of in parts]
-    maps = [_map(run, of, swept[0], swept[1], metric, said) for said, of in groups for metric in _MAPPED]
+    maps = [_map(of, swept[0], swept[1], metric, said) for said, of in groups for metric in _MAPPED]
     note = (
         "Median over trials, in ms; the colour is logarithmic. Lost: so many were lost that the percentile is infinite."
     )
@@ -121,7 +121,7 @@ def _mean_of_logs(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tup
     return middle, middle * math.exp(-half), middle * math.exp(half)
 
 
-def _map(run: Run, trials: pd.DataFrame, rows: str, columns: str, metric: str, said: str) -> Picture | None:
+def _map(trials: pd.DataFrame, rows: str, columns: str, metric: str, said: str) -> Picture | None:
     """None if no cell is known."""
     table = trials.groupby([rows, columns], observed=False)[metric].median().unstack(columns).astype(float)
     shown = table.replace(np.inf, np.nan)

@@ -69,12 +69,6 @@ def doubts(run: Run) -> list[Doubt]:
     return sorted(found, key=lambda doubt: not doubt.is_fatal)
 
 
-def told(found: list[Doubt]) -> str:
-    """All doubts with all details, for the report."""
-    lines = [line for doubt in found for line in (str(doubt), *(f"    {detail}" for detail in doubt.details))]
-    return "\n".join(lines) or "nothing speaks against these numbers"
-
-
 def _one(sentence: str, details: Iterable[str], *, is_fatal: bool = True) -> list[Doubt]:
     """The doubt whose sentence ends with the first of the details, if there are any."""
     details = list(details)

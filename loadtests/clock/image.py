@@ -27,7 +27,7 @@ from loadtests.errors import HarnessError
 #: Where things are inside.
 PYTHON, PACKAGES, PROJECT = "python", "packages", "project"
 #: Packages whose import the load, the links or the tables of a trial need; what they need comes with them.
-_DISTRIBUTIONS = ("chatlab", "locust", "PyYAML", "rich", "psutil", "pandas", "scipy")
+_DISTRIBUTIONS = ("chatlab", "locust", "PyYAML", "rich", "psutil", "pandas")
 _PROGRAMS = ("ip", "tc")
 #: What captures packets (`--capture`), where it is installed.
 CAPTURE = "dumpcap"
@@ -64,7 +64,7 @@ class File(NamedTuple):
 def image(folder: Path, project: Path) -> contextlib.AbstractContextManager[tuple[Path, str]]:
     """The image of this project as it is now, and the SHA-256 of its content; nobody removes it meanwhile.
 
-    It is kept below `folder`, about 400 MB, and made anew (10 seconds) when anything that is in it has changed.
+    It is kept below `folder`, about 300 MB, and made anew (10 seconds) when anything that is in it has changed.
 
     Args:
         project: the folder that holds `chat` and `loadtests`.

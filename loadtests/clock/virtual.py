@@ -34,7 +34,7 @@ _POLL_S = 0.2
 
 
 def run_virtually(directory: RunDirectory, trials: list[Trial], backend: BackendName, jobs: int) -> ExitCode:
-    """All trials, at most `jobs` at once; partial results are kept and marked. Returns the verdict.
+    """All trials, at most `jobs` at once; partial results are kept and marked. Returns PASSED when all have run.
 
     Raises:
         HarnessError: the kernel is missing, or a trial failed.

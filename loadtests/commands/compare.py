@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="guards",
         action="append",
         default=[],
-        metavar="'p99 > +10%%'",
+        metavar="'p99 > +10%'",
         help="exit with 1 if a change is beyond this and not by chance; may be repeated",
     )
     parser.add_argument(

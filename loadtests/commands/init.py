@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from chat.words import reason_of
 from loadtests.errors import ExitCode, HarnessError
 
 _TEMPLATE = """\
@@ -59,6 +60,6 @@ def main(arguments: argparse.Namespace) -> int:
     except FileExistsError:
         raise HarnessError(f"init: {path} exists already") from None
     except OSError as error:
-        raise HarnessError(f"init: {path} cannot be written: {(error.strerror or '').lower()}") from error
+        raise HarnessError(f"init: {path} cannot be written: {reason_of(error)}") from error
     print(f"{path}: edit it, then `chatlab check {path}` and `chatlab run {path}`")
     return ExitCode.PASSED

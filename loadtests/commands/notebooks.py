@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from chat.words import reason_of
 from loadtests.data import NOTEBOOKS, results
 from loadtests.errors import HarnessError
 
@@ -35,7 +36,7 @@ def main(arguments: argparse.Namespace) -> NoReturn:
             if not (folder / notebook.name).exists():
                 shutil.copyfile(notebook, folder / notebook.name)
     except OSError as error:
-        raise HarnessError(f"{error.filename}: cannot be written: {(error.strerror or '').lower()}") from error
+        raise HarnessError(f"{error.filename}: cannot be written: {reason_of(error)}") from error
     command = [sys.executable, "-m", "jupyterlab", str(folder), *arguments.jupyter]
     if os.geteuid() == 0:  # which Jupyter refuses otherwise
         command.append("--allow-root")

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from chat.words import reason_of
 from loadtests.errors import HarnessError
 
 
@@ -15,4 +16,4 @@ def check_writable(file: Path) -> None:
         if is_new:
             file.unlink()
     except OSError as error:
-        raise HarnessError(f"{file}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise HarnessError(f"{file}: cannot be written: {reason_of(error)}") from error

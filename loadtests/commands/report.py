@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from chat.words import reason_of
 from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.stats import summarise
 from loadtests.analysis.verdict import judge, write_junit
@@ -40,7 +41,7 @@ def _side_by_side(folders: list[Path], file: Path, with_disturbed: bool) -> int:
     try:
         write_side_by_side(runs, file)
     except OSError as error:
-        raise HarnessError(f"{file}: cannot be written: {(error.strerror or '').lower()}") from error
+        raise HarnessError(f"{file}: cannot be written: {reason_of(error)}") from error
     print(f"report:  {file}")
     verdicts = [judge(run) for run in runs]
     for run, verdict in zip(runs, verdicts, strict=True):
@@ -82,7 +83,7 @@ def finish(
     summary.to_csv(run.path / "summary.csv", index=False)
     print(shown(summary))
     if with_report:
-        # Imported here: Jupyter takes a second to load.
+        # Imported here: what draws figures takes a second to load.
         from loadtests.analysis.report import write_report
 
         print(f"report:  {write_report(run.path, with_disturbed=with_disturbed)}")

@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from chat.arguments import at_least_1, port
+from chat.words import count, reason_of
 from loadtests.commands.message import message_of
 from loadtests.commands.output import check_writable
 from loadtests.commands.scenario import add_scenario, document_of
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 #: The disk's fault, not ours.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
-_LAST_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut short")
     parser.add_argument("--backend", choices=["auto", *BACKENDS], help="what impairs the links")
     parser.add_argument("--clock", choices=CLOCKS, help="virtual: on a clock that no busy machine can disturb")
-    parser.add_argument("--trial", type=_at_least_1, metavar="N", help="this trial alone, as `check` numbers them")
+    parser.add_argument("--trial", type=at_least_1, metavar="N", help="this trial alone, the N-th of the run")
     parser.add_argument(
         "--message", type=message_of, metavar="USER:ID", help="capture, and explain this message packet by packet"
     )
     jobs = os.cpu_count() or 1
     parser.add_argument(
-        "--jobs", type=_at_least_1, default=jobs, metavar="N", help="virtual trials at once (one a core)"
+        "--jobs", type=at_least_1, default=jobs, metavar="N", help="virtual trials at once (one a core)"
     )
     parser.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to the server")
     parser.add_argument(
@@ -62,16 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--web", action="store_true", help="show the run in Locust's web UI while it goes on")
     parser.add_argument("--web-host", metavar="ADDRESS", help="from where it can be seen (127.0.0.1: this machine)")
-    parser.add_argument("--web-port", type=_port, metavar="PORT", help="(8089; 0: any that is free)")
+    parser.add_argument("--web-port", type=port, metavar="PORT", help="(8089; 0: any that is free)")
     _add_processes(parser)
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     """Locust's own options, by their own names."""
     group = parser.add_argument_group("many processes, many machines", "the names and the meaning are Locust's")
-    group.add_argument("--processes", type=_at_least_1, metavar="N", help="load processes on this machine")
+    group.add_argument("--processes", type=at_least_1, metavar="N", help="load processes on this machine")
     group.add_argument("--master", action="store_true", help="let workers, perhaps on other machines, make the load")
-    group.add_argument("--expect-workers", type=_at_least_1, metavar="N", help="workers to wait for (1)")
+    group.add_argument("--expect-workers", type=at_least_1, metavar="N", help="workers to wait for (1)")
     group.add_argument("--master-bind-host", metavar="ADDRESS", help="where to listen for workers (everywhere)")
     group.add_argument("--master-bind-port", metavar="PORT", help="(5557)")
     group.add_argument("--worker", action="store_true", help="make load for one master after the other")
@@ -82,18 +83,6 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
 def _at_least_0(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number from 0 up, got {text!r}")
-    return int(text)
-
-
-def _at_least_1(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 up, got {text!r}")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to {_LAST_PORT}, got {text!r}")
     return int(text)
 
 
@@ -171,8 +160,8 @@ def _run(arguments: argparse.Namespace, options: list[str], view: "LiveView | No
             if error.errno not in _DISK:
                 raise
             with contextlib.suppress(OSError):  # of a disk that is gone nothing can be said on it
-                directory.fail(_reason(error))
-            raise HarnessError(f"{path}: {_reason(error)}; what was recorded before is kept") from error
+                directory.fail(reason_of(error))
+            raise HarnessError(f"{path}: {reason_of(error)}; what was recorded before is kept") from error
 
     needs_lab = any(trial.links and trial.scenario.server.is_embedded for trial in trials)
     code: int = ExitCode.ERROR
@@ -231,7 +220,9 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         if arguments.trial:
             trials = [trial for trial in trials if trial.number == arguments.trial]
             if not trials:
-                raise HarnessError(f"run --trial {arguments.trial}: the scenario has {len(plan(document))} trials")
+                raise HarnessError(
+                    f"run --trial {arguments.trial}: the scenario has {count(len(plan(document)), 'trial')}"
+                )
         _check_interface(trials, arguments.interface)
         _check_clock(trials, options)
         if private and (arguments.stamps == "wire" or arguments.message):
@@ -254,7 +245,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         )
     except OSError as error:
         place = error.filename or arguments.resume or arguments.results
-        raise HarnessError(f"{place}: cannot be written: {_reason(error)}") from error
+        raise HarnessError(f"{place}: cannot be written: {reason_of(error)}") from error
     return directory, trials
 
 
@@ -308,10 +299,6 @@ def _check_clock(trials: list[Trial], options: list[str]) -> None:
 def _seen_from_here(path: Path) -> Path:
     """The path as somebody in the current folder would write it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _check_interface(trials: list[Trial], interface: str | None) -> None:

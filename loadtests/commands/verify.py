@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from chat.arguments import at_least_1
 from loadtests.errors import ExitCode
 
 
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab verify`."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory of a virtual run")
     jobs = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=jobs, metavar="N", help="trials at once (one a core)")
+    parser.add_argument("--jobs", type=at_least_1, default=jobs, metavar="N", help="trials at once (one a core)")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from chat.words import NO_TEXT, brief
+from chat.words import NO_TEXT, brief, reason_of
 from loadtests.errors import ConfigError
 
 #: A scenario is a page of text. A file that is larger, or means more than this once its aliases are followed, is no
@@ -58,7 +58,7 @@ class Document:
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file") from None
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from None
+            raise ConfigError(f"{path}: cannot be read: {reason_of(error)}") from None
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise ConfigError(f"{path}:{line}: cannot be read: this line is not UTF-8 text") from None

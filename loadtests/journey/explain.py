@@ -1,5 +1,6 @@
 """The way of one message of a run, in words and as a figure beside its tables."""
 
+import contextlib
 import csv
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def explain(run: Path, trial: int, user: int, message_id: int) -> str:
 
 def _row(run: Path, trial: int, user: int, message_id: int) -> dict[str, str]:
     wanted = (str(trial), str(user), str(message_id))
-    with (run / "messages.csv").open(newline="") as table:
+    with contextlib.suppress(FileNotFoundError), (run / "messages.csv").open(newline="") as table:
         for row in csv.DictReader(table):
             if (row["trial"], row["user"], row["id"]) == wanted:
                 return row

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from chat.words import reason_of
 from loadtests.errors import HarnessError
 from loadtests.link.backends.backend import LinkChange
 from loadtests.load.live import FACTS, LINK_COLUMNS
@@ -54,9 +55,7 @@ def looked_at(host: str, port: int) -> Iterator[LiveView]:
     try:
         listener = socket.create_server((host, port))
     except OSError as error:
-        raise HarnessError(
-            f"run --web: nobody can listen on {host}:{port}: {(error.strerror or '').lower()}"
-        ) from error
+        raise HarnessError(f"run --web: nobody can listen on {host}:{port}: {reason_of(error)}") from error
     with listener, tempfile.TemporaryDirectory(prefix="chatlab-live-") as folder:
         print(f"live: http://{host}:{listener.getsockname()[1]}/?tab=chat", flush=True)
         yield LiveView(listener, Path(folder))

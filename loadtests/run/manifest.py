@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from chat.words import NO_TEXT, brief, visible
+from chat.words import NO_TEXT, brief, reason_of, visible
 from loadtests.errors import HarnessError
 from loadtests.link.backends.backend import BackendName, LinkStats
 from loadtests.samples import SCHEMA_VERSION
@@ -152,7 +152,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         except FileNotFoundError:
             raise HarnessError(f"{folder}: not a run directory: it has no {_NAME}") from None
         except OSError as error:
-            raise HarnessError(f"{folder / _NAME}: cannot be read: {(error.strerror or '').lower()}") from None
+            raise HarnessError(f"{folder / _NAME}: cannot be read: {reason_of(error)}") from None
         try:
             plain = msgspec.json.decode(text, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

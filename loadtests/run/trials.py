@@ -53,7 +53,7 @@ class Watch:
 def run_trials(
     directory: RunDirectory, trials: list[Trial], backend: BackendName, watch: Watch, repeat: int
 ) -> ExitCode:
-    """All trials in order; partial results are kept and marked. Returns the verdict.
+    """All trials in order; partial results are kept and marked. Returns PASSED when all have run.
 
     Args:
         repeat: how often a trial that the machine disturbed is run again, after all others, as long as it helps.

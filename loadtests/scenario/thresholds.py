@@ -16,7 +16,9 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     ">": operator.gt,
 }
-_FORM = re.compile(r"^(?P<metric>[\w.]+)\s*(?P<sign><=|>=|==|<|>)\s*(?P<limit>[0-9.]+)(?:\s+where\s+(?P<where>.+))?$")
+_FORM = re.compile(
+    r"^(?P<metric>[\w.]+)\s*(?P<sign><=|>=|==|<|>)\s*(?P<limit>\d+(?:\.\d*)?|\.\d+)(?:\s+where\s+(?P<where>.+))?$"
+)
 _RESPONSE_TIME = "response_time_ms."
 #: Metric as a user writes it → column of `summary.csv`.
 METRICS = {

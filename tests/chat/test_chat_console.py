@@ -58,6 +58,7 @@ ECHO = Echoed(2, "say", 4, 0, 0, 2_500_000, 0, False, "secondary", None, "hé!",
         ("a\u202eb\u2066c\u2028\u200b\ufeff", r"a\u202eb\u2066c\u2028\u200b\ufeff"),
         ("👩\u200d👧 می\u200cخواهم", "👩\u200d👧 می\u200cخواهم"),
         ("\ue000\U000e0041", r"\ue000\U000e0041"),
+        ("a\u3164b\u2800\uffa0", r"a\u3164b\u2800\uffa0"),
     ],
 )
 def test_nothing_acts_on_the_terminal(text: str, shown: str) -> None:

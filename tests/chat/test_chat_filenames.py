@@ -16,6 +16,8 @@ from chat.client.files.states import NAME_BYTES, numbered, safe_name
         ("nul", "_nul"),
         ("aux .txt", "_aux.txt"),
         ("com1.log", "_com1.log"),
+        ("COM¹", "_COM¹"),
+        ("conin$", "_conin$"),
         ("a?b*c.txt", "a_b_c.txt"),
         (" .. ", "file"),
         ("\ud800", "_"),

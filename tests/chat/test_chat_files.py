@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from chat_helpers import MODES, Clients, Relay, ServerProcess, finish_files, leave, server_process
+from chat_helpers import MODES, Clients, RawClient, Relay, ServerProcess, finish_files, leave, server_process
 
 from chat.client.client import ChatClient, Mode
 from chat.client.events import FileDone, FileFailed, FileOffered, FileProgress, StartedAnew
@@ -192,6 +192,19 @@ def test_nobody_answers(server: ServerProcess, clients: Clients, source: Path, m
     clients.until(lambda: clients.of(ben, FileFailed) and clients.of(ana, FileFailed))
     assert clients.of(ben, FileFailed)[0].reason == "Nobody answered the offer."
     leave(clients, ana, ben)
+
+
+def test_an_offer_that_its_sender_forgets(
+    server: ServerProcess, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.client.files.desk.OFFER_S", 0.2)
+    ben = clients.join("ben", server.address)
+    with RawClient(server.address, "ana") as ana:
+        ana.send(type="file_offer", to="ben", name="a", size=1, sha256="0" * 64)
+        clients.until(lambda: clients.of(ben, FileFailed))
+        ended = ana.until("file_ended")
+    assert (ended["from"], ended["outcome"], ended["reason"]) == ("ben", "cancelled", "Nobody answered the offer.")
+    leave(clients, ben)
 
 
 def test_offers_are_bounded(server: ServerProcess, clients: Clients, source: Path) -> None:

@@ -14,7 +14,8 @@ from chat_helpers import SECOND
 from chat.net.loop import Loop
 from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
-from chat.net.transport import Transport, reason_of, set_up
+from chat.net.transport import Transport, set_up
+from chat.words import reason_of
 
 pytestmark = pytest.mark.realtime("chat")
 

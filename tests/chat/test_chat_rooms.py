@@ -55,10 +55,6 @@ def test_a_room_is_a_log_of_its_own(hall: Hall) -> None:
     assert hall.take(cem) == []
 
 
-def hall_joined(nick: str) -> dict[str, object]:
-    return {"type": "joined", "log": "lobby", "seq": 3, "nick": nick}
-
-
 def test_who_and_rooms(hall: Hall) -> None:
     ana, ben = hall.join("ana"), hall.join("ben")
     hall.take(ana)

@@ -153,6 +153,14 @@ def test_away_ignore_and_me_in_a_pipe(server: ServerProcess) -> None:
         ben.until("said", text="hidden")
         ana.type("/ignore")
         assert ana.until("* you ignore") == "* you ignore Ben\n", "and nothing of what ben said before it"
+        ben.send(type="nick", nick="benno")
+        ana.until("* ben is called benno now")
+        ben.send(type="say", text="hidden too")
+        ben.until("said", text="hidden too")
+        ana.type("/ignore")
+        assert ana.until("* you ignore") == "* you ignore benno\n", "whatever he calls himself"
+        ben.send(type="nick", nick="ben")
+        ana.until("* benno is called ben now")
         ana.type("/ignore ben")
         ana.until("you no longer ignore ben")
         ben.send(type="say", text="/me is back")

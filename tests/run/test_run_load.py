@@ -11,6 +11,7 @@ from chat_helpers import server_process
 from run_helpers import FROZEN, StartedRun, assert_finished, chatlab, children_named
 
 from loadtests.analysis.read import Run
+from loadtests.samples import TABLES
 
 pytestmark = pytest.mark.realtime("runs")
 
@@ -101,7 +102,7 @@ def test_a_message_reaches_those_in_its_senders_room_and_nobody_else(tmp_path: P
         done = chatlab("run", scenario, "--no-report", "--results", tmp_path / "results")
     assert_finished(done.returncode, done.stdout + done.stderr)
     run = Run(next((tmp_path / "results").iterdir()))
-    messages, deliveries = run.messages, run.table("deliveries")
+    messages, deliveries = run.measured(*TABLES["messages"]), run.table("deliveries")
     assert set(messages["outcome"]) == {"echoed"}
     for (trial, rooms), mine in messages.groupby(["trial", messages["rooms"].astype(int)]):
         spans = mine.groupby("user")["intended_s"].agg(["min", "max"])

@@ -10,10 +10,6 @@ TIMES = st.integers(0, 200)
 INTERVALS = st.lists(st.tuples(TIMES, st.integers(0, 40)).map(lambda one: Interval(one[0], one[0] + one[1])))
 
 
-def overlap(one: Interval, other: Interval) -> int:
-    return max(0, min(one.end_ns, other.end_ns) - max(one.begin_ns, other.begin_ns))
-
-
 @given(INTERVALS, st.lists(st.tuples(TIMES, st.integers(0, 60)), min_size=1))
 def test_what_meets_is_what_a_search_through_all_finds(intervals: list[Interval], asked: list[tuple[int, int]]) -> None:
     from_ns = np.array([begin for begin, _ in asked])

@@ -17,7 +17,7 @@ from chat.client.files.states import Incoming
 from chat.client.files.transfers import File, IncomingFile, OutgoingFile
 from chat.net.loop import Loop
 from chat.net.transport import Transport
-from chat.protocol.errors import ChatError, FileError, NotRegistered, PeerError, TooMuchUnderWay
+from chat.protocol.errors import ChatError, FileError, NotRegistered, PeerError, TooLong, TooMuchUnderWay
 from chat.protocol.fields import Outcome
 from chat.protocol.filemessages import (
     FileAccept,
@@ -34,8 +34,9 @@ from chat.protocol.message import Message
 
 #: Most files that may be offered to us at once; a server of ours lets eight through.
 MAX_OFFERS = 64
-#: How long an offer may go unanswered.
+#: How long an offer may go unanswered; either side calls it off.
 OFFER_S = 300.0
+NO_ANSWER = "Nobody answered the offer."
 #: How long an accepted file may make no progress: longer than the server keeps a session without connections.
 STALL_S = 60.0
 #: How long the receiver's first word, which may be lost with a connection, is waited for.
@@ -195,7 +196,7 @@ class FileDesk:
         except ChatError as error:
             self._fail(file, "failed", str(error))
             return
-        no_answer = partial(self._fail, file, "cancelled", "Nobody answered the offer.")
+        no_answer = partial(self._fail, file, "cancelled", NO_ANSWER)
         self._later(file, *((OFFER_S, no_answer) if complete else (0, partial(self._hash_source, file))))
 
     def _go_on(self, file: OutgoingFile) -> None:
@@ -278,6 +279,7 @@ class FileDesk:
             file = IncomingFile(self._next_id(), message.from_, message.name, message.size)
             file.sha256 = message.sha256
             self._files[file.id] = file
+            self._later(file, OFFER_S, partial(self._fail, file, "cancelled", NO_ANSWER))
         file.file, file.request = message.file, 0
         self._by_number[message.file] = file
         self._on_event(file.describe(events.FileOffered))
@@ -317,7 +319,8 @@ class FileDesk:
         self._on_event(file.describe(events.FileFailed, outcome, reason))
 
     def _end(self, number: int, outcome: Outcome, reason: str) -> None:
-        with contextlib.suppress(NotRegistered):  # then the server has ended it
+        # Then the server has ended it; or it takes no lines that are long enough to be told.
+        with contextlib.suppress(NotRegistered, TooLong):
             try:
                 end = self._host.request(lambda request: FileEnd(number, outcome, reason[:200], request))
                 self._last_words.add(end)

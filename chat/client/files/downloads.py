@@ -16,6 +16,7 @@ from pathlib import Path
 
 from chat.client.files.states import numbered, safe_name
 from chat.protocol.errors import FileError
+from chat.words import reason_of
 
 #: How much is hashed in one go: a millisecond or two, in which nothing else happens.
 SLICE_BYTES = 1 << 20
@@ -108,7 +109,7 @@ class Part:
             self.close()
             if isinstance(error, BlockingIOError):
                 raise FileError(f"The same file is being received in {folder} already.") from error
-            raise FileError(f"Cannot store files in {folder}: {_reason(error)}.") from error
+            raise FileError(f"Cannot store files in {folder}: {reason_of(error)}.") from error
         self._hashed = 0
 
     def hash_some(self) -> bool:
@@ -176,8 +177,4 @@ def _as_file_error(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(f"{what}: {_reason(error)}.") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+        raise FileError(f"{what}: {reason_of(error)}.") from error

@@ -16,7 +16,8 @@ CHUNK_BYTES = 4_096
 #: Longest name of a stored file, in bytes of UTF-8: file systems take 255, and a number may be added.
 NAME_BYTES = 200
 #: Names that mean devices to Windows, whatever their extension.
-_DEVICES = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789"}
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
+_DEVICES |= {f"{port}{digit}" for port in ("COM", "LPT") for digit in "123456789¹²³"}
 
 
 class _Piece(NamedTuple):

@@ -1,4 +1,6 @@
-"""The emulator's process: carries packets between TUN devices, each when its pipeline says (`python -m …link.ferry`).
+"""The emulator's process (`python -m loadtests.link.backends.ferry`).
+
+It carries packets between TUN devices, each when its pipeline says.
 
 It reads an :class:`Order` as one line of JSON from its standard input and answers `ready`, or a sentence about what
 went wrong. Then each line it reads is answered by a line of JSON: `stats` by the :class:`LinkStats` of every crossing,

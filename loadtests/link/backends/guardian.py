@@ -1,4 +1,4 @@
-"""Restores an interface when whoever impaired it is gone, however that ended (`python -m …link.guardian`).
+"""Restores an interface when whoever impaired it is gone (`python -m loadtests.link.backends.guardian`).
 
 It reads a :class:`Restoration` as one line of JSON from its standard input, answers `ready`, and waits for the end of
 its input: the kernel closes a pipe with the process at its other end, after SIGKILL too. Then it restores, and says

@@ -22,7 +22,6 @@ import msgspec
 
 from loadtests.errors import LinkError
 from loadtests.link.backends import guardian
-from loadtests.link.backends.backend import LatePeriod, LinkChange, LinkStats
 from loadtests.link.backends.links import Links
 from loadtests.link.backends.qdisc import beyond_netem
 from loadtests.link.backends.shaping import Shaping
@@ -85,6 +84,11 @@ class InterfaceBackend:
         self._servers = servers
         self._link = link
         self._shaping = Shaping({"primary": link}, DEVICES, ["tc"], parent="3:1")
+        self.start = self._shaping.start
+        self.stop = self._shaping.stop
+        self.changes = self._shaping.changes
+        self.stats = self._shaping.stats
+        self.late = self._shaping.late
         self._guardian: subprocess.Popen[bytes] | None = None
         self._restoration: guardian.Restoration | None = None
 
@@ -121,21 +125,6 @@ class InterfaceBackend:
         if self._guardian.poll() is not None:
             raise LinkError(f"the guardian of {self._interface} died; nothing measured since can be believed")
         self._shaping.check()
-
-    def start(self, zero_ns: int) -> None:
-        self._shaping.start(zero_ns)
-
-    def stop(self) -> None:
-        self._shaping.stop()
-
-    def changes(self) -> list[LinkChange]:
-        return self._shaping.changes()
-
-    def stats(self) -> list[LinkStats]:
-        return self._shaping.stats()
-
-    def late(self) -> list[LatePeriod]:
-        return self._shaping.late()
 
     def record(self, _file: Path | None) -> None:
         """The kernel carries the packets, and does not tell."""

@@ -211,7 +211,7 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
     low, high = loss_window(direction, stream)
     expected_loss = 1 - (1 - direction.expected_loss) * (1 - queue_loss)
     window = low, min(1.0, high + queue_loss + queue_chance)
-    loss = _row(stream, "loss_ratio", direction.loss_ratio, expected_loss, lost_ratio(stream), *window)
+    loss = row(stream, "loss_ratio", direction.loss_ratio, expected_loss, lost_ratio(stream), *window)
     if not enough_arrive(stream, direction):
         return [loss]
     delay_s, delay_chance_s = mean_and_chance([median_s(model) for model in models])
@@ -219,11 +219,11 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
     delay_window_s = DELAY_SHARE * delay_s + DELAY_S + delay_chance_s
     jitter_window_s = _JITTER_S + jitter_chance_s
     rows = [
-        _row(stream, "delay_ms", *_around_ms(direction.delay_s, delay_s, median_s(stream), delay_window_s)),
-        _row(
+        row(stream, "delay_ms", *around_ms(direction.delay_s, delay_s, median_s(stream), delay_window_s)),
+        row(
             stream,
             "jitter_ms",
-            *_around_ms(direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
+            *around_ms(direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
         ),
         loss,
     ]
@@ -234,7 +234,7 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
         expected, chance = mean_and_chance([ratio(model) for model in models])
         chance += 1 / stream.count if chance else 0  # of a few packets chance takes or adds a whole one
         rows.append(
-            _row(stream, metric, requested, expected, ratio(stream), max(0.0, expected - chance), expected + chance)
+            row(stream, metric, requested, expected, ratio(stream), max(0.0, expected - chance), expected + chance)
         )
     return rows
 
@@ -251,9 +251,9 @@ def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> L
     expected = [mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
     expected_s = sum(delay_s for delay_s, _ in expected)
     window_s = DELAY_SHARE * expected_s + DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
-    row = _row(up, "rtt_ms", *_around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
+    there_and_back = row(up, "rtt_ms", *around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
     disturbed = up.is_disturbed or down.is_disturbed
-    return msgspec.structs.replace(row, direction="both", disturbed=disturbed)
+    return msgspec.structs.replace(there_and_back, direction="both", disturbed=disturbed)
 
 
 def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -> LinkRow:
@@ -265,7 +265,7 @@ def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -
     low = max(0.0, expected_bps * busy_share(direction) * (1 - RATE_SHARE - chance))
     high = expected_bps * (1 + RATE_SHARE + chance)
     stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0, is_disturbed=arrivals.is_disturbed)
-    return _row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
+    return row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
 
 
 def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream]:
@@ -362,15 +362,16 @@ def _binomial(successes: int, trials: int, probability: float) -> float:
     return math.exp(ways + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
 
 
-def _around_ms(requested_s: float, expected_s: float, measured_s: float, window_s: float) -> tuple[float, ...]:
+def around_ms(requested_s: float, expected_s: float, measured_s: float, window_s: float) -> tuple[float, ...]:
     """The figures of a row from seconds: requested, expected, measured, low, high."""
     figures_s = (requested_s, expected_s, measured_s, max(0.0, expected_s - window_s), expected_s + window_s)
     return tuple(figure_s * 1e3 for figure_s in figures_s)
 
 
-def _row(
+def row(
     stream: ProbeStream, metric: str, requested: float, expected: float, measured: float, low: float, high: float
 ) -> LinkRow:
+    """What was found beside what was asked for."""
     return LinkRow(
         path=stream.path,
         direction=stream.direction,

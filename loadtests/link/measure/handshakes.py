@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from loadtests.errors import LinkError
-from loadtests.link.measure.calibrate import LinkRow, loss_window, mean_and_chance, model_streams
+from loadtests.link.measure.calibrate import LinkRow, around_ms, loss_window, mean_and_chance, model_streams, row
 from loadtests.link.measure.probes import ProbeStream
 from loadtests.link.model.profile import Direction, LinkProfile
 
@@ -105,17 +105,11 @@ def judge(link: LinkProfile, before: Handshakes, now: Handshakes) -> list[LinkRo
     window_s = _SHARE * expected_s + _WITHIN_S + before.spread_s + chance_s
     windows = [loss_window(direction, _stream(way)) for way, direction in _ways(link)]
     expected = _either(before.lost_ratio, *(direction.expected_loss for _, direction in _ways(link)))
+    lost = _either(link.up.loss_ratio, link.down.loss_ratio)
     low, high = _either(*(low for low, _ in windows)), _either(before.lost_ratio, *(high for _, high in windows))
     return [
-        _row("handshake_ms", link.rtt_s * 1e3, expected_s * 1e3, now.median_s * 1e3, window_s * 1e3, window_s * 1e3),
-        _row(
-            "handshake_loss_ratio",
-            _either(link.up.loss_ratio, link.down.loss_ratio),
-            expected,
-            now.lost_ratio,
-            expected - low,
-            high - expected,
-        ),
+        row(_stream("both"), "handshake_ms", *around_ms(link.rtt_s, expected_s, now.median_s, window_s)),
+        row(_stream("both"), "handshake_loss_ratio", lost, expected, now.lost_ratio, low, high),
     ]
 
 
@@ -130,19 +124,3 @@ def _stream(way: str) -> ProbeStream:
 def _either(*ratios: float) -> float:
     """How much is lost where any of these may lose it."""
     return 1 - math.prod(1 - ratio for ratio in ratios)
-
-
-def _row(metric: str, requested: float, expected: float, measured: float, below: float, above: float) -> LinkRow:
-    low, high = max(0.0, expected - below), expected + above
-    return LinkRow(
-        path="primary",
-        direction="both",
-        metric=metric,
-        requested=requested,
-        expected=expected,
-        measured=measured,
-        low=low,
-        high=high,
-        within=low <= measured <= high,
-        probes=_COUNT,
-    )

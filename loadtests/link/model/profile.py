@@ -5,11 +5,12 @@ befall them in time; every quantity is a plain number in the unit its name says.
 emulator, are built from the same profile. `linkfile.py` reads one from YAML.
 """
 
+import itertools
 from collections.abc import Iterator
-from itertools import count
 
 import msgspec
 
+from chat.words import count
 from loadtests.link.model.distributions import Distribution
 
 #: The two ways a client can take.
@@ -167,7 +168,7 @@ class LinkProfile(msgspec.Struct, frozen=True, kw_only=True):
         if all(getattr(change, way) == before for change in changes):
             return  # a cycle without a change would be searched for ever
         beginning = Change(0, self.up, self.down)
-        for turn in count():
+        for turn in itertools.count():
             for change in [beginning, *changes] if turn else changes:
                 direction: Direction = getattr(change, way)
                 if direction != before:
@@ -177,7 +178,7 @@ class LinkProfile(msgspec.Struct, frozen=True, kw_only=True):
                 return
 
     def __str__(self) -> str:
-        change = f"; {len(self.timeline)} changes" if self.timeline else ""
+        change = f"; {count(len(self.timeline), 'change')}" if self.timeline else ""
         change += f" every {self.cycle_s:g} s" if self.cycle_s else ""
         if self.up == self.down:
             return f"{self.name} (each way: {self.up}{change})"
