@@ -69,7 +69,7 @@ def test_a_varied_warmup_is_a_condition_and_still_left_out(tmp_path: Path) -> No
     run = write_run(tmp_path, rows, [{"warmup": "1s"}, {"warmup": "2s"}])
     summary = summarise(run).set_index("warmup")
     assert summary["maximum_ms"].to_dict() == {"1s": 5.0, "2s": 7.0}
-    assert run.messages["warmup"].tolist() == ["1s", "2s"]
+    assert run.measured("warmup")["warmup"].tolist() == ["1s", "2s"]
 
 
 def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> None:

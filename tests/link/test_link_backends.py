@@ -48,6 +48,15 @@ LINKS = {
     ),
     "pareto jitter": link(Direction(delay_s=0.03, jitter_s=0.006, distribution="pareto"), Direction(delay_s=0.01)),
     "copies": link(Direction(delay_s=0.02, reorder=0.1, duplicate=0.05), Direction(corrupt=0.05)),
+    "overtaking before a rate": link(
+        Direction(delay_s=0.03, reorder=0.2, rate_bps=2e6, queue_packets=20),
+        Direction(delay_s=0.01, rate_bps=20e6, queue_packets=20),
+    ),
+    "any order before a rate": link(
+        Direction(
+            delay_s=0.03, jitter_s=0.008, distribution="normal", keep_order=False, rate_bps=20e6, queue_packets=20
+        )
+    ),
     "nothing": link(Direction()),
 }
 #: What a machine with other work may add to a time for as long as a test lasts.

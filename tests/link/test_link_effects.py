@@ -1,5 +1,6 @@
 """The effects of the emulator, without a network: fed with times and lengths, asked when a packet leaves."""
 
+import itertools
 import statistics
 from random import Random
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from loadtests.link.model.distributions import Distribution, table
 from loadtests.link.model.effects import BurstyLoss, Delay, Effect, Opportunities, RandomLoss, Rate, TimedLoss
-from loadtests.link.model.pipeline import Pipeline
+from loadtests.link.model.pipeline import Pipeline, carried
 from loadtests.link.model.profile import Direction, GilbertElliott, TimedBursts, Trace
 
 MS = 1_000_000
@@ -138,7 +139,7 @@ def test_delay_comes_before_rate() -> None:
 
 def test_nothing_asked_for_is_nothing_done() -> None:
     pipeline = Pipeline(Direction(), "1")
-    assert pipeline.effects == ()
+    assert pipeline.queue is None
     assert pipeline.leaves_ns(5, 100) == 5
 
 
@@ -240,3 +241,17 @@ def test_a_delay_that_ends_lets_nobody_overtake_who_still_waits() -> None:
     assert pipeline.leaves_ns(0, 100) == 100 * MS
     pipeline.set(Direction(), 50 * MS)
     assert [pipeline.leaves_ns(at * MS, 100) for at in (60, 99, 120)] == [100 * MS, 100 * MS, 120 * MS]
+
+
+def test_who_skips_the_delay_overtakes_those_who_wait_for_the_rate_after_it() -> None:
+    """They come to the rate when they leave the delay: one that has not left it yet is in nobody's way."""
+    pipeline = Pipeline(Direction(delay_s=0.02, reorder=0.5, rate_bps=1e6, queue_packets=3), "1")
+    sent = [(number * MS, number) for number in range(40)]
+    left = carried(pipeline, sent, 111)
+    skipped = [number for left_ns, number, sent_ns in left if left_ns - sent_ns < 10 * MS]
+    waited = [number for left_ns, number, sent_ns in left if left_ns - sent_ns >= 20 * MS]
+    assert len(skipped) + len(waited) == len(left) > 30
+    assert min(len(skipped), len(waited)) > 10
+    assert skipped[5] > waited[0], "it arrives before"
+    ends_ns = [left_ns for left_ns, _, _ in left]
+    assert min(b - a for a, b in itertools.pairwise(ends_ns)) >= MS, "no more than the rate carries"

@@ -170,7 +170,7 @@ def test_a_run_of_a_stranger_cannot_act_on_the_terminal(tmp_path: Path, capsys: 
 
 
 def test_a_port_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected a port from 0 to 65535, got '99999'" in refused(capsys, "run", "demo", "--web", "--web-port=99999")
+    assert "expected a port, 0 to 65535, got '99999'" in refused(capsys, "run", "demo", "--web", "--web-port=99999")
 
 
 def test_link_waits_until_the_other_side_listens() -> None:

@@ -21,6 +21,7 @@ import time
 import msgspec
 
 from loadtests.link.backends.backend import CARRIED, LatePeriod, LinkChange, LinkStats
+from loadtests.link.model.effects import Effect
 from loadtests.link.model.pipeline import Pipeline
 from loadtests.link.model.profile import Direction, LinkProfile
 from loadtests.link.model.trace import with_trace
@@ -69,6 +70,7 @@ class Crossing:
         self.target = target
         self.changes: list[LinkChange] = []
         self._link = link
+        self._overtakes = any(moment.overtakes for moment in link.moments(direction))
         #: As it is at the beginning; what the timeline changes leaves the trace alone.
         self._beginning = with_trace(getattr(link, direction))
         self._seed = f"{seed}/{path}/{direction}"
@@ -79,6 +81,11 @@ class Crossing:
         self.delivered_bytes = 0
         self.refused_packets = 0
         self.lateness = [0] * _BUCKETS
+
+    @property
+    def late_queue(self) -> Effect | None:
+        """The queue that packets come to only after their delay, since they may overtake each other before it."""
+        return self.pipeline.queue if self._overtakes else None
 
     def start(self, zero_ns: int) -> None:
         """Begin anew; the same seed makes the same decisions from here on, whatever was carried before."""
@@ -165,8 +172,9 @@ class Ferry:
     def __init__(self, crossings: list[Crossing], control: int) -> None:
         self._crossings = {crossing.source: crossing for crossing in crossings}
         self._control = control
-        #: (when it is due in ns, sequence number, crossing, packet, when it was taken in ns): a heap.
-        self._waiting: list[tuple[int, int, Crossing, bytes, int]] = []
+        #: (when it is due in ns, sequence number, crossing, packet, when it was taken in ns, at which queue it is due
+        #: then, if not at the other side): a heap.
+        self._waiting: list[tuple[int, int, Crossing, bytes, int, Effect | None]] = []
         self._record = Record()
         self._sequence = 0
         self._late: list[LatePeriod] = []
@@ -200,7 +208,8 @@ class Ferry:
     def _collect(self, crossing: Crossing) -> None:
         """Read what has arrived and decide when each packet leaves."""
         source, pipeline, waiting, clock_ns = crossing.source, crossing.pipeline, self._waiting, time.monotonic_ns
-        leaves_ns = pipeline.leaves_ns
+        queue = crossing.late_queue
+        leaves_ns = pipeline.leaves_ns if queue is None else pipeline.reaches_queue_ns
         for _ in range(_BATCH_PACKETS):
             try:
                 packet = os.read(source, _READ_BYTES)
@@ -211,14 +220,19 @@ class Ferry:
                 due_ns = leaves_ns(taken_ns, len(copy))
                 if due_ns is not None:
                     self._sequence += 1
-                    heapq.heappush(waiting, (due_ns, self._sequence, crossing, copy, taken_ns))
+                    heapq.heappush(waiting, (due_ns, self._sequence, crossing, copy, taken_ns, queue))
 
     def _deliver(self) -> None:
         """Write every packet whose time has come."""
         waiting, record, clock_ns = self._waiting, self._record, time.monotonic_ns
         now_ns = clock_ns()
         while waiting and waiting[0][0] <= now_ns:
-            due_ns, _, crossing, packet, taken_ns = heapq.heappop(waiting)
+            due_ns, number, crossing, packet, taken_ns, queue = heapq.heappop(waiting)
+            if queue is not None:
+                left_ns = queue.leaves_ns(due_ns, len(packet))
+                if left_ns is not None:
+                    heapq.heappush(waiting, (left_ns, number, crossing, packet, taken_ns, None))
+                continue
             try:
                 os.write(crossing.target, packet)
             except OSError:  # the device is down, or the kernel has no memory for the packet

@@ -18,7 +18,7 @@ import numpy as np
 
 from loadtests.link.measure.bulk import Arrivals, bulk_s, busy_share, measure_rate, packets_carried
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
-from loadtests.link.model.pipeline import Pipeline
+from loadtests.link.model.pipeline import Pipeline, carried
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
 from loadtests.link.model.trace import with_trace
 from loadtests.stalls.intervals import MARGIN_NS, Interval, Intervals
@@ -278,13 +278,13 @@ def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream
     models = []
     for number in range(_MODELS if by_chance else 1):
         pipeline = Pipeline(sure, f"model {number}")
-        arrivals = []
-        for sequence, sent_ns in enumerate(_model_sendings_ns(stream, sure, Random(f"model {number}/sending"))):
-            for _ in pipeline.copies(bytes(1)):
-                left_ns = pipeline.leaves_ns(sent_ns, PROBE_BYTES)
-                if left_ns is not None:
-                    arrivals.append((left_ns, sequence, left_ns - sent_ns))
-        in_order = [(sequence, delay_ns) for _, sequence, delay_ns in sorted(arrivals)]
+        sendings_ns = _model_sendings_ns(stream, sure, Random(f"model {number}/sending"))
+        copies = [
+            (sent_ns, sequence) for sequence, sent_ns in enumerate(sendings_ns) for _ in pipeline.copies(bytes(1))
+        ]
+        in_order = [
+            (sequence, left_ns - sent_ns) for left_ns, sequence, sent_ns in carried(pipeline, copies, PROBE_BYTES)
+        ]
         models.append(dataclasses.replace(stream, arrivals=in_order))
     return models
 

@@ -101,6 +101,11 @@ class Direction(msgspec.Struct, frozen=True, kw_only=True):
         once = 1 - (1 - self.loss_ratio) * (1 - self.corrupt)
         return once * (1 - self.duplicate * (1 - once))
 
+    @property
+    def overtakes(self) -> bool:
+        """Whether a packet may leave its delay before one that came earlier."""
+        return self.reorder > 0 or not self.keep_order
+
     def transmission_s(self, ip_bytes: int) -> float:
         """How long a packet of `ip_bytes` occupies the link."""
         return (ip_bytes + ETHERNET_HEADER_BYTES) * 8 / self.rate_bps if self.rate_bps else 0.0
