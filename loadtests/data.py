@@ -15,6 +15,8 @@ def shipped(folder: str) -> Path:
 SCENARIOS = shipped("scenarios")
 LINKS = SCENARIOS / "links"
 NOTEBOOKS = shipped("notebooks")
+#: From where our packages are imported.
+CODE = _PACKAGE.parent
 LOCUSTFILE = _PACKAGE / "locustfile.py"
 #: Where new runs go, unless `--results` says otherwise.
 RESULTS = Path("results")

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Write the file; raises HarnessError: there is one already, or it cannot be written."""
     path = Path(arguments.name.removesuffix(".yaml") + ".yaml")
-    if not re.fullmatch(r"[\w.-]+", path.stem):
+    if not re.fullmatch(r"[\w-][\w.-]*", path.stem):
         raise HarnessError(f"init: {path.stem!r} is no good name: use letters, digits, dots, dashes and underscores")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

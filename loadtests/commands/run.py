@@ -196,7 +196,7 @@ def _run(arguments: argparse.Namespace, options: list[str], view: "LiveView | No
 def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDirectory, list[Trial]]":
     """The run directory, and the trials that are to be run."""
     from loadtests.run.capture import check_tool
-    from loadtests.run.directory import RunDirectory
+    from loadtests.run.directory import RunDirectory, hold
 
     if (arguments.resume is None) == (arguments.scenario is None):
         raise HarnessError("run: give either a SCENARIO or --resume RUN")
@@ -209,6 +209,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         if arguments.capture:
             check_tool()
         if arguments.resume:
+            hold(arguments.resume)
             directory = RunDirectory.reopen(arguments.resume.absolute(), captures=arguments.capture)
             wanted = [trial for trial in plan(directory.document) if arguments.trial in (None, trial.number)]
             return directory, directory.unfinished(wanted)
@@ -243,6 +244,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
             clock=trials[0].scenario.clock,
             options=_again(arguments, options),
         )
+        hold(directory.path)
     except OSError as error:
         place = error.filename or arguments.resume or arguments.results
         raise HarnessError(f"{place}: cannot be written: {reason_of(error)}") from error

@@ -1,11 +1,13 @@
 """The directory of a run: raw records while a trial runs, tables after it, `run.json` always up to date."""
 
+import fcntl
 import itertools
 import os
 import platform
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -14,6 +16,7 @@ import msgspec
 import pandas as pd
 
 from loadtests.config.yamlfile import Document
+from loadtests.errors import HarnessError
 from loadtests.link.backends.backend import BackendName
 from loadtests.run.manifest import Manifest, Stamps, TrialRecord
 from loadtests.samples import TABLES
@@ -197,6 +200,20 @@ class RunDirectory:
         for file in [*raw.glob("locust*"), *raw.glob("*.pcapng"), *raw.glob("server.log")]:
             shutil.move(file, kept)
         shutil.rmtree(raw)
+
+
+@cache
+def hold(path: Path) -> None:
+    """Let no other process go on with this run, until this one ends.
+
+    Raises HarnessError: another one has it.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # a lock on the folder itself leaves no file behind
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise HarnessError(f"{path}: the run still goes on, in another process") from None
 
 
 def _cut_to_lines(file: Path) -> None:

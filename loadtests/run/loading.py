@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from loadtests.data import LOCUSTFILE
+from loadtests.data import CODE, LOCUSTFILE
 from loadtests.errors import HarnessError
 from loadtests.link.lab import Lab
 from loadtests.run.children import APART, ended
@@ -94,5 +94,6 @@ def _local_port(options: list[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Locust options that the user keeps for other projects must not change this run."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}
+    """Locust options that the user keeps for other projects must not change this run, nor another copy of our code."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LOCUST_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (str(CODE), kept.get("PYTHONPATH"))))}

@@ -16,6 +16,7 @@ from loadtests.cli import main
 from loadtests.commands.words import duration, size
 from loadtests.data import shipped
 from loadtests.errors import ConfigError, ExitCode
+from loadtests.run import loading
 from loadtests.samples import TABLES
 from loadtests.scenario.scenario import read_document
 
@@ -167,6 +168,21 @@ def test_a_run_of_a_stranger_cannot_act_on_the_terminal(tmp_path: Path, capsys: 
     assert main(["compare", str(run), "--by", "link"]) == ExitCode.ERROR
     printed += capsys.readouterr().err
     assert "\x1b" not in printed
+
+
+def test_what_is_varied_is_not_overridden_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
+    for setting in ("link=satellite", "link.loss=2%"):
+        said = refused(capsys, "check", "demo", "--set", setting)
+        assert said == f"chatlab: --set {setting}: no variant would have it, since the scenario varies link\n"
+    assert main(["check", "demo", "--set", "vary={link: [lan]}", "--set", "messages.rate=5/s"]) == ExitCode.PASSED
+
+
+def test_load_processes_run_the_code_that_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locust runs in another folder, from which another copy may be found first."""
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    assert loading._environment()["PYTHONPATH"] == f"{Path(loading.__file__).parents[2]}:/elsewhere"
+    monkeypatch.delenv("PYTHONPATH")
+    assert loading._environment()["PYTHONPATH"] == str(Path(loading.__file__).parents[2])
 
 
 def test_a_port_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Going on with a run that was cut short, without running anything: what it is gone on with."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +52,17 @@ def test_no_two_trials_have_one_number(tmp_path: Path, monkeypatch: pytest.Monke
     trials.run_trials(run, run.unfinished(plan(SIX)), "auto", SimpleNamespace(), 2)  # type: ignore[arg-type]
     numbers = [trial.number for trial in Manifest.read(run.path).trials]
     assert numbers == [1, 2, 3, 7, 4, 5, 6, 8]
+
+
+def test_a_run_that_another_process_has_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(tmp_path, "finished", "running")
+    before = (run.path / "run.json").read_bytes()
+    elsewhere = os.open(run.path, os.O_RDONLY)
+    fcntl.flock(elsewhere, fcntl.LOCK_EX)
+    said = refused(capsys, "run", "--resume", run.path)
+    assert said == f"chatlab: {run.path}: the run still goes on, in another process\n"
+    assert (run.path / "run.json").read_bytes() == before
+    os.close(elsewhere)
 
 
 @pytest.fixture
