@@ -140,6 +140,7 @@ def test_neighbours_are_fixed_and_segments_not_joined() -> None:
     [
         (Direction(loss=TimedBursts(1, 0.1)), "counted in packets (p and r), not in time"),
         (Direction(trace=Trace("lte.trace", 1e6), queue_packets=10), "cannot follow a trace"),
+        (Direction(delay_s=0.02, reorder=0.1, rate_bps=1e6, queue_packets=10), "skip the rate too"),
     ],
 )
 def test_what_only_the_emulator_can_do(direction: Direction, sentence: str) -> None:

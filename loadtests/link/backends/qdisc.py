@@ -125,6 +125,8 @@ def beyond_netem(link: LinkProfile) -> str | None:
             return "netem's bursts are counted in packets (p and r), not in time (good and bad)"
         if direction.trace:
             return "netem has a constant rate, it cannot follow a trace"
+        if direction.reorder and direction.rate_bps:
+            return "netem lets a packet that overtakes (reorder) skip the rate too"
     return None
 
 
