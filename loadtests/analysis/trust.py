@@ -211,23 +211,27 @@ def _stalls(run: Run) -> list[Doubt]:
     if longest_ms < _STALL_MS:
         what, remedy = f"the emulator of the link was late {where}", "Run it where fewer programs run"
     elif withheld > taken / 2:
-        what = f"the host withheld {100 * withheld:.0f} % of the CPU {where}, {at_most}"
+        what = f"the host withheld {_percent(withheld)} of the CPU {where}, {at_most}"
         remedy = "Run it where fewer virtual machines share a core"
     else:
-        what = f"something of higher priority took {100 * taken:.0f} % of the CPU {where}, {at_most}"
+        what = f"something of higher priority took {_percent(taken)} of the CPU {where}, {at_most}"
         remedy = "Run it where fewer programs run"
-    left_out = f"{100 * (sent.mean() if len(sent) else 0):.0f} % of the messages are left out"
+    left_out = f"{_percent(sent.mean() if len(sent) else 0.0)} of the messages are left out"
     sentence = (
         f"{what}; {left_out}, and repeating a trial did not help. {remedy}"
         if in_vain(trials)
         else f"{what}; {left_out}. {remedy}, or repeat more: --repeat 5"
     )
     details = (
-        f"{one.name}, trial {one.number}: {100 * one.machine.disturbed_share:.0f} % of the messages disturbed"
+        f"{one.name}, trial {one.number}: {_percent(one.machine.disturbed_share)} of the messages disturbed"
         + (f"; rejected: {one.reason}" if one.reason else "")
         for one in felt
     )
     return [Doubt(sentence, tuple(details), is_fatal=False)]
+
+
+def _percent(share: float) -> str:
+    return "less than 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _others(run: Run) -> list[Doubt]:

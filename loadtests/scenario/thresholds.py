@@ -20,10 +20,12 @@ _FORM = re.compile(
     r"^(?P<metric>[\w.]+)\s*(?P<sign><=|>=|==|<|>)\s*(?P<limit>\d+(?:\.\d*)?|\.\d+)(?:\s+where\s+(?P<where>.+))?$"
 )
 _RESPONSE_TIME = "response_time_ms."
+#: Times that are none of response: thresholds call them as the summary does.
+_OTHER_TIMES = ("jitter_ms", "ipdv_p95_ms", "pdv_p95_ms", "registration_ms")
 #: Metric as a user writes it → column of `summary.csv`.
 METRICS = {
     f"{_RESPONSE_TIME}{column.removesuffix('_ms')}"
-    if column.endswith("_ms") and column != "jitter_ms"
+    if column.endswith("_ms") and column not in _OTHER_TIMES
     else column: column
     for column in TABLES["summary"]
     if column != "variant"
