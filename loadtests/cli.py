@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from chat import arguments as options
-from chat.words import visible
-from loadtests.errors import ExitCode, HarnessError
+from loadtests.errors import HarnessError, complain
 
 #: Command → its module, and what it does. A module is imported only when its command is used: pandas alone takes a
 #: second to load.
@@ -40,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.action(arguments)
         sys.stdout.flush()
     except HarnessError as error:
-        return _complain(str(error))
+        return complain(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("chat", "loadtests"):
             raise
-        return _complain(f"{error.name} is not installed, which this command needs: pip install 'chatlab[load]'")
+        return complain(f"{error.name} is not installed, which this command needs: pip install 'chatlab[load]'")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
@@ -62,11 +61,6 @@ def _nobody_reads() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
-
-
-def _complain(sentence: str) -> int:
-    print("chatlab:", "\n".join(map(visible, sentence.splitlines())), file=sys.stderr)
-    return ExitCode.ERROR
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

@@ -5,7 +5,10 @@
     - :exc:`LinkError`: the impaired link cannot be built here; names what is missing and what to do
 """
 
+import sys
 from enum import IntEnum
+
+from chat.words import visible
 
 
 class ExitCode(IntEnum):
@@ -30,3 +33,9 @@ class ConfigError(HarnessError):
 
 class LinkError(HarnessError):
     """The link cannot be built on this machine, or it broke: the sentence names the reason and the remedy."""
+
+
+def complain(sentence: str) -> ExitCode:
+    """Say it on standard error, where nothing that it quotes can act on a terminal; returns the exit code for that."""
+    print("chatlab:", "\n".join(map(visible, sentence.splitlines())), file=sys.stderr)
+    return ExitCode.ERROR

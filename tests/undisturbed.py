@@ -36,7 +36,8 @@ SLOW_AREAS = ("runs", "links")
 MISTAKES = (NameError, ImportError, SyntaxError, AttributeError, TypeError)
 #: What Python says of itself (`sys.addaudithook`) before it can wait for anything but its own computing.
 WAITS = {
-    *("socket.__new__", "_thread.start_new_thread", "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"),
+    *("socket.__new__", "_thread.start_new_thread", "_thread.start_joinable_thread"),
+    *("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"),
 }
 
 

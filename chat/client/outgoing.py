@@ -80,6 +80,17 @@ class Outgoing:
         """This message is answered; returns it, if it was pending."""
         return self.pending.pop(number, None)
 
+    def withdraw(self, number: int) -> None:
+        """This message is not to be sent after all; nothing was done with it yet."""
+        del self.pending[number]
+        self._last_id -= number == self._last_id
+
+    def take_longer(self, line_bytes: int) -> dict[int, Pending]:
+        """Give up those whose lines are longer than this, and return them."""
+        longer = {number: each for number, each in self.pending.items() if len(each.line) - 1 > line_bytes}
+        self.pending = {number: each for number, each in self.pending.items() if number not in longer}
+        return longer
+
     def answer(self, number: int, kind: type[Say | Tell | SetTopic], text: str) -> Pending | None:
         """This message is answered, if it is of this kind and says this; returns it, if it was pending."""
         pending = self.pending.get(number)

@@ -30,7 +30,7 @@ from chat.client.events import (
 )
 from chat.client.following import Following
 from chat.client.lines import Logged, echoed, recalled, received
-from chat.client.outgoing import Outgoing
+from chat.client.outgoing import Outgoing, Pending
 from chat.protocol import messages
 from chat.protocol.errors import NotRegistered, PeerError, TooLong
 from chat.protocol.fields import INBOX, LOBBY, Cursors
@@ -79,6 +79,8 @@ class ClientSession:
         self._answer: messages.Settled | None = None
         #: What was said in earlier sessions and may have been accepted: perhaps its echo comes yet.
         self._doubts = Doubts()
+        #: What waited for a session, and does not fit into a line of this server's.
+        self._unfit: dict[int, Pending] = {}
         #: Ids of the requests to be let into rooms again, which the program has not made.
         self._rejoins: set[int] = set()
         #: The server's name for its logs, and the cursors in rooms that we want to go on from.
@@ -186,7 +188,7 @@ class ClientSession:
         try:
             self.check_length(self._outgoing.pending[number].line)
         except TooLong:
-            self._outgoing.pop(number)
+            self._outgoing.withdraw(number)
             raise
         return number
 
@@ -208,6 +210,8 @@ class ClientSession:
         self._names = {message.nick: None}
         self.cursors = dict(message.cursors)
         self._begin = self.cursors[LOBBY]
+        self._unfit = self._outgoing.take_longer(self.limits.line_bytes)
+        self._changes = [number for number in self._changes if number in self._outgoing.pending]
         self.following = Following()
         self._history = message.history
         self._earlier = old_cursors if goes_on else {}
@@ -253,13 +257,19 @@ class ClientSession:
         self.wants_to_ask, self._asked, self._answer = False, 0, None
 
     def give_up(self, *, rooms: bool, waiting: bool = False) -> list[NotSent]:
-        """Give up messages in doubt whose echo cannot come any more.
+        """Give up messages in doubt whose echo cannot come any more, and those that the server takes no line for.
 
         Args:
             rooms: as in :meth:`Doubts.give_up`.
             waiting: this is the end: give up what is under way or waiting too.
         """
+        unfit, self._unfit = self._unfit, {}
         events = self._doubts.give_up(rooms=rooms)
+        events += [
+            not_sent(number, each, is_certain=True)
+            for number, each in unfit.items()
+            if isinstance(each.message, messages.Say | messages.Tell)
+        ]
         if waiting:
             events += [
                 not_sent(number, each, is_certain=not self._outgoing.was_given(number))
@@ -340,7 +350,7 @@ class ClientSession:
             self.duplicates += 1
             match message:
                 case messages.Said(from_=nick, id=int(number)) | messages.Told(from_=nick, id=int(number)):
-                    if nick in self._names:
+                    if self._is_ours(message, nick):
                         return [EchoedAgain(number, path, received_ns, seen_ns, exact, end_byte)]
                     return [ReceivedAgain(nick, number, path, received_ns, seen_ns, exact, end_byte)]
             return []
@@ -425,7 +435,8 @@ class ClientSession:
         own = self._is_ours(message, message.nick)
         if own and message.log not in (LOBBY, INBOX):
             # Unless it is news from the room itself: those who were in it before us may have had our name.
-            own = message.to in self._names or message.id in self._outgoing.pending
+            asked = self._outgoing.pending.get(message.id or 0)
+            own = message.to in self._names or (asked is not None and isinstance(asked.message, messages.Nick))
         if own:
             self._add_name(message.to)
             if message.log == LOBBY:  # which we never leave, so that it has all our names in their order

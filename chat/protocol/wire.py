@@ -92,8 +92,8 @@ class LineReader(Generic[T]):
         return self._decode_one_by_one(lines)
 
     def _decode_one_by_one(self, lines: bytes) -> Iterator[T | BadLine]:
-        if not lines.strip(b"\r\n"):  # many of them cost nothing, and so must be looked at no further
-            return
+        if len(lines) <= self._max_line_bytes and not lines.strip():
+            return  # many of them cost nothing, and so must be looked at no further
         for line in lines.split(b"\n")[:-1]:
             if len(line) > self._max_line_bytes:
                 yield self._too_long()

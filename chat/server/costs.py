@@ -17,7 +17,7 @@ from chat.protocol.messages import (
 )
 from chat.protocol.names import LONGEST_CHARS
 from chat.server.hub import Hub
-from chat.server.rooms import RECALLED_LINES
+from chat.server.rooms import RECALLED_LINES, Rooms
 
 #: For the price of one unit: so many characters are taken, so many people hear a line, if it is short (each time it has
 #: so many characters more, they cost as much again), and so many names, or lines, are in an answer.
@@ -39,7 +39,7 @@ def cost_of(message: Up, hub: Hub) -> float:
         case Say(text, _, name):
             room = rooms.find(name)
             hearers = len(room.members) if room is not None else 0
-            return 1 + _name(name) + len(text) / CHARS + (1 + len(text) / HEARD_CHARS) * hearers / HEARERS
+            return 1 + _room(name, rooms) + len(text) / CHARS + (1 + len(text) / HEARD_CHARS) * hearers / HEARERS
         case Tell(nick, text):
             return 1 + _name(nick) + len(text) / CHARS
         case FileChunk() | FileCredit():
@@ -51,13 +51,17 @@ def cost_of(message: Up, hub: Hub) -> float:
         case Attach():
             return CHANGE
         case Recall(lines, name):
-            return CHANGE + _name(name) + min(lines, RECALLED_LINES) / LINES
+            return CHANGE + _room(name, rooms) + min(lines, RECALLED_LINES) / LINES
         case Who(name):
             room = rooms.find(name)
-            return 1 + _name(name) + (len(room.members) / NAMES if room is not None else 0)
+            return 1 + _room(name, rooms) + (len(room.members) / NAMES if room is not None else 0)
         case ListRooms():
             return 1 + len(rooms) / NAMES
     return 1.0
+
+
+def _room(name: str, rooms: Rooms) -> float:
+    return 0.0 if rooms.is_folded(name) else _name(name)
 
 
 def _name(name: str) -> float:

@@ -68,7 +68,7 @@ class FileRelay:
         self._transfers: dict[int, Transfer] = {}
         self._sending: dict[Session, dict[int, Transfer]] = {}
         self._receiving: dict[Session, dict[int, Transfer]] = {}
-        #: At least what the connections hold: counted up only, and counted anew when it comes to the limit.
+        #: At least what the connections hold: counted up, and anew when it comes to the limit.
         self._queued = 0
         self._queued_bytes = queued_bytes
 

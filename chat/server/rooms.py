@@ -106,6 +106,10 @@ class Rooms:
         # Most write it as we do, and folding takes longer than all the rest.
         return self._by_name.get(name) or self._by_name.get(fold(name))
 
+    def is_folded(self, name: str) -> bool:
+        """Whether this is a room's name as names are compared, so that finding it takes no time."""
+        return name in self._by_name
+
     def of(self, session: Session, name: str) -> Room:
         """The room of this name, in which the session must be.
 

@@ -220,7 +220,6 @@ def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = No
 def _database() -> duckdb.DuckDBPyConnection:
     """One for all tables: to open it takes ten times as long as to read a short run."""
     database = duckdb.connect()
-    database.execute("SET enable_progress_bar = false")
     for name, values in _CATEGORIES.items():
         listed = ", ".join(f"'{value}'" for value in values)
         database.execute(f"CREATE TYPE {name}_name AS ENUM ({listed})")
@@ -261,7 +260,8 @@ def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
         raise ValueError("its lines have more values than its first one has columns")
     rows = rows.reindex(columns=columns)
     for text in texts:  # such as names of processes, which are whatever they like
-        rows[text] = rows[text].astype(object).fillna("").map(visible)
+        told = rows[text].astype(object).fillna("")
+        rows[text] = told.map({each: visible(each) for each in told.unique()})
     for name, column in rows.drop(columns=[*texts]).items():
         if pd.api.types.is_numeric_dtype(column) or column.dropna().isin((True, False)).all():
             continue

@@ -231,7 +231,7 @@ def _stalls(run: Run) -> list[Doubt]:
 
 
 def _percent(share: float) -> str:
-    return "less than 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+    return "less than 1 %" if 0 < share <= 0.005 else f"{100 * share:.0f} %"
 
 
 def _others(run: Run) -> list[Doubt]:

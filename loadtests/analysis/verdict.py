@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from chat.words import count
+from chat.words import brief, count
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import summarise
 from loadtests.analysis.trust import Doubt, doubts
-from loadtests.errors import ExitCode
+from loadtests.errors import ExitCode, HarnessError
 from loadtests.scenario.thresholds import Check, Threshold, check
 
 #: Of doubts on the terminal; the headline makes it five.
@@ -57,8 +57,14 @@ class Verdict:
 
 
 def judge(run: Run) -> Verdict:
-    """The verdict on a run, from its tables and its scenario's thresholds."""
-    thresholds = [Threshold.from_yaml(text) for text in run.manifest.scenario.get("thresholds", ())]
+    """The verdict on a run, from its tables and its scenario's thresholds.
+
+    Raises HarnessError: a threshold is none, or of what the summary does not have.
+    """
+    try:
+        thresholds = [Threshold.from_yaml(text) for text in run.manifest.scenario.get("thresholds", ())]
+    except ValueError as error:
+        raise HarnessError(f"{run.path / 'run.json'}: thresholds: {brief(str(error))}") from None
     labels = {trial.name: trial.variant for trial in run.manifest.trials}
     rows = [(labels[str(row["variant"])], dict(row)) for _, row in summarise(run).iterrows()]
     return Verdict(check(thresholds, rows), doubts(run))

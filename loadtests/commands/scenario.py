@@ -31,8 +31,10 @@ def document_of(arguments: argparse.Namespace) -> Document:
         if not key or not equals or not value.strip():
             raise HarnessError(f"{origin}: expected KEY=VALUE, as in messages.rate=5/s")
         document = document.replaced(key, Document.parse(value, origin).data, origin)
-        vary = document.data.get("vary")
+    vary = document.data.get("vary")
+    for setting in arguments.settings:
+        key = setting.partition("=")[0]
         for varied in vary if isinstance(vary, dict) else ():
             if f"{key}.".startswith(f"{varied}."):
-                raise HarnessError(f"{origin}: no variant would have it, since the scenario varies {varied}")
+                raise HarnessError(f"--set {setting}: no variant would have it, since the scenario varies {varied}")
     return document

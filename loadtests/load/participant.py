@@ -26,7 +26,7 @@ from chat.client.events import (
 )
 from chat.client.events import Event as ChatEvent
 from chat.net.tcpinfo import TcpInfo
-from chat.protocol.errors import NotRegistered, TooMuchUnderWay
+from chat.protocol.errors import NotRegistered, TooLong, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
 from loadtests.load.engine import Engine, Member
 from loadtests.load.fileload import FileTraffic
@@ -129,7 +129,7 @@ class Participant:
         taken_id = None
         try:
             taken_id = send(intended_ns=intended_ns)
-        except (NotRegistered, TooMuchUnderWay) as error:
+        except (NotRegistered, TooMuchUnderWay, TooLong) as error:
             self.engine.report("lost", 0.0, 0, error)
         message_id = next(self._untaken_ids) if taken_id is None else taken_id
         self.engine.recorder.add_sent(self.number, message_id, _KIND[kind], len(text), intended_ns, sent_ns)

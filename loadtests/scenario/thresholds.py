@@ -52,7 +52,9 @@ class Threshold:
         match = _FORM.match(value.strip()) if isinstance(value, str) else None
         if match is None:
             raise ValueError(f"expected {cls.expected}; got {value!r}")
-        if match["metric"] not in METRICS:
+        # In earlier runs all times were said to be of response.
+        column = METRICS.get(match["metric"]) or METRICS.get(f"{match['metric'].removeprefix(_RESPONSE_TIME)}_ms")
+        if column is None:
             raise ValueError(f"unknown metric {match['metric']!r}; allowed: {', '.join(METRICS)}")
         where = {}
         for condition in (match["where"] or "").split(",") if match["where"] else ():
@@ -60,7 +62,7 @@ class Threshold:
             if not equals:
                 raise ValueError(f"expected {cls.expected}; got {value!r}")
             where[key] = wanted
-        return cls(match[0], METRICS[match["metric"]], match["sign"], float(match["limit"]), where)
+        return cls(match[0], column, match["sign"], float(match["limit"]), where)
 
     def applies_to(self, variant: dict[str, str]) -> bool:
         """Whether a variant is among those that this threshold is for."""

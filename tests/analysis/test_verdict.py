@@ -35,6 +35,11 @@ def test_a_threshold_that_cannot_be_read_is_refused(text: str, message: str) -> 
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("metric", ["registration_ms", "response_time_ms.registration"])
+def test_a_time_that_is_none_of_response_goes_by_its_own_name_and_by_the_old_one(metric: str) -> None:
+    assert Threshold.from_yaml(f"{metric} < 500").column == "registration_ms"
+
+
 def test_a_threshold_for_a_variant_that_there_is_not_is_refused() -> None:
     text = "vary: {link: [lan]}\nthresholds: ['lost == 0 where link=moon']"
     with pytest.raises(ConfigError, match="no variant has link=moon"):

@@ -45,6 +45,9 @@ def test_what_makes_work_costs() -> None:
     assert cost_of(Tell("ben", "x" * 8_192), hub) == 1 + 8
     assert cost_of(Who("ا١" * 64), hub) == 9, "PRECIS takes a millisecond over it"
     assert cost_of(Who("ا١" * 65), hub) == 1, "it is too long to be looked at"
+    hub.rooms.open("чай")
+    assert cost_of(Who("чай"), hub) == 1, "it is found as it is"
+    assert cost_of(Who("Чай"), hub) > 1
     few = cost_of(ListRooms(), hub)
     for number in range(100):
         hub.rooms.open(f"room{number}")

@@ -207,6 +207,11 @@ def test_what_another_one_of_our_name_said_meanwhile_is_not_ours() -> None:
     session.member({"tea": 3}, 0, "primary")
     assert kinds(receive(session, messages.Said("tea", 4, "ana", "another's", 2))) == ["Received"]
     assert session.lost == (2, 3)
+    (renamed,) = receive(session, messages.Renamed("tea", 5, "ana", "mallory", 2))
+    assert isinstance(renamed, Renamed)
+    assert not renamed.own, "2 is no request for a name"
+    assert kinds(receive(session, said(10, "mallory", 2, "mine"))) == ["Received"]
+    assert kinds(receive(session, said(5, "ana", 1, "same"), "secondary")) == ["ReceivedAgain"]
 
 
 def test_what_fits_no_line_is_not_taken(session: ClientSession) -> None:
@@ -217,9 +222,19 @@ def test_what_fits_no_line_is_not_taken(session: ClientSession) -> None:
             attempt(room, 0)
     with pytest.raises(TooLong):
         session.request(lambda number: messages.Nick(room, number), 0)
-    assert session.pending == 0
+    assert (session.pending, session.waiting) == (0, 0)
     session.join("tea", 0)
     assert session.unanswered(0, 1000)[0].startswith(b'{"type":"join","room":"tea"')
+
+
+def test_what_waited_for_a_server_that_takes_no_such_lines_is_not_sent(session: ClientSession) -> None:
+    session.forget()
+    session.join("t" * 300, 0)
+    for text in ("short", "x" * 300):
+        session.say(text, 0, 0)
+    session.welcome(messages.Welcome("Ana", "new", {"lobby": 1, "inbox": 0}, Limits(line_bytes=200)))
+    assert session.give_up(rooms=True) == [NotSent(3, "say", None, "x" * 300, "lobby", True)]
+    assert session.unanswered(0, 1000)[0] == b'{"type":"say","text":"short","id":2}\n'
 
 
 def test_doubts_are_resolved_where_the_logs_go_on() -> None:

@@ -74,6 +74,12 @@ def test_too_long_after_good_lines_in_one_read() -> None:
     assert read([b"x" * 100 + b"\n"], 50) == ["line_too_long"]
 
 
+@pytest.mark.parametrize("blank", [b"\n", b" \n", b"\r\n", b" " * 8_000 + b"\n"])
+def test_blank_lines_are_nothing(blank: bytes) -> None:
+    assert read([blank * 20]) == read([blank, blank * 19]) == []
+    assert read([blank * 3 + b'{"type":"ping"}\n' + blank]) == [Ping()]
+
+
 def test_bad_line_says_what_is_wrong() -> None:
     (bad,) = LineReader(UP, 100).feed(b'{"type":"say","text":1}\n')
     assert isinstance(bad, BadLine)

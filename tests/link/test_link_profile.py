@@ -280,7 +280,7 @@ def test_every_impairment_is_read_out() -> None:
     said = "delay 5 ms ± 1 ms normal in any order, duplicate 1 %, corrupt 2 %"
     assert str(profile(text)) == f"inline (each way: {said})"
     assert str(profile("{timeline: [{at: 1s, loss: 1%}], cycle: 9s}")) == (
-        "inline (each way: delay 0 ms; 1 changes every 9 s)"
+        "inline (each way: delay 0 ms; 1 change every 9 s)"
     )
 
 

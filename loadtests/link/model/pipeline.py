@@ -26,7 +26,7 @@ class Pipeline:
         self.set(direction, at_ns)
 
     def set(self, direction: Direction, at_ns: int) -> None:
-        """Do what `direction` says, from `at_ns` on; packets that are on their way keep their times."""
+        """Do what `direction` says, from `at_ns` on; packets that have had their say keep their times."""
         effects = [
             self._made.setdefault(kind, kind(Random(f"{self._seed}/{kind.__name__}")))
             for kind in EFFECTS

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from loadtests.errors import ExitCode, HarnessError, LinkError
+from loadtests.errors import HarnessError, LinkError, complain
 from loadtests.link.sandbox import syscalls
 from loadtests.link.sandbox.namespaces import missing_tool
 
@@ -185,8 +185,7 @@ def _exit_with(function: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except HarnessError as error:
-        print(f"chatlab: {error}", file=sys.stderr)
-        code = ExitCode.ERROR
+        code = complain(str(error))
     except BaseException:
         traceback.print_exc()
     finally:
