@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from chat import arguments
 from chat.net.loop import Loop
 from chat.protocol.errors import ChatError
+from chat.protocol.fields import LONGEST_ABSENCE_S
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.server.journal import Journal, JournalError
 from chat.server.logs import log_to_stderr
@@ -175,7 +176,11 @@ def _check(path: str) -> int:
 
 
 def _back_in(text: str) -> float | None:
-    return None if text == "never" else arguments.seconds(text)
+    if text == "never":
+        return None
+    if (value := arguments.seconds(text)) <= LONGEST_ABSENCE_S:
+        return value
+    raise argparse.ArgumentTypeError(f"expected a day at most ({LONGEST_ABSENCE_S} s), or `never`, got {text!r}")
 
 
 def _run(loop: Loop, server: ChatServer, back_in_s: float | None) -> None:

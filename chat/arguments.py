@@ -10,6 +10,8 @@ from typing import Any
 _HERE = Path(__file__).parent
 #: Of a password; a longer first line is some other file.
 MAX_PASSWORD_CHARS = 1024
+#: Thirty years: a time that nobody means to wait for, and that a clock can still count.
+LONGEST_S = 1e9
 
 
 def port(text: str) -> int:
@@ -52,9 +54,9 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if 0 <= value < float("inf"):
+    if 0 <= value <= LONGEST_S:
         return value
-    raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 up, got {text!r}")
+    raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {LONGEST_S:g}, got {text!r}")
 
 
 def add_password_file(parser: argparse.ArgumentParser, what_for: str) -> None:

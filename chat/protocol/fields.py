@@ -23,7 +23,8 @@ Reason = Annotated[str, msgspec.Meta(max_length=200)]
 #: A limit, or how many there are of something.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 #: How long a server means to be away.
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+LONGEST_ABSENCE_S = 86_400
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_ABSENCE_S)]
 #: How a transfer ended: complete and verified, not wanted, called off by either side, or impossible to go on with.
 Outcome = Literal["done", "rejected", "cancelled", "failed"]
 

@@ -70,7 +70,8 @@ def over_time(run: Run) -> Gallery:
             else:
                 axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=MARKERS[place % 8], label=label, linewidth=0)
             lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
-            axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=axes.get_xaxis_transform())
+            upper_edge = axes.get_xaxis_transform()
+            axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=upper_edge, clip_on=False)
         for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
             axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
         stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
@@ -86,8 +87,9 @@ def over_time(run: Run) -> Gallery:
 def percentile_table(run: Run) -> Gallery:
     """Percentiles side by side, one panel each, only those that enough messages tell."""
     messages = _waited(run)
-    condition, colour = _roles(run)
+    messages, condition, colour = _with_roles(run, messages)
     values = [value for value in run.trials[condition].cat.categories if (run.trials[condition] == value).any()]
+    curves = 1 if colour is None else len(messages[colour].cat.categories)
     pictures = []
     for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}.items():
         figure, [axes] = panel()
@@ -96,7 +98,7 @@ def percentile_table(run: Run) -> Gallery:
             of = {value: rows.loc[rows[condition] == value, "response_time_ms"] for value in values}
             known = {v: percentiles(t, [share])[0] for v, t in of.items() if is_known(len(t), share)}
             known = {value: ms for value, ms in known.items() if np.isfinite(ms)}
-            offset = (place - 0.5) * 0.16 if colour else 0.0
+            offset = (place - (curves - 1) / 2) * min(0.16, 0.7 / curves)
             places = [values.index(value) + offset for value in known]
             found += len(known)
             axes.plot(places, list(known.values()), MARKERS[place % 8], color=PALETTE[place % 8], label=label, ms=7)
@@ -302,7 +304,7 @@ def _density(axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", label: st
 
 def _panels(run: Run, rows: pd.DataFrame) -> Iterator[tuple[str, Iterator[tuple[str | None, pd.DataFrame, str, int]]]]:
     """For each condition: its name, and (label, rows, colour, place) of each curve."""
-    condition, colour = _roles(run)
+    rows, condition, colour = _with_roles(run, rows)
     for name, of in rows.groupby(condition, observed=True):
         groups = _groups(of, colour)
         yield str(name), ((label, group, PALETTE[place % 8], place) for place, label, group in groups)
@@ -318,10 +320,18 @@ def _groups(rows: pd.DataFrame, colour: str | None) -> Iterator[tuple[int, str |
         yield places.index(label), str(label), of
 
 
-def _roles(run: Run) -> tuple[str, str | None]:
-    """Which varied key is the condition, and which one the colour."""
-    conditions = run.conditions
-    return conditions[0], conditions[1] if len(conditions) > 1 else None
+def _with_roles(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, str, str | None]:
+    """The rows, which varied key is the condition, and which one the colour; if there are several others, a new column
+    that has all of them, so that no curve is of several variants."""
+    condition, *others = run.conditions
+    if len(others) < 2:
+        return rows, condition, others[0] if others else None
+    trials = run.trials.sort_values(others, kind="stable")
+    labels = trials[others].astype(str).agg(", ".join, axis="columns")
+    together = rows["trial"].map(dict(zip(trials["trial"], labels, strict=True)))
+    colour = ", ".join(others)
+    rows = rows.assign(**{colour: pd.Categorical(together, categories=labels.unique(), ordered=True)})
+    return rows, condition, colour
 
 
 def _titled(run: Run, name: str) -> str:

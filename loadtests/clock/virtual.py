@@ -53,9 +53,10 @@ def run_virtually(directory: RunDirectory, trials: list[Trial], backend: Backend
                 "kernel": hashlib.sha256(kernel.read_bytes()).hexdigest(),
                 "scenario": hashlib.sha256(msgspec.json.encode(manifest.scenario)).hexdigest(),
             }
-            Interrupt()
+            interrupt = Interrupt()
             for done in _Machines(directory, Path(folder), kernel, archive).run(trials, backend, jobs):
                 virtual_s += _absorb(directory, done)
+                interrupt.check()
         if manifest.state == "running":
             manifest.state = "finished"
         return ExitCode.PASSED

@@ -13,7 +13,7 @@ from browser import browser, needs_browser
 from nbclient import NotebookClient
 from test_stats import message, write_run
 
-from loadtests.analysis import questions
+from loadtests.analysis import plots, questions
 from loadtests.analysis.plots import distribution, drawn_processes, over_time, percentile_table
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import page
@@ -135,6 +135,27 @@ def test_a_refused_message_is_not_drawn_as_lost(tmp_path: Path) -> None:
     with_refused = [picture.png for draw in (distribution, over_time) for picture in draw(run).pictures]
     answered = write_run(tmp_path / "answered", {"messages": messages[:200]}, [{"link": "lan"}])
     assert with_refused == [picture.png for draw in (distribution, over_time) for picture in draw(answered).pictures]
+
+
+def test_no_curve_is_of_several_variants(tmp_path: Path) -> None:
+    """However many keys are varied: the second colour has all of them but the first."""
+    variants = [
+        {"link": link, "connections": connections, "rooms": rooms}
+        for link in ("lan", "wifi")
+        for connections in ("single", "redundant")
+        for rooms in ("1", "3")
+    ]
+    messages = [message(trial, 10.0 + trial) for trial in range(1, 9) for _ in range(30)]
+    run = write_run(tmp_path, {"messages": messages}, variants)
+    drawn = [
+        (name, label, sorted(rows["trial"].unique()))
+        for name, groups in plots._panels(run, run.measured("response_time_ms"))
+        for label, rows, _, _ in groups
+    ]
+    labels = ["single, 1", "single, 3", "redundant, 1", "redundant, 3"]
+    panels = [(link, label) for link in ("lan", "wifi") for label in labels]
+    assert drawn == [(*panel, [trial]) for trial, panel in enumerate(panels, 1)]
+    assert len(percentile_table(run).pictures) == 1
 
 
 def test_a_closed_workload_is_told_as_such(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """For whoever operates a server: its metrics, its statistics on SIGUSR1, and its log as JSON."""
 
+import argparse
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ from chat_helpers import SECOND, RawClient, ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from chat import server
+from chat.__main__ import _back_in
+from chat.arguments import seconds
 from chat.server.logs import JsonLines, TextLines, Throttle
 
 #: A port that the system chooses; the log says which.
@@ -100,6 +103,19 @@ def test_json_lines_keep_a_record_on_one_line() -> None:
     assert "\n" not in line
     assert json.loads(line)["message"] == "a \n\x1b"
     assert "ValueError" in json.loads(line)["traceback"]
+
+
+@pytest.mark.parametrize("text", ["1e300", "inf", "nan", "-1", "soon"])
+def test_a_time_that_no_clock_counts_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a number of seconds from 0 to 1e"):
+        seconds(text)
+
+
+def test_a_server_is_away_for_a_day_at_most() -> None:
+    """Clients take no longer time, and would not know what became of their messages."""
+    assert (_back_in("86400"), _back_in("never")) == (86_400, None)
+    with pytest.raises(argparse.ArgumentTypeError, match="a day at most"):
+        _back_in("86401")
 
 
 def test_nobody_can_forge_a_line_of_the_log() -> None:
