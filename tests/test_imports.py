@@ -33,7 +33,8 @@ FLOORS = {
 #: Rooms and files without input, output, clock or chance of their own.
 PURE = ["chat/protocol"]
 PURE += [
-    f"chat/client/{name}.py" for name in ("session", "outgoing", "following", "doubts", "lines", "events", "pulse")
+    f"chat/client/{name}.py"
+    for name in ("session", "identity", "asking", "outgoing", "following", "doubts", "lines", "events", "pulse")
 ]
 PURE += [f"chat/client/files/{name}.py" for name in ("states", "delaywindow")]
 PURE += [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from chat.client.connection import Connection, ConnectionStatus
 from chat.client.events import Event, PathName
 from chat.client.files.desk import FileDesk
+from chat.client.outgoing import line_of
 from chat.client.paths import Mode, Paths
 from chat.client.session import ClientSession
 from chat.net.loop import Loop
@@ -21,7 +22,6 @@ from chat.protocol.errors import NotRegistered, TooMuchUnderWay
 from chat.protocol.fields import LOBBY
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
-from chat.protocol.wire import encode
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -271,10 +271,10 @@ class ChatClient:
 
     def _ask(self, question: Message) -> None:
         self._time_to_speak_ns()
-        self._session.check_length(encode(question))
+        line = line_of(question, self.limits.line_bytes)
         # On one connection only: an answer that comes from no log cannot be recognised as a second copy. Not on one in
         # reserve, if there is another: a refusal comes through the inbox.
         connection = max(self._paths.up, key=lambda each: each.carries, default=None)
         if connection is None:
             raise NotRegistered("There is no connection just now; new ones are tried.")
-        connection.ask(question)
+        connection.write(line)

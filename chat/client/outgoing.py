@@ -1,8 +1,9 @@
 """Outgoing: our messages and requests until each is answered, oldest first, whichever connection takes them."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from chat.protocol.errors import TooMuchUnderWay
+from chat.protocol.errors import TooLong, TooMuchUnderWay
 from chat.protocol.message import Message
 from chat.protocol.messages import Say, SetTopic, Tell
 from chat.protocol.wire import encode
@@ -48,42 +49,36 @@ class Outgoing:
         """Whether anything is pending that is older than this id."""
         return next(iter(self.pending), number) < number
 
-    def next_id(self) -> int:
-        """The id of the next message.
+    def add(self, message_of: Callable[[int], Message], intended_ns: int, sent_ns: int, line_bytes: int) -> int:
+        """A message, made of its id, is to be sent: its id.
 
         Raises:
             TooMuchUnderWay: too many messages are neither echoed nor refused.
+            TooLong: it needs a line of more than `line_bytes`.
         """
         if self.pending and self._last_id - next(iter(self.pending)) >= MAX_UNDER_WAY - 1:
             raise TooMuchUnderWay(f"{len(self.pending)} messages are under way; wait until some have come back.")
-        self._last_id += 1
-        return self._last_id
-
-    def add(self, number: int, message: Message, intended_ns: int, sent_ns: int) -> int:
-        """A message is to be sent, under the id that it has: :meth:`next_id` gave it. Returns the id."""
-        self.pending[number] = Pending(message, encode(message), intended_ns, sent_ns)
+        number = self._last_id + 1
+        message = message_of(number)
+        self.pending[number] = Pending(message, line_of(message, line_bytes), intended_ns, sent_ns)
+        self._last_id = number
         return number
 
-    def ids_ahead(self, count: int) -> range:
-        """So many free ids in a new session, below those of what waits if there is room."""
-        first_id = next(iter(self.pending), self._last_id + 1) - count
+    def add_ahead(self, messages_of: Sequence[Callable[[int], Message]], sent_ns: int) -> list[int]:
+        """The same for several in a new session, under ids below those of what waits, if there is room: their ids."""
+        first_id = next(iter(self.pending), self._last_id + 1) - len(messages_of)
         if not self.pending or first_id < 1:
             first_id = self._last_id + 1
-        self._last_id = max(self._last_id, first_id + count - 1)
-        return range(first_id, first_id + count)
-
-    def put_in_order(self) -> None:
-        """After messages were added under :meth:`ids_ahead`."""
+        self._last_id = max(self._last_id, first_id + len(messages_of) - 1)
+        for number, message_of in enumerate(messages_of, first_id):
+            message = message_of(number)
+            self.pending[number] = Pending(message, encode(message), sent_ns, sent_ns)
         self.pending = dict(sorted(self.pending.items()))
+        return [*range(first_id, first_id + len(messages_of))]
 
     def pop(self, number: int) -> Pending | None:
         """This message is answered; returns it, if it was pending."""
         return self.pending.pop(number, None)
-
-    def withdraw(self, number: int) -> None:
-        """This message is not to be sent after all; nothing was done with it yet."""
-        del self.pending[number]
-        self._last_id -= number == self._last_id
 
     def take_longer(self, line_bytes: int) -> dict[int, Pending]:
         """Give up those whose lines are longer than this, and return them."""
@@ -134,3 +129,11 @@ class Outgoing:
         for number in given:
             del self.pending[number]
         return given
+
+
+def line_of(message: Message, line_bytes: int) -> bytes:
+    """The line of a message; raises TooLong: the server takes none of this length."""
+    line = encode(message)
+    if len(line) - 1 > line_bytes:
+        raise TooLong(f"That is too long: the server takes no more than {line_bytes} bytes at once.")
+    return line

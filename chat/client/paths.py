@@ -160,6 +160,7 @@ class Paths:
         """A session begins: the first, or another one with a server that does not know the last one any more."""
         rooms = self._session.rooms[1:]
         goes_on = self._session.welcome(message)
+        unfit = self._session.give_up_unfit()
         if goes_on:
             self._attach(connection, follow=True)
         else:
@@ -172,6 +173,7 @@ class Paths:
             self._tell_all(self._session.give_up(rooms=not goes_on))
         else:
             self._on_event(Registered(message.nick))
+        self._tell_all(unfit)
         self._tell_up(connection)
         for other in self.connections:
             if other is not connection and self.end_reason is None:

@@ -6,7 +6,9 @@ All times are CLOCK_MONOTONIC in ns and come from outside.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from chat.client.asking import Asking
 from chat.client.doubts import Doubts, not_sent
 from chat.client.events import (
     Departed,
@@ -29,18 +31,16 @@ from chat.client.events import (
     TopicSet,
 )
 from chat.client.following import Following
+from chat.client.identity import Identity
 from chat.client.lines import Logged, echoed, recalled, received
-from chat.client.outgoing import Outgoing, Pending
+from chat.client.outgoing import Outgoing
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, PeerError, TooLong
+from chat.protocol.errors import NotRegistered, PeerError
 from chat.protocol.fields import INBOX, LOBBY, Cursors
 from chat.protocol.filemessages import FileAccept, FileAccepted, FileEnd, FileEnded, FileOffer, FileOffered
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
-
-#: Most names of our own that are remembered: a server remembers eight.
-_MAX_NAMES = 64
 
 
 class ClientSession:
@@ -53,8 +53,7 @@ class ClientSession:
     """
 
     def __init__(self, nick: str, key: str = "", password: str = "") -> None:
-        #: As asked for; once registered, as the server writes it.
-        self.nick = nick
+        self._identity = Identity(nick)
         #: Whether there has been a session: from then on messages are taken, and kept while there is none.
         self.registered = False
         #: What connections attach with; empty while the server knows no session of ours.
@@ -65,22 +64,12 @@ class ClientSession:
         #: Copies that came after the first and were dropped.
         self.duplicates = 0
         self.following = Following()
-        #: All the names that we have had in this session: nobody else is called like that.
-        self._names: dict[str, None] = {nick: None}
-        #: The last line of the lobby before this session: what comes from earlier may be of another one with our name.
-        self._begin = 0
         self._key = key
         self._password = password
         self._outgoing = Outgoing()
-        #: Echoes may have been missed: the server is to be asked; and how often it was and has not answered yet.
-        self.wants_to_ask = False
-        self._asked = 0
-        #: Its last answer, as long as we have not come so far ourselves.
-        self._answer: messages.Settled | None = None
+        self._asking = Asking()
         #: What was said in earlier sessions and may have been accepted: perhaps its echo comes yet.
         self._doubts = Doubts()
-        #: What waited for a session, and does not fit into a line of this server's.
-        self._unfit: dict[int, Pending] = {}
         #: Ids of the requests to be let into rooms again, which the program has not made.
         self._rejoins: set[int] = set()
         #: The server's name for its logs, and the cursors in rooms that we want to go on from.
@@ -92,6 +81,16 @@ class ClientSession:
     def __repr__(self) -> str:
         state = "registered" if self.registered else "not registered"
         return f"<ClientSession {self.nick} {state}, {self.pending} pending, {self.duplicates} duplicate(s)>"
+
+    @property
+    def nick(self) -> str:
+        """As asked for; once registered, as the server writes it."""
+        return self._identity.nick
+
+    @property
+    def wants_to_ask(self) -> bool:
+        """Echoes may have been missed: the server is to be asked."""
+        return self._asking.wanted
 
     @property
     def pending(self) -> int:
@@ -136,61 +135,42 @@ class ClientSession:
             TooMuchUnderWay: too many messages are neither echoed nor refused.
             TooLong: the server takes no line of this length.
         """
-        number = self._next_id()
-        return self._add(number, messages.Say(text, number, room), intended_ns, sent_ns)
+        return self._add(lambda number: messages.Say(text, number, room), intended_ns, sent_ns)
 
     def tell(self, nick: str, text: str, intended_ns: int, sent_ns: int) -> int:
         """A message to one nickname; otherwise like :meth:`say`."""
-        number = self._next_id()
-        return self._add(number, messages.Tell(nick, text, number), intended_ns, sent_ns)
+        return self._add(lambda number: messages.Tell(nick, text, number), intended_ns, sent_ns)
 
     def join(self, room: str, sent_ns: int) -> int:
         """We want to be in a room; otherwise like :meth:`say`."""
-        return self._change(messages.Join(room, self._next_id(), self._earlier.pop(room, None)), sent_ns)
+        return self._change(lambda number: messages.Join(room, number, self._earlier.pop(room, None)), sent_ns)
 
     def leave(self, room: str, sent_ns: int) -> int:
         """We want to be out of a room; otherwise like :meth:`say`."""
-        return self._change(messages.Leave(room, self._next_id()), sent_ns)
+        return self._change(lambda number: messages.Leave(room, number), sent_ns)
 
     def ask(self) -> bytes:
         """The question what became of messages whose echo may have been missed."""
-        self.wants_to_ask = False
-        self._asked += 1
+        self._asking.ask()
         return encode(messages.Settle())
-
-    def check_length(self, line: bytes) -> None:
-        """Raises TooLong: the server takes no line of this length."""
-        if len(line) - 1 > self.limits.line_bytes:
-            raise TooLong(f"That is too long: the server takes no more than {self.limits.line_bytes} bytes at once.")
 
     def request(self, message_of: Callable[[int], Message], now_ns: int) -> int:
         """Another message that is answered through a log, made of its id; otherwise like :meth:`say`."""
-        number = self._next_id()
-        return self._add(number, message_of(number), now_ns, now_ns)
+        return self._add(message_of, now_ns, now_ns)
 
     def unanswered(self, after_id: int, max_bytes: int) -> tuple[bytes, int]:
         """See :meth:`Outgoing.lines_after`."""
         return self._outgoing.lines_after(after_id, max_bytes)
 
-    def _next_id(self) -> int:
-        if not self.registered:
-            raise NotRegistered("The server has not welcomed us yet.")
-        return self._outgoing.next_id()
-
-    def _change(self, message: messages.Join | messages.Leave, sent_ns: int) -> int:
-        assert message.id is not None
-        number = self._add(message.id, message, sent_ns, sent_ns)
+    def _change(self, message_of: Callable[[int], Message], sent_ns: int) -> int:
+        number = self._add(message_of, sent_ns, sent_ns)
         self._changes.append(number)
         return number
 
-    def _add(self, number: int, message: Message, intended_ns: int, sent_ns: int) -> int:
-        self._outgoing.add(number, message, intended_ns, sent_ns)
-        try:
-            self.check_length(self._outgoing.pending[number].line)
-        except TooLong:
-            self._outgoing.withdraw(number)
-            raise
-        return number
+    def _add(self, message_of: Callable[[int], Message], intended_ns: int, sent_ns: int) -> int:
+        if not self.registered:
+            raise NotRegistered("The server has not welcomed us yet.")
+        return self._outgoing.add(message_of, intended_ns, sent_ns, self.limits.line_bytes)
 
     # What we receive.
 
@@ -206,29 +186,23 @@ class ClientSession:
             raise PeerError("its welcome lacks the lobby or the inbox")
         old_cursors = self.cursors
         goes_on = self._history == message.history != ""
-        self.nick, self.token, self.limits = message.nick, message.token, message.limits
-        self._names = {message.nick: None}
-        self.cursors = dict(message.cursors)
-        self._begin = self.cursors[LOBBY]
-        self._unfit = self._outgoing.take_longer(self.limits.line_bytes)
-        self._changes = [number for number in self._changes if number in self._outgoing.pending]
+        self.token, self.limits, self.cursors = message.token, message.limits, dict(message.cursors)
+        self._identity.begin(message.nick, self.cursors[LOBBY])
         self.following = Following()
         self._history = message.history
         self._earlier = old_cursors if goes_on else {}
         if goes_on:
             self.cursors[LOBBY] = min(old_cursors[LOBBY], self.cursors[LOBBY])
-            self.wants_to_ask = bool(self._doubts.pending)
+            self._asking.wanted = bool(self._doubts.pending)
         self.registered = True
         return goes_on
 
     def rejoin(self, rooms: Sequence[str], sent_ns: int) -> None:
         """Ask to be let into these rooms again, in a new session, ahead of what waits to be said in them."""
-        for number, room in zip(self._outgoing.ids_ahead(len(rooms)), rooms, strict=True):
-            self._outgoing.add(number, messages.Join(room, number, self._earlier.pop(room, None)), sent_ns, sent_ns)
-            self._rejoins.add(number)
-            self._changes.append(number)
-        self._changes.sort()
-        self._outgoing.put_in_order()
+        joins = [partial(messages.Join, room, cursor=self._earlier.pop(room, None)) for room in rooms]
+        numbers = self._outgoing.add_ahead(joins, sent_ns)
+        self._rejoins.update(numbers)
+        self._changes = sorted([*self._changes, *numbers])
 
     def ends_after(self, accepted_id: int) -> None:
         """The server goes, and has granted or refused every message up to this id, and none above it."""
@@ -241,7 +215,7 @@ class ClientSession:
         doubt; other requests are made again, except those about files, which have ended with the session.
         """
         self.token = ""
-        doubted, names = self._outgoing.take_given(), {*self._names}
+        doubted, names = self._outgoing.take_given(), self._identity.names
         for number, each in [*self._outgoing.pending.items()]:
             match each.message:
                 case FileOffer() | FileAccept() | FileEnd():
@@ -254,22 +228,26 @@ class ClientSession:
         self._changes = [number for number in self._changes if number in self._outgoing.pending]
         self._rejoins.clear()
         self._doubts.begin(doubted, names)
-        self.wants_to_ask, self._asked, self._answer = False, 0, None
+        self._asking = Asking()
+
+    def give_up_unfit(self) -> list[NotSent]:
+        """Give up what waited for a session, and is longer than a line that this server takes."""
+        unfit = self._outgoing.take_longer(self.limits.line_bytes)
+        self._changes = [number for number in self._changes if number not in unfit]
+        return [
+            not_sent(number, each, is_certain=True)
+            for number, each in unfit.items()
+            if isinstance(each.message, messages.Say | messages.Tell)
+        ]
 
     def give_up(self, *, rooms: bool, waiting: bool = False) -> list[NotSent]:
-        """Give up messages in doubt whose echo cannot come any more, and those that the server takes no line for.
+        """Give up messages in doubt whose echo cannot come any more.
 
         Args:
             rooms: as in :meth:`Doubts.give_up`.
             waiting: this is the end: give up what is under way or waiting too.
         """
-        unfit, self._unfit = self._unfit, {}
         events = self._doubts.give_up(rooms=rooms)
-        events += [
-            not_sent(number, each, is_certain=True)
-            for number, each in unfit.items()
-            if isinstance(each.message, messages.Say | messages.Tell)
-        ]
         if waiting:
             events += [
                 not_sent(number, each, is_certain=not self._outgoing.was_given(number))
@@ -290,7 +268,7 @@ class ClientSession:
             self._outgoing.pop(self._changes.pop(0))
         rooms = {log: cursor for log, cursor in cursors.items() if log not in (LOBBY, INBOX)}
         # What we said before was dealt with before; but its echo may not have come before we left that room.
-        self.wants_to_ask |= self._outgoing.has_before(number)
+        self._asking.wanted |= self._outgoing.has_before(number)
         departed = [room for room in self.rooms[1:] if room not in rooms]
         for room in departed:
             del self.cursors[room]
@@ -301,8 +279,7 @@ class ClientSession:
 
     def stop_following(self, path: PathName) -> set[PathName]:
         """A connection is gone. Return those that must be asked again for lines that it would have brought."""
-        if self._asked:
-            self.wants_to_ask, self._asked = True, 0
+        self._asking.begin_anew()
         return self.following.stop(path)
 
     def receive(
@@ -331,8 +308,7 @@ class ClientSession:
             case messages.Settled():
                 if LOBBY not in message.cursors:
                     raise PeerError("its settled lacks the lobby")
-                self._asked = max(0, self._asked - 1)
-                self._answer = message
+                self._asking.answered(message)
                 return self._resolve()
             case messages.Present(nicks, room, topic):
                 return [Present(nicks, room, topic)]
@@ -350,7 +326,7 @@ class ClientSession:
             self.duplicates += 1
             match message:
                 case messages.Said(from_=nick, id=int(number)) | messages.Told(from_=nick, id=int(number)):
-                    if self._is_ours(message, nick):
+                    if self._identity.is_ours(message, nick):
                         return [EchoedAgain(number, path, received_ns, seen_ns, exact, end_byte)]
                     return [ReceivedAgain(nick, number, path, received_ns, seen_ns, exact, end_byte)]
             return []
@@ -363,27 +339,22 @@ class ClientSession:
         events = [Gap(message.log, missed), news] if missed else [news]
         if missed and (self._outgoing.pending or self._doubts.pending):
             self._doubts.note_missed(message.log)
-        self.wants_to_ask |= missed > 0 and bool(self._outgoing.pending)
-        return [*events, *self._resolve()] if self._answer is not None else events
+        self._asking.wanted |= missed > 0 and bool(self._outgoing.pending)
+        return [*events, *self._resolve()] if self._asking.is_answered else events
 
     def _resolve(self) -> list[Event]:
         """Once we have come as far as the server had when it answered: what is still pending comes no more."""
-        answer = self._answer
-        if answer is None or self.following.is_waiting:
+        answer = None if self.following.is_waiting else self._asking.take_answer(self.cursors)
+        if answer is None:
             return []
-        if any(self.cursors.get(log, seq) < seq for log, seq in answer.cursors.items()):
-            return []
-        self._answer = None
-        self._add_name(answer.nick)
-        if self.cursors[LOBBY] == answer.cursors[LOBBY]:  # otherwise we may know better by now
-            self.nick = answer.nick
+        self._identity.settle(answer.nick, is_latest=self.cursors[LOBBY] == answer.cursors[LOBBY])
         missed = [number for number in self._outgoing.pending if number <= answer.id]
         for number in missed:
             self._outgoing.pop(number)
         changes, self._changes = self._changes, [number for number in self._changes if number > answer.id]
         events: list[Event] = [EchoMissed(number) for number in missed if number not in changes]
         events += self._resolve_doubts(answer)
-        if not self._asked and not self.wants_to_ask:
+        if self._asking.is_done:
             self._doubts.forget_missed()
         return events
 
@@ -392,7 +363,7 @@ class ClientSession:
         if not self._doubts.pending:
             return []
         if answer.id < max(self._rejoins, default=0):
-            self.wants_to_ask = True  # the rooms are not open yet, in which it may come
+            self._asking.wanted = True  # the rooms are not open yet, in which it may come
             return []
         return self._doubts.resolve(answer.cursors)
 
@@ -407,7 +378,7 @@ class ClientSession:
             case messages.Left():
                 return PeerLeft(message.nick, message.reason, message.log)
             case messages.TopicSet(_, _, nick, text, number):
-                if number is not None and self._is_ours(message, nick):
+                if number is not None and self._identity.is_ours(message, nick):
                     self._outgoing.answer(number, messages.SetTopic, text)
                 return TopicSet(nick, text, message.log)
             case messages.Refused():
@@ -418,13 +389,13 @@ class ClientSession:
                         number = None  # none that the program knows
                 return Refused(number, message.code, message.reason)
             case FileOffered() | FileAccepted() | FileEnded():
-                own = message.from_ in self._names and message.id is not None
+                own = self._identity.is_ours(message, message.from_) and message.id is not None
                 return FileNews(message, own and self._outgoing.pop(message.id or 0) is not None)
         number, pending = message.id, None
         if number is not None:
             if self._doubts.pending:
                 pending = self._doubts.echoed(message, number)
-            if pending is None and self._is_ours(message, message.from_):
+            if pending is None and self._identity.is_ours(message, message.from_):
                 kind = messages.Say if isinstance(message, messages.Said) else messages.Tell
                 pending = self._outgoing.answer(number, kind, message.text)
         if pending is None:
@@ -432,27 +403,9 @@ class ClientSession:
         return echoed(message, pending, path, received_ns, seen_ns, exact, end_byte)
 
     def _renamed(self, message: messages.Renamed) -> Event:
-        own = self._is_ours(message, message.nick)
-        if own and message.log not in (LOBBY, INBOX):
-            # Unless it is news from the room itself: those who were in it before us may have had our name.
-            asked = self._outgoing.pending.get(message.id or 0)
-            own = message.to in self._names or (asked is not None and isinstance(asked.message, messages.Nick))
-        if own:
-            self._add_name(message.to)
-            if message.log == LOBBY:  # which we never leave, so that it has all our names in their order
-                self.nick = message.to
-                if message.id is not None:
-                    self._outgoing.pop(message.id)
+        asked = self._outgoing.pending.get(message.id or 0)
+        is_asked = asked is not None and isinstance(asked.message, messages.Nick)
+        own = self._identity.renamed(message, is_asked=is_asked)
+        if own and is_asked and message.log == LOBBY:
+            self._outgoing.pop(message.id or 0)
         return Renamed(message.nick, message.to, message.log, own)
-
-    def _is_ours(self, message: Logged, nick: str) -> bool:
-        """Whether it is we who are called so in this line: what the lobby had before this session, others said.
-
-        In other rooms nobody tells where our session begins; there, what is said has to be what we said.
-        """
-        return nick in self._names and (message.log != LOBBY or message.seq > self._begin)
-
-    def _add_name(self, nick: str) -> None:
-        self._names[nick] = None
-        if len(self._names) > _MAX_NAMES:
-            del self._names[next(iter(self._names))]

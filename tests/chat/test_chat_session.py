@@ -233,7 +233,7 @@ def test_what_waited_for_a_server_that_takes_no_such_lines_is_not_sent(session: 
     for text in ("short", "x" * 300):
         session.say(text, 0, 0)
     session.welcome(messages.Welcome("Ana", "new", {"lobby": 1, "inbox": 0}, Limits(line_bytes=200)))
-    assert session.give_up(rooms=True) == [NotSent(3, "say", None, "x" * 300, "lobby", True)]
+    assert session.give_up_unfit() == [NotSent(3, "say", None, "x" * 300, "lobby", True)]
     assert session.unanswered(0, 1000)[0] == b'{"type":"say","text":"short","id":2}\n'
 
 
@@ -307,7 +307,7 @@ def test_own_names_are_not_collected_without_end(session: ClientSession) -> None
     for seq, (old, new) in enumerate(zip(["Ana", *names], names, strict=False), 5):
         receive(session, messages.Renamed("lobby", seq, old, new))
     assert session.nick == names[-1]
-    assert len(session._names) < 100
+    assert len(session._identity.names) < 100
 
 
 def test_no_more_under_way_than_the_server_can_tell_apart(session: ClientSession) -> None:
