@@ -6,9 +6,6 @@ import unicodedata
 #: What no text has that people write: half a character, and controls other than tab and newline.
 NO_TEXT = re.compile("[\ud800-\udfff\0-\x08\x0b-\x1f\x7f-\x9f]")
 
-#: More than any sensible name or value, and less than a screen.
-_BRIEF_CHARS = 400
-
 #: Joiners without which some scripts and emoji fall apart; they cannot hide or reverse text.
 _JOINERS = "\u200c\u200d"
 #: Letters and signs that nobody sees, or takes for a space.
@@ -34,9 +31,9 @@ def reason_of(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def brief(text: str) -> str:
-    """The text, or its beginning, where a sentence quotes what may be of any length."""
-    return text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}…"
+def brief(text: str, most_chars: int = 400) -> str:
+    """The text, or its beginning, where a sentence quotes what may be of any length: less than a screen of it."""
+    return text if len(text) <= most_chars else f"{text[:most_chars]}…"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -15,11 +15,12 @@ import msgspec
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX
+from chat.words import brief
 
 #: Composition makes four characters into one at most.
 COMPOSED_CHARS = 4
 #: No name that anybody can have is longer, as it comes, whatever a server's limits are. PRECIS has rules that look at
-#: the whole name for each of its characters: 128 take a millisecond, 512 thirty.
+#: the whole name for each of its characters, so that it takes the square of the length.
 LONGEST_CHARS = 128
 #: UTS 39, 5.4: more marks than this on one letter spill over its neighbours.
 MAX_MARKS = 4
@@ -101,7 +102,7 @@ def looks(name: str) -> set[str]:
 
 def shortened(name: str) -> str:
     """As much of a name, or of what was said instead of one, as a sentence needs."""
-    return name if len(name) <= _SAID_CHARS else f"{name[:_SAID_CHARS]}…"
+    return brief(name, _SAID_CHARS)
 
 
 def check_text(text: str, max_bytes: int) -> None:

@@ -22,8 +22,8 @@ from chat.server.rooms import RECALLED_LINES, Rooms
 #: For the price of one unit: so many characters are taken, so many people hear a line, if it is short (each time it has
 #: so many characters more, they cost as much again), and so many names, or lines, are in an answer.
 CHARS, HEARERS, HEARD_CHARS, NAMES, LINES = 1_024, 50, 256, 10, 25
-#: The same for a name that is not of ASCII alone: how it is written takes a millisecond to be found out, at most.
-WRITTEN_CHARS = 16
+#: For one more: so many characters of a name that is not of ASCII alone, which has to be normalised to be found.
+NORMALISED_CHARS = 16
 #: Coming, going and being called differently concern everybody, and are done seldom.
 CHANGE = 10.0
 #: What is no message at all.
@@ -61,9 +61,10 @@ def cost_of(message: Up, hub: Hub) -> float:
 
 
 def _room(name: str, rooms: Rooms) -> float:
+    """What it costs to find a room by this name."""
     return 0.0 if rooms.is_folded(name) else _name(name)
 
 
 def _name(name: str) -> float:
-    """What it costs to find somebody, or a room, by this name; those that are too long are not looked at."""
-    return 0.0 if name.isascii() or len(name) > LONGEST_CHARS else len(name) / WRITTEN_CHARS
+    """What it costs to normalise a name; one that is too long for any is not looked at."""
+    return 0.0 if name.isascii() or len(name) > LONGEST_CHARS else len(name) / NORMALISED_CHARS

@@ -28,10 +28,8 @@ DUE_BYTES = 65_536
 class Keeper(Protocol):
     """Is told what becomes of logs: a journal."""
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing more should be accepted, because it could not be kept."""
-        return False
+    def has_room(self) -> bool:
+        """Whether more can be accepted, since it can be kept."""
 
     def keep(self, log: Log, line: bytes) -> None:
         """This line was just appended to the log."""

@@ -210,7 +210,7 @@ class FileRelay:
         if self._queued + len(line) > self._queued_bytes:
             self._queued = sum(transfer.pieces.size for transfer in self._transfers.values())
         if self._queued + len(line) > self._queued_bytes:
-            # Not the one that comes next, which may be quick: the one whose receiver has taken least of what it has.
+            # Not the one that comes next, whose receiver may be quick: that of which most waits to be taken.
             largest = max(self._transfers.values(), key=lambda each: each.pieces.size)
             self._queued -= largest.pieces.size
             self._end(largest, largest.receiver, "failed", "The server holds too much that nobody takes.")

@@ -235,7 +235,7 @@ class Hub:
             raise Refusal("wrong_password", reason)
 
     def _begin(self, nick: str, key: str) -> Session:
-        if self._keeper is not None and self._keeper.full:
+        if not self._has_room():
             raise Refusal("no_space", "The server cannot let anybody in for now: its disk is full.")
         inbox = Log(INBOX, max_lines=self._inbox_lines, max_bytes=self._inbox_bytes)
         session = Session(nick, key, self._new_token(), inbox)
@@ -244,6 +244,9 @@ class Hub:
         self.delivery.open(inbox)
         self._enter_room(session, self.rooms.lobby)
         return session
+
+    def _has_room(self) -> bool:
+        return self._keeper is None or self._keeper.has_room()
 
     def _attach(self, connection: Connection, session: Session, cursors: Cursors, follow: bool) -> None:
         cursors = {log.name: self._start(log, first, cursors) for log, first in _logs_of(session).items()}
@@ -276,7 +279,7 @@ class Hub:
     def _grant(
         self, session: Session, message: Say | Tell | Nick | Join | Leave | SetTopic | FileOffer | FileAccept | FileEnd
     ) -> None:
-        if self._keeper is not None and self._keeper.full and isinstance(message, Say | Nick | Join | SetTopic):
+        if isinstance(message, Say | Nick | Join | SetTopic) and not self._has_room():
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         match message:
             case Say():

@@ -28,7 +28,7 @@ from chat.words import brief, reason_of, visible
 
 log = logging.getLogger(__name__)
 
-#: Far more lines than any server has had; after it there are as many numbers left again that every client takes.
+#: The highest number of a line that a journal may hold. Clients take numbers up to twice as high: the server goes on.
 MAX_SEQ = 1 << 52
 
 #: "chat", in the header of the file, and the version of the tables.
@@ -106,16 +106,14 @@ class Journal:
         """What tells these logs from those of any other server."""
         return str(self._fact("history"))
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing more should be accepted, because the disk is full; looks again now and then."""
-        now_s = time.monotonic()
-        if self._is_full and now_s >= self._look_again_s:
+    def has_room(self) -> bool:
+        """Whether more can be accepted, or the disk is full; if it was, look again now and then."""
+        if self._is_full and (now_s := time.monotonic()) >= self._look_again_s:
             self._look_again_s = now_s + LOOK_AGAIN_S
-            if self._take_ballast():
+            self._is_full = not self._take_ballast()
+            if not self._is_full:
                 log.info("%s has room again", self._path)
-                self._is_full = False
-        return self._is_full
+        return not self._is_full
 
     def restore(self, rooms: Rooms) -> None:
         """Fill the rooms with what the file holds.

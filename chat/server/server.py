@@ -29,7 +29,7 @@ from chat.server.members import Connection
 from chat.server.peer import Peer
 from chat.server.rooms import Rooms
 from chat.server.turn import Turn
-from chat.words import brief, reason_of
+from chat.words import reason_of
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -196,7 +196,7 @@ class ChatServer:
 
     def strange(self, peer: Peer, error: Error) -> None:
         """It has begun with something that is no message."""
-        log.info("%s is sent away: %s", peer.address, brief(error.reason))
+        log.info("%s is sent away: %s", peer.address, error.reason)
         if self._listener.fileno() >= 0:
             self._pause_accepting(STRANGE_PAUSE_S)
 

@@ -71,7 +71,8 @@ def over_time(run: Run) -> Gallery:
                 axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=MARKERS[place % 8], label=label, linewidth=0)
             lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
             upper_edge = axes.get_xaxis_transform()
-            axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=upper_edge, clip_on=False)
+            [crosses] = axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=upper_edge, clip_on=False)
+            crosses.set_in_layout(False)
         for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
             axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
         stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
@@ -86,8 +87,7 @@ def over_time(run: Run) -> Gallery:
 
 def percentile_table(run: Run) -> Gallery:
     """Percentiles side by side, one panel each, only those that enough messages tell."""
-    messages = _waited(run)
-    messages, condition, colour = _with_roles(run, messages)
+    messages, condition, colour = _with_roles(run, _waited(run))
     values = [value for value in run.trials[condition].cat.categories if (run.trials[condition] == value).any()]
     curves = 1 if colour is None else len(messages[colour].cat.categories)
     pictures = []
@@ -321,8 +321,11 @@ def _groups(rows: pd.DataFrame, colour: str | None) -> Iterator[tuple[int, str |
 
 
 def _with_roles(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, str, str | None]:
-    """The rows, which varied key is the condition, and which one the colour; if there are several others, a new column
-    that has all of them, so that no curve is of several variants."""
+    """The rows, and which of their columns is the condition, and which the colour.
+
+    The condition is the first key that was varied, the colour the second; of more keys, all but the first are joined in
+    a column of their own, so that no curve is of several variants.
+    """
     condition, *others = run.conditions
     if len(others) < 2:
         return rows, condition, others[0] if others else None

@@ -218,7 +218,7 @@ def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = No
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
-    """One for all tables: to open it takes ten times as long as to read a short run."""
+    """One for all tables of a process: to open one takes longer than to read a short run."""
     database = duckdb.connect()
     for name, values in _CATEGORIES.items():
         listed = ", ".join(f"'{value}'" for value in values)

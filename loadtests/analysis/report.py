@@ -18,7 +18,7 @@ from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
 from loadtests.percentiles import is_known, least_count
 
-_SHARES = {"p50 (ms)": 0.50, "p95 (ms)": 0.95, "p99 (ms)": 0.99, "p99.9 (ms)": 0.999}
+_SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
 def write_report(run_directory: Path, *, with_disturbed: bool = False) -> Path:
@@ -38,7 +38,7 @@ def write_side_by_side(runs: Sequence[Run], file: Path) -> None:
         described = str(run.manifest.scenario.get("description", ""))
         parts += [f"<h2>{text(name)}</h2><p>{text(described)}</p>", _verdict(judge(run))]
         parts.append(f"<p>{text(_circumstances(run))}</p>")
-    parts += ["<h2>Response times</h2>" + _times(together, summary)]
+    parts += ["<h2>Response times, in ms</h2>" + _times(together, summary)]
     parts += ["<h2>What became of the messages</h2>" + _outcomes(together, summary)]
     parts += ["<h2>Figures</h2>" + _figures(together, plots.SIDE_BY_SIDE)]
     for run, name in zip(runs, together.names, strict=True):
@@ -57,7 +57,7 @@ def page(run: Run) -> str:
         _verdict(verdict),
         f"<p>{' '.join(text(sentence) for sentence in answer(run, summary))}</p>",
         f"<p>{text(_circumstances(run))}</p>",
-        "<h2>Response times</h2>" + _times(run, summary),
+        "<h2>Response times, in ms</h2>" + _times(run, summary),
         "<h2>What became of the messages</h2>" + _outcomes(run, summary),
         "<h2>Figures</h2>" + _figures(run, figures),
         "<h2>Was the link really like that?</h2>" + document.links(run),
@@ -154,17 +154,17 @@ def _times(run: Run, summary: pd.DataFrame) -> str:
     columns: dict[str, Iterable[str]] = {
         "variant": _names(run, summary),
         "messages": [f"{count:,}" for count in summary["count"]],
-        "mean (ms)": map(_number, summary["average_ms"]),
-        "deviation (ms)": map(_number, summary["stddev_ms"]),
-        "smallest (ms)": map(_number, summary["minimum_ms"]),
+        "mean": map(_number, summary["average_ms"]),
+        "deviation": map(_number, summary["stddev_ms"]),
+        "smallest": map(_number, summary["minimum_ms"]),
     }
     for name, share in _SHARES.items():
         columns[name] = [
             _number(value) if is_known(count, share) else "too few"
             for value, count in zip(shares[name], answers, strict=True)
         ]
-    columns["largest (ms)"] = map(_number, summary["maximum_ms"])
-    columns["jitter (ms)"] = map(_number, summary["jitter_ms"])
+    columns["largest"] = map(_number, summary["maximum_ms"])
+    columns["jitter"] = map(_number, summary["jitter_ms"])
     note = (
         "<p class=few>From the intended time of each message to the arrival of its echo; warm-up left out. A lost "
         f"message counts as infinite (∞). Too few: p95 takes {least_count(0.95):,} messages, p99 "

@@ -53,11 +53,8 @@ def main(arguments: argparse.Namespace) -> int:
     load_s = sum(trial.scenario.duration_s for trial in trials)
     around_s = sum(_AROUND_TRIAL_S + _measuring_s(trial) if trial.links else _ALONE_S for trial in trials)
     print(f"time: about {duration(load_s + around_s + _REPORT_S)}, of which {duration(load_s)} are load")
-    place = next(
-        folder
-        for folder in (arguments.results.absolute(), *arguments.results.absolute().parents)
-        if os.path.isdir(folder)
-    )
+    results = arguments.results.absolute()
+    place = next(folder for folder in (results, *results.parents) if os.path.isdir(folder))
     needed, free = _REPORT_BYTES + sum(map(_disk_bytes, trials)), shutil.disk_usage(place).free
     print(f"disk: about {size(needed)} in {arguments.results}, where {size(free)} are free")
     if needed > free:

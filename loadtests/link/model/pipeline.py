@@ -12,9 +12,10 @@ QUEUES = (Rate, Opportunities)
 
 
 class Pipeline:
-    """Decides the fate of each packet: where none overtakes, at the moment it arrives.
+    """Decides the fate of each packet at the moment it arrives, if no packet overtakes another.
 
-    Where one may, the queue has its say only when the packet reaches it: who comes first is not known before.
+    Where packets may, only :meth:`reaches_queue_ns` is decided then; :attr:`queue` decides the rest when the packet
+    gets there, since nobody knows before in which order they do.
 
     Each effect has randomness of its own, made of `seed`, so changing one leaves the decisions of the others alone.
     """
@@ -26,7 +27,7 @@ class Pipeline:
         self.set(direction, at_ns)
 
     def set(self, direction: Direction, at_ns: int) -> None:
-        """Do what `direction` says, from `at_ns` on; packets that have had their say keep their times."""
+        """Do what `direction` says, from `at_ns` on; times that were decided before stay."""
         effects = [
             self._made.setdefault(kind, kind(Random(f"{self._seed}/{kind.__name__}")))
             for kind in EFFECTS
