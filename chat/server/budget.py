@@ -4,7 +4,14 @@ Whoever has spent more than it had is read no further until it has made up for i
 as people do never notices.
 """
 
+import copy
+from collections import defaultdict
+from typing import Self
+
 from chat.protocol.limits import Limits
+
+#: How often budgets that are full again are looked for, to be forgotten.
+TIDY_NS = 10_000_000_000
 
 
 class Budget:
@@ -26,3 +33,57 @@ class Budget:
         self._since_ns = now_ns
         self._balance = min(self._store, self._balance + earned) - units
         return 0 if self._balance >= 0 else int(-self._balance / self._per_ns) + 1
+
+    def as_of(self, now_ns: int) -> Self:
+        """A copy that from now on is somebody else's."""
+        mine = copy.copy(self)
+        mine.spend(0, now_ns)
+        return mine
+
+    @property
+    def full(self) -> bool:
+        """Whether it was full when it was last spent from."""
+        return self._balance == self._store
+
+
+class Budgets:
+    """Of those who come, by address. What somebody who has gone had left, if it was not everything, the next one from
+    there begins with: to come again saves nothing up. With who is still there nobody shares.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._left: defaultdict[str, list[Budget]] = defaultdict(list)
+        self._tidied_ns = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._left.values()))
+
+    def begin(self, origin: str, now_ns: int) -> Budget | None:
+        """For a connection from there; None: it may ask for as much as it likes."""
+        if not self._limits.cost_per_s:
+            return None
+        left = self._left.get(origin)
+        if not left:
+            return Budget(self._limits, now_ns)
+        budget = left.pop()
+        if not left:
+            del self._left[origin]
+        return budget
+
+    def end(self, origin: str, budget: Budget, now_ns: int) -> None:
+        """A connection from there, which had this, is gone."""
+        if not (rest := budget.as_of(now_ns)).full:
+            self._left[origin].append(rest)
+        if now_ns - self._tidied_ns > TIDY_NS:
+            self._tidied_ns = now_ns
+            self._tidy(now_ns)
+
+    def _tidy(self, now_ns: int) -> None:
+        """Forget those that are full again."""
+        for origin, budgets in [*self._left.items()]:
+            owing = [rest for rest in (budget.as_of(now_ns) for budget in budgets) if not rest.full]
+            if owing:
+                self._left[origin] = owing
+            else:
+                del self._left[origin]

@@ -9,7 +9,7 @@ from chat.net.loop import Loop, Timer
 from chat.net.transport import Transport
 from chat.protocol.messages import Bye, Error, Pong, Up
 from chat.protocol.wire import UP, BadLine, LineReader
-from chat.server.budget import Budget
+from chat.server.budget import Budget, Budgets
 from chat.server.costs import MALFORMED, cost_of
 from chat.server.hub import Hub
 from chat.server.members import Connection
@@ -37,6 +37,7 @@ class Host(Protocol):
     loop: Loop
     hub: Hub
     turn: Turn
+    budgets: Budgets
 
     def handled(self) -> None:
         """Some lines have been handled; others may have something to be sent."""
@@ -90,9 +91,8 @@ class Peer:
         self._incoming: Iterator[Up | BadLine] | None = None
         #: Whether the kernel takes bytes again, and has not been given any since.
         self._is_writable = False
-        #: What a stranger may ask for, before its session has a budget.
-        limits = host.hub.limits
-        self._budget = Budget(limits, host.loop.now_ns()) if limits.cost_per_s else None
+        #: What it may ask for, later what its session may. None: as much as it likes.
+        self._budget = host.budgets.begin(origin, host.loop.now_ns())
         #: Until it has made up for what it has asked for.
         self._pause: Timer | None = None
         self._pause_end_ns = 0
@@ -118,6 +118,8 @@ class Peer:
             if timer is not None:
                 timer.cancel()
         self._host.turn.forget(self)
+        if self._budget is not None:
+            self._host.budgets.end(self.connection.origin, self._budget, self._host.loop.now_ns())
         self.transport.close()
 
     def go_on(self) -> None:
@@ -174,7 +176,7 @@ class Peer:
             if self._budget is None:
                 left -= 1
             else:
-                units, wait_ns = self._spend(message)
+                units, wait_ns = self._spend(message, self._budget)
                 left -= units
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
             if connection.backlog is not None:
@@ -199,14 +201,13 @@ class Peer:
             self._resume()
         self._host.handled()
 
-    def _spend(self, message: Up | BadLine) -> tuple[float, int]:
+    def _spend(self, message: Up | BadLine, budget: Budget) -> tuple[float, int]:
         """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
         session, hub = self.connection.session, self._host.hub
         units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub)
         if session is not None and len(session.following) > 1:
             units /= 2  # in redundant mode everything comes twice
-        budget = self._budget if session is None else session.budget
-        wait_ns = 0 if budget is None else budget.spend(units, self._host.loop.now_ns())
+        wait_ns = budget.spend(units, self._host.loop.now_ns())
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns
 
@@ -229,8 +230,9 @@ class Peer:
         if session is not None:
             self.nick = session.nick
             log.info("%s is here from %s", self.nick, self.address)
-            if self._budget is not None and session.budget is None:
-                session.budget = Budget(self._host.hub.limits, self._host.loop.now_ns())
+            if session.budget is None:
+                session.budget = self._budget
+            self._budget = session.budget
             self._host.registered(self)
 
     def _complain(self, line: BadLine) -> None:

@@ -23,6 +23,7 @@ from chat.protocol.errors import AddressError
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Bye, Error
 from chat.protocol.wire import encode
+from chat.server.budget import Budgets
 from chat.server.hub import Hub
 from chat.server.journal import Journal
 from chat.server.members import Connection
@@ -105,6 +106,7 @@ class ChatServer:
         self.loop = loop
         self.turn = Turn(loop)
         limits = limits or Limits()
+        self.budgets = Budgets(limits)
         rooms = Rooms(name_chars=limits.nick_chars)
         history = secrets.token_urlsafe(12)
         if journal is not None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from chat.net.loop import Loop
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.protocol.messages import Attach, Hello, ListRooms, Ping, Say, Tell, Up, Who
-from chat.server.budget import Budget
+from chat.server.budget import Budget, Budgets
 from chat.server.costs import cost_of
 from chat.server.hub import Hub
 from chat.server.members import Connection
@@ -34,6 +35,58 @@ def test_a_budget_is_earned_at_a_constant_rate() -> None:
     assert budget.spend(0, SECOND_NS // 5) == 0, "it has made up for it"
     assert budget.spend(1, SECOND_NS // 5) > 0
     assert [budget.spend(1, 100 * SECOND_NS) for _ in range(6)][4:] == [0, SECOND_NS // 10 + 1], "no more is saved up"
+
+
+def test_who_comes_again_has_saved_nothing_up() -> None:
+    budgets = Budgets(Limits(cost_per_s=10, cost_burst=5))
+
+    def begun(origin: str, now_s: float) -> Budget:
+        budget = budgets.begin(origin, int(now_s * SECOND_NS))
+        assert budget is not None
+        return budget
+
+    flooder, beside = begun("here", 0), begun("here", 0)
+    assert flooder.spend(7, 0) > 0
+    budgets.end("here", flooder, 0)
+    assert beside.spend(5, 0) == begun("there", 0).spend(5, 0) == 0, "others pay nothing for it"
+    again = begun("here", 0.1)
+    assert again.spend(0, SECOND_NS // 10) == pytest.approx(0.1 * SECOND_NS, abs=1)
+    assert begun("here", 0.1).spend(5, SECOND_NS // 10) == 0, "it is taken on once"
+    budgets.end("here", again, SECOND_NS)
+    assert len(budgets) == 0, "it has made up for everything"
+    again.spend(6, SECOND_NS)
+    budgets.end("here", again, SECOND_NS)
+    assert len(budgets) == 1
+    budgets.end("there", beside, 20 * SECOND_NS)
+    assert len(budgets) == 0, "what is full again is forgotten"
+
+
+def test_no_limits_no_budget() -> None:
+    assert Budgets(Limits()).begin("here", 0) is None
+
+
+@pytest.mark.parametrize("leaves", ["says bye", "breaks off"])
+def test_a_flooder_who_comes_again_waits_all_the_same(leaves: str) -> None:
+    """However often it comes, it is heard no more than it has earned."""
+    loop = Loop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=20))
+    heard = 0
+    with contextlib.closing(loop):
+        for each in range(3):
+            with socket.create_connection(server.address) as sock:
+                sock.sendall(b'{"type":"hello","nick":"ana%d"}\n' % each + b'{"type":"ping"}\n' * 40)
+                while not any(peer._pause for peer in server._peers.values()):
+                    loop.run_once(1)
+                sock.settimeout(0)
+                heard += sock.recv(1 << 16).count(b"pong")
+                if leaves == "says bye":
+                    sock.shutdown(socket.SHUT_WR)
+                else:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            while not server.idle:
+                loop.run_once(1)
+        server.close("done")
+    assert 0 < heard < 20
 
 
 def test_what_makes_work_costs() -> None:
@@ -95,7 +148,7 @@ def test_a_flood_waits_while_others_are_served() -> None:
 def test_only_copies_cost_half(mode: str) -> None:
     """A second connection that is told everything brings copies; one in reserve must not make the first one cheaper."""
     loop = Loop()
-    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=20))
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=30))  # 10 of them for the hello
     with contextlib.closing(loop), socket.create_connection(server.address) as first:
         first.setblocking(False)
         first.sendall(b'{"type":"hello","nick":"ana"}\n')
@@ -107,7 +160,7 @@ def test_only_copies_cost_half(mode: str) -> None:
             second.sendall(b'{"type":"attach","token":"%s","follow":%s}\n' % (session.token.encode(), follow))
             while len(session.connections) < 2:
                 loop.run_once(1)
-            first.sendall(b'{"type":"ping"}\n' * 40)
+            first.sendall(b'{"type":"ping"}\n' * 80)
             while not any(peer._pause for peer in server._peers.values()):  # until the store is empty
                 loop.run_once(1)
             server.close("done")
@@ -115,7 +168,7 @@ def test_only_copies_cost_half(mode: str) -> None:
                 loop.run_once(1)
         first.setblocking(True)
         answered = b"".join(iter(lambda: first.recv(1 << 16), b"")).count(b"pong")
-    assert (answered > 20) == (mode == "follows")
+    assert (answered > 30) == (mode == "follows")
 
 
 def test_a_flood_is_not_lost() -> None:

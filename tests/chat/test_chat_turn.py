@@ -187,7 +187,7 @@ def test_pieces_of_files_take_their_part_of_a_turn(monkeypatch: pytest.MonkeyPat
 def test_who_has_to_wait_for_long_is_not_left_in_doubt() -> None:
     """A message that costs a lot stops its connection for a while, in which its client must not take it for dead."""
     loop = StillLoop()
-    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=1))
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=11))
     with socket.create_connection(server.address) as ana:
         ana.settimeout(10)
         ana.sendall(b'{"type":"hello","nick":"ana"}\n')
