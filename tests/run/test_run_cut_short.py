@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +19,11 @@ from loadtests.link.backends import ferry
 pytestmark = pytest.mark.realtime("runs")
 
 
-def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tell", [os.kill, os.killpg])
+def test_ctrl_c_keeps_and_marks_what_there_is(tmp_path: Path, tell: Callable[[int, int], None]) -> None:
+    """Whether the first process is told, as by a script, or all of them, as by `timeout`."""
     run = StartedRun(tmp_path)
-    os.killpg(run.process.pid, signal.SIGINT)
+    tell(run.process.pid, signal.SIGINT)
     code, printed = run.end()
     assert code == 130, printed
     assert "Traceback" not in printed

@@ -19,7 +19,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from loadtests.errors import HarnessError, LinkError, complain
@@ -28,6 +27,10 @@ from loadtests.link.sandbox.namespaces import missing_tool
 
 #: Where ordinary users' PATH does not look for `ip` and `tc`.
 _ADMIN_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
+_ANY_CHILD = -1
+_LONGEST_WAIT_S = 1.0
+#: `si_code` of a signal that no process has sent, such as SIGINT from the terminal.
+_FROM_KERNEL = 0x80
 
 
 def run_in_lab(function: Callable[[], int]) -> int:
@@ -36,7 +39,7 @@ def run_in_lab(function: Callable[[], int]) -> int:
     A HarnessError of `function` is said on standard error, and the exit code is that of an error.
 
     The calling process is left as it was; `function` runs in a fork of it, in the foreground of the same terminal.
-    SIGTERM is passed on to it, SIGINT reaches it from the terminal by itself.
+    SIGTERM and SIGINT are passed on to it, unless it has them from the terminal already.
 
     Raises:
         LinkError: this machine does not let us build the laboratory; the sentence says why and what to do.
@@ -53,10 +56,10 @@ def run_in_lab(function: Callable[[], int]) -> int:
         os.environ["PATH"] = search_path
         _exit_with(lambda: _hold(function, caller, report))
     os.close(report)
-    with _passing_signals_to(holder), open(problem, encoding="utf-8") as pipe:
+    with open(problem, encoding="utf-8") as pipe:
         try:
-            sentence = pipe.read()
             code = _wait_for(holder)
+            sentence = pipe.read()
         except BaseException:  # whatever interrupts the caller ends the laboratory too
             os.kill(holder, signal.SIGKILL)
             raise
@@ -93,8 +96,7 @@ def _hold(function: Callable[[], int], caller: int, report: int) -> int:
     os.close(alive_read)
     os.read(armed_read, 1)
     os.write(alive_write, b"!")
-    with _passing_signals_to(init):
-        return _wait_for(init)
+    return _wait_for(init)
 
 
 def _init(function: Callable[[], int], report: int) -> int:
@@ -106,11 +108,7 @@ def _init(function: Callable[[], int], report: int) -> int:
         os.close(report)
         _exit_with(function)
     os.close(report)
-    with _passing_signals_to(main):
-        while True:
-            pid, status = os.wait()
-            if pid == main:
-                return _exit_code(status)
+    return _wait_for(main, burying=_ANY_CHILD)
 
 
 def _unshare() -> None:
@@ -195,28 +193,30 @@ def _exit_with(function: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-@contextlib.contextmanager
-def _passing_signals_to(child: int) -> Iterator[None]:
-    """While we only wait for `child`, SIGTERM is for it; SIGINT it has already, from the terminal."""
+def _wait_for(child: int, burying: int | None = None) -> int:
+    """Until it has ended; its exit code. Meanwhile it gets the signals that ask us to end.
 
-    def passed_on(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has ended just now
-            os.kill(child, number)
+    Of a Ctrl-C the terminal tells all of us; whoever sends SIGINT to us alone means the child, too.
 
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, passed_on),
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    }
+    Args:
+        burying: whose zombies are removed until then, as `waitpid` takes it; that of the child without.
+    """
+    ending = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*ending, signal.SIGCHLD})
     try:
-        yield
+        while True:
+            ended, status = os.waitpid(burying or child, os.WNOHANG)
+            if ended == child:
+                return _exit_code(status)
+            if ended:
+                continue
+            # In between, another thread may be given the SIGCHLD: so not for ever.
+            told = signal.sigtimedwait({*ending, signal.SIGCHLD}, _LONGEST_WAIT_S)
+            if told is not None and told.si_signo in ending and told.si_code != _FROM_KERNEL:
+                with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                    os.kill(child, told.si_signo)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait_for(child: int) -> int:
-    _, status = os.waitpid(child, 0)
-    return _exit_code(status)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _exit_code(status: int) -> int:
