@@ -66,6 +66,11 @@ class Comparison:
     #: Whether the difference may be that of the machines, which were not as busy in both runs.
     is_unsure: bool = False
 
+    @property
+    def p_alone(self) -> float:
+        """Of this comparison as if no other had been made; NaN where there was nothing to test."""
+        return math.nan if math.isnan(self.p_value) else _p_value(self.difference, self.ratio)
+
 
 def compare_runs(a: Run, b: Run, margin: float = 0.05) -> list[Comparison]:
     """B against A for each variant that both have; raises HarnessError: they have none in common."""
@@ -197,12 +202,16 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
         in_logs = test(np.log(of_a), np.log(of_b))
         estimate, low, high = (math.exp(value) for value in (in_logs.estimate, in_logs.low, in_logs.high))
         ratio = Shift(estimate, low, high, in_logs.p_value)
-    p_value = difference.p_value if math.isnan(ratio.p_value) else ratio.p_value
+    p_value = _p_value(difference, ratio)
     if np.ptp([*np.nan_to_num(of_a), *np.nan_to_num(of_b)]) == 0:
         p_value = math.nan  # all are alike (nothing was lost anywhere): nothing is tested, nothing to adjust for
     return Comparison(
         name, metric, trials, is_paired, a_median, b_median, difference, ratio, p_value, "undecided", values, note
     )
+
+
+def _p_value(difference: Shift, ratio: Shift) -> float:
+    return difference.p_value if math.isnan(ratio.p_value) else ratio.p_value
 
 
 def _with_verdict(
@@ -254,7 +263,7 @@ def _trials_to_decide(shift: Shift, limit: float, one: Comparison, tests: int) -
     def needed(level: float, room: float) -> float:
         return trials * (spread * (norm.ppf(1 - level / 2) + norm.ppf(_POWER)) / room) ** 2 if room > 0 else math.inf
 
-    standing_out = max(_least_trials(level, one.is_paired), needed(level, effect))
+    standing_out = max(least_trials(level, one.is_paired), needed(level, effect))
     number = max(trials + 1, min(standing_out, needed(LEVEL, limit - effect)))
     return (
         f"about {math.ceil(number)} trials would decide"
@@ -263,6 +272,6 @@ def _trials_to_decide(shift: Shift, limit: float, one: Comparison, tests: int) -
     )
 
 
-def _least_trials(level: float, is_paired: bool) -> int:
+def least_trials(level: float, is_paired: bool) -> int:
     """With how many trials of each side the exact test can reach this level at all."""
     return next(n for n in itertools.count(2) if 2 / (2**n if is_paired else math.comb(2 * n, n)) <= level)

@@ -4,8 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from loadtests.analysis.compare import LOSSES, METRICS, Comparison
-from loadtests.analysis.shift import LEVEL
+import numpy as np
+
+from chat.words import count
+from loadtests.analysis.compare import LOSSES, METRICS, Comparison, least_trials
+from loadtests.analysis.shift import LEVEL, holm
 from loadtests.errors import HarnessError
 
 _FORM = re.compile(r"^\s*(?P<metric>[\w.]+)\s*(?P<sign>[<>])\s*(?P<limit>[+-]?\d+(?:\.\d+)?)\s*%\s*$")
@@ -32,19 +35,37 @@ class Guard:
             )
         return cls(text.strip(), _NAMES[match["metric"]], match["sign"] == ">", float(match["limit"]) / 100)
 
-    def broken_by(self, comparisons: list[Comparison]) -> list[str]:
-        """A sentence for each comparison that is beyond the limit, and neither by chance nor by a busier machine.
 
-        Raises HarnessError: one of them had too few trials or messages to tell; a guard that cannot see is none.
-        """
-        broken = []
-        for one in comparisons:
-            if one.metric != self.metric:
+def broken(guards: list[Guard], comparisons: list[Comparison]) -> list[str]:
+    """A sentence for each comparison that is beyond a limit, and neither by chance nor by a busier machine.
+
+    P-values are adjusted for the comparisons that the guards ask for; the others were made for the reader.
+
+    Raises HarnessError: one of them had too few trials or messages to tell; a guard that cannot see is none.
+    """
+    metrics = {guard.metric for guard in guards}
+    asked = [one for one in comparisons if one.metric in metrics]
+    p_values = holm(np.array([one.p_alone for one in asked]))
+    tests = int(np.isfinite(p_values).sum())
+    sentences = []
+    for guard in guards:
+        for one, p_value in zip(asked, p_values, strict=True):
+            if one.metric != guard.metric:
                 continue
-            if one.verdict == "too few":
-                raise HarnessError(f"--fail-if {self.text!r}: {one.name}: too few to tell: {one.note}")
+            if reason := _why_blind(one, tests):
+                raise HarnessError(f"--fail-if {guard.text!r}: {one.name}: too few to tell: {reason}")
             change = one.difference.estimate if one.metric in LOSSES else one.ratio.estimate - 1
-            is_beyond = change > self.limit if self.is_above else change < self.limit
-            if is_beyond and one.p_value < LEVEL and not one.is_unsure:
-                broken.append(f"FAILED: {self.text}: {one.name}: {change:+.1%} (p = {one.p_value:.2g})")
-        return broken
+            is_beyond = change > guard.limit if guard.is_above else change < guard.limit
+            if is_beyond and p_value < LEVEL and not one.is_unsure:
+                sentences.append(f"FAILED: {guard.text}: {one.name}: {change:+.1%} (p = {p_value:.2g})")
+    return sentences
+
+
+def _why_blind(one: Comparison, tests: int) -> str:
+    """Why no difference, however large, could be told from chance; empty if one could."""
+    if one.verdict == "too few":
+        return one.note
+    least = least_trials(LEVEL / tests, one.is_paired) if tests else 0
+    if min(one.trials) >= least:
+        return ""
+    return f"{count(min(one.trials), 'trial')}; to guard {count(tests, 'comparison')} at once takes {least}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from loadtests.analysis import comparison_text
 from loadtests.analysis.compare import Comparison, compare_runs, compare_within
-from loadtests.analysis.guard import Guard
+from loadtests.analysis.guard import Guard, broken
 from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.trust import doubts
 from loadtests.commands.output import check_writable
@@ -70,10 +70,10 @@ def main(arguments: argparse.Namespace) -> int:
         from loadtests.analysis.comparison_page import write_page  # figures take a second to import
 
         write_page(arguments.html, runs, comparisons, arguments.margin)
-    broken = [sentence for guard in guards for sentence in guard.broken_by(comparisons)]
-    for sentence in broken:
+    failures = broken(guards, comparisons)
+    for sentence in failures:
         print(sentence)
-    return ExitCode.FAILED if broken else ExitCode.PASSED
+    return ExitCode.FAILED if failures else ExitCode.PASSED
 
 
 def _machine(runs: list[Run], arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from scipy import stats
 from test_stats import message, write_run
 
 from loadtests.analysis.compare import METRICS, Comparison, compare_runs, compare_within, judged, per_trial
-from loadtests.analysis.guard import Guard
+from loadtests.analysis.guard import Guard, broken
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import holm, paired, unpaired
 from loadtests.cli import main
@@ -216,11 +216,23 @@ def trials_of(p99_ms: list[float]) -> pd.DataFrame:
     return pd.DataFrame([facts | {"p99_ms": v, "repetition": n} for n, v in enumerate(p99_ms)])
 
 
-@pytest.mark.parametrize(("text", "broken"), [("p99 > +10%", 1), ("p99 > +30%", 0), ("p99 < -5%", 0)])
-def test_a_guard_is_broken_by_a_change_beyond_it(text: str, broken: int) -> None:
+@pytest.mark.parametrize(("text", "failures"), [("p99 > +10%", 1), ("p99 > +30%", 0), ("p99 < -5%", 0)])
+def test_a_guard_is_broken_by_a_change_beyond_it(text: str, failures: int) -> None:
     a = [100.0 + n for n in range(10)]
     table = judged([("b against a", trials_of(a), trials_of([1.2 * v for v in a]))], 0.05, may_pair=True)
-    assert len(Guard.parse(text).broken_by(table)) == broken
+    assert len(broken([Guard.parse(text)], table)) == failures
+
+
+def test_a_guard_pays_for_what_it_asks_alone() -> None:
+    """Six pairs reach 3 % at best: enough for one question, however many more the comparison answers."""
+    a = trials_of([100.0 + n for n in range(6)])
+    b = a.assign(p99_ms=1.2 * a["p99_ms"], p50_ms=1 + a["repetition"] / 100, p95_ms=1 - a["repetition"] / 100)
+    p99, p50 = Guard.parse("p99 > +10%"), Guard.parse("p50 > +10%")
+    table = judged([("b against a", a, b)], 0.05, may_pair=True)
+    assert next(one for one in table if one.metric == "p99_ms").verdict == "undecided"
+    assert len(broken([p99], table)) == 1
+    with pytest.raises(HarnessError, match="6 trials; to guard 2 comparisons at once takes 7"):
+        broken([p99, p50], table)
 
 
 @pytest.mark.parametrize("text", ["p98 > +1%", "p99 > 10", "p99"])
@@ -232,4 +244,4 @@ def test_a_guard_that_cannot_be_read_is_refused(text: str) -> None:
 def test_a_guard_that_cannot_see_is_refused() -> None:
     table = judged([("b against a", trials_of([1.0] * 3), trials_of([2.0] * 3))], 0.05, may_pair=True)
     with pytest.raises(HarnessError, match="3 trials; it takes 4"):
-        Guard.parse("p99 > +10%").broken_by(table)
+        broken([Guard.parse("p99 > +10%")], table)
