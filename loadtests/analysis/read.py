@@ -4,6 +4,7 @@ Messages and deliveries may be tens of millions of rows. They are read by DuckDB
 somebody asks for, and texts that repeat (`path`, `outcome`) as categories of one byte; the other tables are small.
 """
 
+import csv
 import itertools
 import os
 import re
@@ -19,12 +20,14 @@ from chat.words import brief, visible
 from loadtests.data import results
 from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest
-from loadtests.samples import KINDS, OUTCOMES, PATHS, STAMPS, TABLES, TEXTS
+from loadtests.samples import KINDS, OUTCOMES, PATHS, SCHEMA_VERSION, STAMPS, TABLES, TEXTS
 
 #: The oldest tables that this version still reads.
 OLDEST_SCHEMA = 3
 #: Columns that older tables lack → what they say instead, in SQL.
 _INSTEAD = {"stamp": "CASE exact WHEN 1 THEN 'kernel' ELSE 'read' END", "disturbed": "0"}
+#: Columns that a small table of this schema may lack; one of an older schema lacks others too.
+_ADDED = {"descriptors"}
 #: Texts of the large tables → what they may say.
 _CATEGORIES = {
     "kind": KINDS,
@@ -99,7 +102,11 @@ class Run:
             rows = pd.DataFrame(columns=wanted)
         else:
             try:
-                rows = _read_large(file, wanted) if name in _LARGE else _read_small(file, wanted)
+                header = _header(file)
+                lacking = [column for column in wanted if column not in header and not self._may_lack(name, column)]
+                if lacking:
+                    raise ValueError(f"it has no column {lacking[0]}")
+                rows = _read_large(file, header, wanted) if name in _LARGE else _read_small(file, wanted)
             except (duckdb.Error, ValueError) as error:
                 raise HarnessError(f"{file}: damaged, or not chatlab's: {_words(error)}") from None
         if rows.empty:  # nobody can know then what the columns hold
@@ -127,6 +134,12 @@ class Run:
     def undisturbed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that figures are made of: those that the machine did not disturb, or all, if all are wanted."""
         return rows if self.with_disturbed else rows[rows["disturbed"].fillna(0) == 0]
+
+    def _may_lack(self, name: str, column: str) -> bool:
+        """Whether a table without this column may be one of an older version."""
+        if name in _LARGE:
+            return column in _INSTEAD
+        return column in _ADDED or self.manifest.schema_version < SCHEMA_VERSION
 
     def _with_variant(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows of the trials that `run.json` knows, with what is known of each."""
@@ -226,18 +239,26 @@ def _database() -> duckdb.DuckDBPyConnection:
     return database
 
 
-def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
-    """These columns of a large CSV file, in its order.
+def _header(file: Path) -> list[str]:
+    """The names of its columns, also where a spreadsheet has saved it: quoted, and after a byte order mark.
 
-    Raises ValueError, duckdb.Error: it has no such columns, or no such values.
+    Raises ValueError: its values are not separated by commas.
     """
-    with file.open() as opened:
-        present = [name for name in opened.readline().rstrip("\n").split(",") if name.isidentifier()]
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        line = opened.readline()
+    if ";" in line and "," not in line:
+        raise ValueError("its values are separated by ';'; expected ','")
+    return next(csv.reader([line]), [])
+
+
+def _read_large(file: Path, present: list[str], columns: list[str]) -> pd.DataFrame:
+    """These columns of a large CSV file, in its order; `present`: all that it has.
+
+    Raises ValueError, duckdb.Error: it has no such values.
+    """
     # Told all the types, DuckDB need not guess them from the first rows, where a column may be empty.
-    types = {name: _sql_type(name) for name in present}
+    types = {name: _sql_type(name) for name in present if name.isidentifier()}
     told = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
-    if lacking := [name for name in columns if name not in present and name not in _INSTEAD]:
-        raise ValueError(f"it has no column {lacking[0]}")
     chosen = ", ".join(name if name in present else f"{_INSTEAD[name]} AS {name}" for name in columns)
     with _database().cursor() as cursor:
         # Names of columns cannot be parameters; identifiers do no harm.
@@ -250,7 +271,7 @@ def _read_large(file: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _read_small(file: Path, columns: list[str]) -> pd.DataFrame:
-    """These columns of a small CSV file; an older run lacks some.
+    """These columns of a small CSV file; those that it lacks are empty.
 
     Raises ValueError: it is not CSV, or has words where numbers belong.
     """

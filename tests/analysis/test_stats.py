@@ -1,5 +1,6 @@
 """Numbers derived from a run's tables, checked against runs made by hand."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -197,8 +198,10 @@ UNLABELLED = '{"schema_version":5,"labels":{"link":["lan"]},"trials":[{"number":
             f"{','.join(TABLES['messages'])}\n1{',' * (len(TABLES['messages']) - 1)}\n",
             "line 2: column ",
         ),
-        ("tcp.csv", "trial,rtt_ms\n1,2.5\n1,slow\n", "line 3, column rtt_ms: not a number: 'slow'"),
-        ("tcp.csv", 'trial\n1,"2\n', "damaged, or not chatlab's"),
+        ("messages.csv", ";".join(TABLES["messages"]) + "\n", "its values are separated by ';'; expected ','"),
+        ("tcp.csv", "trial,rtt_ms\n1,2.5\n", "it has no column "),
+        ("link.csv", f"{','.join(TABLES['link'])}\n1\nslow\n", "line 3, column trial: not a number: 'slow'"),
+        ("link.csv", f'{",".join(TABLES["link"])}\n1,"2\n', "damaged, or not chatlab's"),
         ("run.json", "{", "damaged, or not chatlab's"),
         ("run.json", "[]", "damaged, or not chatlab's"),
         ("run.json", TWICE, "there are 2 trials 1"),
@@ -218,7 +221,10 @@ def test_what_is_damaged_gets_a_sentence_that_names_the_file(
 
 
 def test_tables_of_an_older_version_get_the_columns_of_today(tmp_path: Path) -> None:
-    run = write_run(tmp_path, {}, [{"link": "lan"}])
+    write_run(tmp_path, {}, [{"link": "lan"}])
+    plain = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(plain | {"schema_version": OLDEST_SCHEMA}))
+    run = open_run(tmp_path)
     columns = [name for name in TABLES["messages"] if name not in ("stamp", "disturbed")] + ["exact"]
     rows = [message(1, 5.0) | {"exact": exact} for exact in (1, 0)]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "messages.csv", index=False)
@@ -227,6 +233,15 @@ def test_tables_of_an_older_version_get_the_columns_of_today(tmp_path: Path) -> 
         older = [column for column in TABLES[name] if column != "disturbed"]
         pd.DataFrame([{"trial": 1, "outcome": "done"}], columns=older).to_csv(tmp_path / f"{name}.csv", index=False)
     assert summarise(run)["files"].tolist() == [1]
+
+
+def test_a_spreadsheet_may_have_saved_a_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {}, [{"link": "lan"}])
+    for name, row in (("messages", message(1, 5.0)), ("link", {"trial": 1, "metric": "rate"})):
+        table = pd.DataFrame([row], columns=TABLES[name])
+        table.to_csv(tmp_path / f"{name}.csv", index=False, encoding="utf-8-sig", quoting=csv.QUOTE_ALL)
+    assert run.rows("messages")["response_time_ms"].tolist() == [5.0]
+    assert run.rows("link")["metric"].tolist() == ["rate"]
 
 
 def test_open_run_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
