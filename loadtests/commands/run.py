@@ -39,10 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--message", type=message_of, metavar="USER:ID", help="capture, and explain this message packet by packet"
     )
-    jobs = os.cpu_count() or 1
-    parser.add_argument(
-        "--jobs", type=at_least_1, default=jobs, metavar="N", help="virtual trials at once (one a core)"
-    )
+    parser.add_argument("--jobs", type=at_least_1, metavar="N", help="virtual trials at once (one a core)")
     parser.add_argument("--interface", metavar="NAME", help="put the link on this interface, which leads to the server")
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="FOLDER", help="where run directories go (%(default)s)"
@@ -172,7 +169,8 @@ def _run(arguments: argparse.Namespace, options: list[str], view: "LiveView | No
             directory.save()
             code = ExitCode.PASSED
         elif directory.manifest.clock == "virtual":
-            code = run_virtually(directory, trials, directory.manifest.backend, arguments.jobs)
+            jobs = arguments.jobs or os.cpu_count() or 1
+            code = run_virtually(directory, trials, directory.manifest.backend, jobs)
         else:
             with StallMeter() as meter:  # outside of the laboratory, from where all of the machine is seen
                 watch = Watch(meter, Host(), view)
@@ -211,6 +209,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
         if arguments.resume:
             hold(arguments.resume)
             directory = RunDirectory.reopen(arguments.resume.absolute(), captures=arguments.capture)
+            _check_jobs(arguments.jobs, directory.manifest.clock)
             wanted = [trial for trial in plan(directory.document) if arguments.trial in (None, trial.number)]
             return directory, directory.unfinished(wanted)
         document = document_of(arguments)
@@ -226,6 +225,7 @@ def _prepared(arguments: argparse.Namespace, options: list[str]) -> "tuple[RunDi
                 )
         _check_interface(trials, arguments.interface)
         _check_clock(trials, options)
+        _check_jobs(arguments.jobs, trials[0].scenario.clock)
         if private and (arguments.stamps == "wire" or arguments.message):
             option = "--message" if arguments.message else "--stamps wire"
             raise HarnessError(f"run {option}: the packets of `tls: true` cannot be read")
@@ -296,6 +296,11 @@ def _check_clock(trials: list[Trial], options: list[str]) -> None:
             raise HarnessError("clock: virtual: server and load must run here: leave out `server` and --master")
         if any(trial.scenario.clock == "virtual" and not trial.links for trial in trials):
             raise HarnessError("clock: virtual: give a link")
+
+
+def _check_jobs(jobs: int | None, clock: str) -> None:
+    if jobs is not None and clock != "virtual":
+        raise HarnessError("run --jobs: in real time one trial runs after the other; it goes with --clock virtual")
 
 
 def _seen_from_here(path: Path) -> Path:

@@ -10,6 +10,9 @@ from loadtests.journey.journey import Crossing, journey, nickname
 from loadtests.journey.packets import read_capture
 from loadtests.run.manifest import Manifest
 
+#: Of a handshake, and its version.
+_TLS_RECORD = b"\x16\x03"
+
 
 def explain(run: Path, trial: int, user: int, message_id: int) -> str:
     """The way in words, and where the figure is.
@@ -21,6 +24,8 @@ def explain(run: Path, trial: int, user: int, message_id: int) -> str:
     folder = run / "locust" / f"trial-{trial:03}"
     client, server = (read_capture(folder / f"{host}.pcapng") for host in ("client", "server"))
     nick = nickname(client, server, user)
+    if nick is None and any(segment.payload.startswith(_TLS_RECORD) for segment in client):
+        raise HarnessError(f"trial {trial}: its packets are those of TLS, and cannot be read")
     if record.start is None or nick is None:
         raise HarnessError(f"trial {trial}: the capture knows nothing of user {user}")
     start_s = record.start.epoch_ns / 1e9

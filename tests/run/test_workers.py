@@ -193,6 +193,7 @@ def test_plain_locust_on_several_processes_ends_as_locust_does(tmp_path: Path, r
         (["demo", "--master-host", "far"], "--master-host goes with --worker"),
         (["demo", "--worker"], "leave out the scenario: the master sends it"),
         (["demo", "--master"], "workers elsewhere cannot be behind a link here"),
+        (["demo", "--jobs", "2"], "it goes with --clock virtual"),
         (["--resume", "run", "--processes", "2"], "the run has its own"),
     ],
 )
