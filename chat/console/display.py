@@ -145,10 +145,10 @@ def _room(room: str) -> str:
 
 
 def _said(speaker: str, event: Echoed | Received) -> str:
-    """What begins with `/me ` is what somebody does (as in XEP-0245)."""
+    """What begins with `/me ` is what somebody does (as in XEP-0245); what the program itself says has another mark."""
     action = event.text.removeprefix("/me ")
     if event.kind == "say" and action != event.text:
-        return f"* {speaker} {visible(action)}"
+        return f"~ {speaker} {visible(action)}"
     return f"{speaker}: {visible(event.text)}"
 
 

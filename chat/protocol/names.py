@@ -29,7 +29,7 @@ MAX_MARKS = 4
 _SAID_CHARS = 64
 
 #: What our displays begin a line of their own with, and what ends the name of a speaker.
-_RESERVED_FIRST, _RESERVED_LAST = "*![/", ":"
+_RESERVED_FIRST, _RESERVED_LAST = "*!~[/", ":"
 #: What a display calls its reader.
 _RESERVED = "you"
 

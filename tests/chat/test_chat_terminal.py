@@ -138,7 +138,7 @@ def test_away_ignore_and_me_in_a_pipe(server: ServerProcess) -> None:
     with RawClient(server.address, "ben") as ben:
         ana = Person(server, "ana")
         ana.type("/me waves")
-        ana.until("* ana waves  (")
+        ana.until("~ ana waves  (")
         assert ben.until("said")["text"] == "/me waves"
         ana.type("/away lunch")
         ana.until("* you are away: lunch")
@@ -165,7 +165,7 @@ def test_away_ignore_and_me_in_a_pipe(server: ServerProcess) -> None:
         ana.type("/ignore ben")
         ana.until("you no longer ignore ben")
         ben.send(type="say", text="/me is back")
-        ana.until("* ben is back")
+        ana.until("~ ben is back")
         ana.type("/RE")
         ana.until("! /RE may be /reject, /reconnect.")
         ana.leave()
