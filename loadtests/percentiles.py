@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 #: A percentile with fewer messages beyond it than this rests on a handful of them: it is not shown.
 LEAST_BEYOND = 10
+#: Those that are told.
+SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
 def percentiles(times_ms: npt.ArrayLike, shares: Iterable[float]) -> list[float]:

@@ -3,7 +3,6 @@
 What the modes mean, and why losing connections loses no message, is said in :mod:`chat.client.paths`.
 """
 
-import random
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -46,7 +45,6 @@ class ChatClient:
         on_event: called with each event, never from within a method of this class other than :meth:`close` and
             :meth:`reconnect`.
         congestion: TCP congestion control of both connections; the system's own if not given.
-        randomness: varies the pauses before new attempts to connect.
         retry_s: how long to try to come back when all connections are gone, before that is the end; `math.inf`: until
             :meth:`leave`. A server that says when it will be back is waited for that much longer.
         password: the server's, if it has one.
@@ -63,7 +61,6 @@ class ChatClient:
         mode: Mode = "single",
         on_event: Callable[[Event], None],
         congestion: str | None = None,
-        randomness: random.Random | None = None,
         retry_s: float = RETRY_S,
         password: str = "",
         tls: "SSLContext | None" = None,
@@ -76,10 +73,9 @@ class ChatClient:
         #: Sends and receives files.
         self.files = FileDesk(loop, self, on_event)
         addresses: dict[PathName, Address] = {"primary": primary, "secondary": secondary or primary}
-        randomness = randomness or random.Random()
 
         def connection_of(owner: Paths, name: PathName) -> Connection:
-            return Connection(loop, name, addresses[name], owner, congestion=congestion, randomness=randomness, tls=tls)
+            return Connection(loop, name, addresses[name], owner, congestion=congestion, tls=tls)
 
         self._paths = Paths(
             loop,

@@ -162,7 +162,6 @@ class Connection:
         owner: ConnectionOwner,
         *,
         congestion: str | None,
-        randomness: random.Random,
         tls: "SSLContext | None" = None,
     ) -> None:
         self.name: PathName = name
@@ -176,7 +175,6 @@ class Connection:
         self._owner = owner
         self._congestion = congestion
         self._tls = tls
-        self._random = randomness
         self._reader = LineReader(DOWN, MAX_LINE_BYTES)
         #: Of this connection's stream.
         self._bytes_read = 0
@@ -239,7 +237,7 @@ class Connection:
 
     def open_later(self, at_least_s: float = 0.0) -> None:
         """Connect after a pause that grows with each failure."""
-        pause_s = at_least_s + self._pause_s * self._random.uniform(0.5, 1.5)
+        pause_s = at_least_s + self._pause_s * random.uniform(0.5, 1.5)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
         self._set_timer(pause_s, self.open)
 

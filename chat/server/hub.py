@@ -54,6 +54,8 @@ from chat.server.rooms import Rooms
 
 #: How long a key may be: long enough that nobody guesses it.
 KEY_CHARS = 16, 128
+#: What is kept of a private log for who is away or slow.
+INBOX_LINES, INBOX_BYTES = 1_024, 128 << 10
 
 
 class Hub:
@@ -68,8 +70,6 @@ class Hub:
         keeper: Keeper | None = None,
         history: str = "",
         password: str = "",
-        inbox_lines: int = 1_024,
-        inbox_bytes: int = 128 << 10,
     ) -> None:
         self.limits = limits or Limits()
         #: Second copies of messages that had already come over another connection.
@@ -78,8 +78,6 @@ class Hub:
         self.refusals: Counter[str] = Counter()
         self._new_token = new_token
         self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
-        self._inbox_lines = inbox_lines
-        self._inbox_bytes = inbox_bytes
         self._directory = Directory(self.limits.nick_chars)
         self._by_token: dict[str, Session] = {}
         #: Sessions without a connection: until when they are kept (ns), and why they will have left.
@@ -237,7 +235,7 @@ class Hub:
     def _begin(self, nick: str, key: str) -> Session:
         if not self._has_room():
             raise Refusal("no_space", "The server cannot let anybody in for now: its disk is full.")
-        inbox = Log(INBOX, max_lines=self._inbox_lines, max_bytes=self._inbox_bytes)
+        inbox = Log(INBOX, max_lines=INBOX_LINES, max_bytes=INBOX_BYTES)
         session = Session(nick, key, self._new_token(), inbox)
         self._directory.take(nick, session)
         self._by_token[session.token] = session

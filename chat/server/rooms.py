@@ -30,18 +30,15 @@ class Rooms:
         *,
         name_chars: int,
         lobby_lines: int = LOBBY_LINES,
-        lobby_bytes: int = LOBBY_BYTES,
         room_lines: int = ROOM_LINES,
-        room_bytes: int = ROOM_BYTES,
         max_rooms: int = MAX_ROOMS,
     ) -> None:
-        self.lobby = Room(Log(LOBBY, max_lines=lobby_lines, max_bytes=lobby_bytes))
+        self.lobby = Room(Log(LOBBY, max_lines=lobby_lines, max_bytes=LOBBY_BYTES))
         self._by_name = {LOBBY: self.lobby}
         #: By how their names look: nobody shall speak in one room and mean another.
         self._by_look = dict.fromkeys(looks(LOBBY), self.lobby)
         self._name_chars = name_chars
         self._room_lines = room_lines
-        self._room_bytes = room_bytes
         self._max_rooms = max_rooms
         #: Higher than any number in a room that was forgotten: if one of that name is opened again, its numbers go on,
         #: so that nobody takes its lines for those of the old one.
@@ -146,7 +143,7 @@ class Rooms:
                 del self._by_look[look]
 
     def _add(self, name: str) -> Room:
-        log = Log(name, max_lines=self._room_lines, max_bytes=self._room_bytes, after=self._last_seq)
+        log = Log(name, max_lines=self._room_lines, max_bytes=ROOM_BYTES, after=self._last_seq)
         room = self._by_name[fold(name)] = Room(log)
         self._by_look |= dict.fromkeys(looks(name), room)
         return room

@@ -20,11 +20,12 @@ from chat.words import count
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import LEVEL, Shift, holm, paired, unpaired
 from loadtests.errors import HarnessError
+from loadtests.percentiles import SHARES as percentile_shares
 from loadtests.percentiles import is_known, least_count, percentiles
 
 Verdict = Literal["better", "worse", "equivalent", "undecided", "too few"]
 
-SHARES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99, "p99.9_ms": 0.999}
+SHARES = {f"{name}_ms": share for name, share in percentile_shares.items()}
 #: Of messages that were sent; compared by difference alone, since most are 0.
 LOSSES = ("lost_share", "refused_share")
 METRICS = (*SHARES, "goodput_per_s", *LOSSES)

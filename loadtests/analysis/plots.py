@@ -24,7 +24,7 @@ from loadtests.analysis.pictures import (
 )
 from loadtests.analysis.read import Run
 from loadtests.analysis.stats import per_receiver
-from loadtests.percentiles import LEAST_BEYOND, is_known, percentiles
+from loadtests.percentiles import LEAST_BEYOND, SHARES, is_known, percentiles
 
 _RESPONSE_TIME = "response time (ms)"
 #: More points than this are drawn as density.
@@ -91,7 +91,7 @@ def percentile_table(run: Run) -> Gallery:
     values = [value for value in run.trials[condition].cat.categories if (run.trials[condition] == value).any()]
     curves = 1 if colour is None else len(messages[colour].cat.categories)
     pictures = []
-    for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}.items():
+    for name, share in SHARES.items():
         figure, [axes] = panel()
         found = 0
         for place, label, rows in _groups(messages, colour):

@@ -16,9 +16,7 @@ from loadtests.analysis.stats import COUNTS, presentable, response_percentiles, 
 from loadtests.analysis.sweeps import heat_map, sweep
 from loadtests.analysis.verdict import Verdict, judge
 from loadtests.errors import ExitCode
-from loadtests.percentiles import is_known, least_count
-
-_SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+from loadtests.percentiles import SHARES, is_known, least_count
 
 
 def write_report(run_directory: Path, *, with_disturbed: bool = False) -> Path:
@@ -148,7 +146,7 @@ def _is_varied(run: Run, key: str) -> bool:
 
 def _times(run: Run, summary: pd.DataFrame) -> str:
     messages = run.measured("response_time_ms", "outcome")
-    known = pd.DataFrame(response_percentiles(messages, run.conditions, _SHARES)).reset_index()
+    known = pd.DataFrame(response_percentiles(messages, run.conditions, SHARES)).reset_index()
     shares = summary[run.conditions].merge(known, on=run.conditions, how="left")  # a variant may have sent nothing
     answers = waited(run, summary)
     columns: dict[str, Iterable[str]] = {
@@ -158,7 +156,7 @@ def _times(run: Run, summary: pd.DataFrame) -> str:
         "deviation": map(_number, summary["stddev_ms"]),
         "smallest": map(_number, summary["minimum_ms"]),
     }
-    for name, share in _SHARES.items():
+    for name, share in SHARES.items():
         columns[name] = [
             _number(value) if is_known(count, share) else "too few"
             for value, count in zip(shares[name], answers, strict=True)

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from loadtests.analysis.read import Run
+from loadtests.percentiles import SHARES as percentile_shares
 from loadtests.percentiles import percentiles
 from loadtests.samples import TABLES
 
 #: Columns of percentiles in the summary → share of messages below.
-SHARES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
+SHARES = {f"{name}_ms": percentile_shares[name] for name in ("p50", "p95", "p99")}
 #: Columns of the summary that are counts; 0 where nothing was counted.
 COUNTS = (
     "count", "disturbed", "lost", "refused", "duplicated", "copies_dropped", "retransmissions", "files", "files_failed",

@@ -12,6 +12,7 @@ from loadtests.analysis.stats import SHARES
 from loadtests.percentiles import least_count
 from loadtests.run.attempts import in_vain
 from loadtests.samples import USERS_PER_WORKER
+from loadtests.scenario.scenario import TALKING
 from loadtests.scenario.thresholds import Threshold
 
 #: Older tables do not say who was let in.
@@ -124,7 +125,7 @@ def _silent(run: Run) -> list[Doubt]:
 def _talks(scenario: dict[str, Any], variant: dict[str, str]) -> bool:
     """Whether anybody is to say something; `users`, or one class of them, may be varied."""
     users = variant.get("users", scenario.get("users", "BroadcastUser"))
-    return any(name in f"{users} {[*variant]}" for name in ("BroadcastUser", "PrivateUser"))
+    return any(name in f"{users} {[*variant]}" for name in TALKING)
 
 
 def _too_little_left(run: Run) -> list[Doubt]:

@@ -13,7 +13,7 @@ from loadtests.data import RESULTS
 from loadtests.errors import ExitCode
 from loadtests.link.measure.calibrate import calibration_s
 from loadtests.scenario.matrix import Trial, plan
-from loadtests.scenario.scenario import Scenario
+from loadtests.scenario.scenario import TALKING, Scenario
 
 #: What a trial takes besides its load and the measuring of its link: namespaces, server. With none, Locust alone.
 _AROUND_TRIAL_S, _ALONE_S = 8.5, 4.0
@@ -104,7 +104,7 @@ def _measuring_s(trial: Trial) -> float:
 
 def _talking(scenario: Scenario) -> float:
     """The share of users who say something."""
-    talking = sum(number for name, number in scenario.users.items() if name in ("BroadcastUser", "PrivateUser"))
+    talking = sum(number for name, number in scenario.users.items() if name in TALKING)
     return talking / sum(scenario.users.values())
 
 

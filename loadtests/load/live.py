@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.percentiles import is_known, percentiles
+from loadtests.percentiles import SHARES, is_known, percentiles
 from loadtests.samples import DELIVERED, ECHOED, ECHOED_AGAIN, PATHS, REFUSED, SENT, TCP, Record
 
 #: Column → its title. `name` says what the row is about.
@@ -37,7 +37,7 @@ LINK_COLUMNS = ("path", "direction", "figure", "requested", "measured", "within"
 FACTS, ENDED = "facts.json", "ended.jsonl"
 #: Of the figures that are about now.
 WINDOW_S = 10.0
-_SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_SHARES = {name: SHARES[name] for name in ("p50", "p95", "p99")}
 
 Row = dict[str, str]
 Batch = Mapping[str, bytes]

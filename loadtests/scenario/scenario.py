@@ -22,6 +22,8 @@ from loadtests.scenario.thresholds import Threshold, contradiction
 
 DEFAULT_LINK = "lan"
 UserClass = Literal["BroadcastUser", "PrivateUser", "ListeningUser", "FileUser"]
+#: Those that say something.
+TALKING: tuple[UserClass, ...] = ("BroadcastUser", "PrivateUser")
 Count = Annotated[int, msgspec.Meta(ge=1)]
 #: As many as one load process numbers.
 UserCount = Annotated[int, msgspec.Meta(ge=1, le=USERS_PER_WORKER)]

@@ -18,6 +18,9 @@ from loadtests.stalls.sleeper import RECORD
 
 _SLEEPER = Path(__file__).with_name("sleeper.py")
 
+#: Shorter stalls are of no interest.
+_THRESHOLD_NS = 1_000_000
+
 
 class Stall(NamedTuple):
     """A time in which a core did nothing for us (CLOCK_MONOTONIC)."""
@@ -38,15 +41,13 @@ class StallMeter:
     where it costs 20 µs. Ends are exact.
     """
 
-    def __init__(self, cores: Sequence[int] | None = None, threshold_ns: int = 1_000_000) -> None:
+    def __init__(self, cores: Sequence[int] | None = None) -> None:
         """
         Args:
             cores: which to watch; by default all that this process may use.
-            threshold_ns: shorter stalls are of no interest.
         """
         #: Those that are watched.
         self.cores = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
-        self._threshold_ns = threshold_ns
         self._undo = ExitStack()
         self._files: dict[int, int] = {}
         self._found: dict[int, list[Stall]] = {}
@@ -88,7 +89,7 @@ class StallMeter:
         file = os.memfd_create(f"stalls of core {core}")
         undo.callback(os.close, file)
         self._files[core] = file
-        command = [sys.executable, "-I", "-S", str(_SLEEPER), str(core), str(self._threshold_ns), str(file)]
+        command = [sys.executable, "-I", "-S", str(_SLEEPER), str(core), str(_THRESHOLD_NS), str(file)]
         sleeper = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.DEVNULL,
