@@ -8,10 +8,11 @@ import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from chat import arguments
 from chat.net.loop import Loop
+from chat.protocol import names
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import LONGEST_ABSENCE_S
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
@@ -44,6 +45,7 @@ def serve() -> None:
         sys.exit(_check(options.journal))
     log_to_stderr(options.log_format)
     _raise_descriptor_limit()
+    names.load()
     turns = TurnTimes() if options.metrics is not None else None
     loop = Loop(turns)
     journal = None
@@ -74,9 +76,10 @@ def serve() -> None:
     with contextlib.ExitStack() as files:
         if options.tcp_info:
             try:
-                file = files.enter_context(open(options.tcp_info, "w", newline="", encoding="utf-8"))
+                file = open(options.tcp_info, "w", newline="", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
                 sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
+            files.callback(_close, file)
             TcpMonitor(loop, server, file)
         try:
             if options.log_format == "json":
@@ -93,6 +96,12 @@ def serve() -> None:
                 journal.close()
         except JournalError as error:
             sys.exit(_complain("chat-server", error))
+
+
+def _close(file: TextIO) -> None:
+    """What does not fit on the disk any more has been said to be missing."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def _server_parser() -> argparse.ArgumentParser:

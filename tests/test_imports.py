@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 #: Floors of each package, lowest first. Rooms of one floor are side by side: they do not import each other.
 FLOORS = {
-    "chat": ["words", "protocol arguments", "net", "server client", "console", "__main__"],
+    "chat": ["words private", "protocol arguments", "net", "server client", "console", "__main__"],
     "loadtests": [
         "errors samples stalls clocks data percentiles",
         "config",
@@ -39,7 +39,7 @@ PURE += [
 PURE += [f"chat/client/files/{name}.py" for name in ("states", "delaywindow")]
 PURE += [
     f"chat/server/{name}.py"
-    for name in ("log", "hub", "backlog", "delivery", "replay", "members", "rooms", "directory", "filerelay")
+    for name in ("absent", "log", "hub", "backlog", "delivery", "replay", "members", "rooms", "directory", "filerelay")
 ]
 PURE += [f"loadtests/link/model/{name}.py" for name in ("profile", "effects", "pipeline")]
 PURE += [f"loadtests/run/wire/{name}.py" for name in ("arrivals", "join")]

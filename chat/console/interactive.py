@@ -14,6 +14,7 @@ from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
 from chat.console.pipe import Pipe
 from chat.net.loop import Loop
+from chat.private import private
 from chat.protocol.errors import TlsError
 from chat.words import reason_of, visible
 
@@ -34,7 +35,7 @@ def main() -> int:
                 return _complain(f"Cannot write {options.record}: {reason_of(error)}.")
         if options.history is not None:
             try:
-                open(options.history, "a").close()  # now rather than at the first line
+                open(options.history, "a", opener=private).close()  # now rather than at the first line
             except OSError as error:
                 return _complain(f"Cannot write {options.history}: {reason_of(error)}.")
         tls = None
@@ -120,7 +121,7 @@ def _driver(loop: Loop, options: argparse.Namespace) -> "Terminal | Pipe":
 
 
 def _open(path: str) -> TextIO:
-    return open(path, "w", newline="", encoding="utf-8")
+    return open(path, "w", newline="", encoding="utf-8", opener=private)
 
 
 def _complain(sentence: str) -> int:

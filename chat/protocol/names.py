@@ -17,11 +17,11 @@ from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX
 from chat.words import brief
 
+#: No name that anybody can have is longer, whatever a server's limits are. PRECIS has rules that look at the whole name
+#: for each of its characters, so that it takes the square of the length.
+LONGEST_CHARS = 32
 #: Composition makes four characters into one at most.
 COMPOSED_CHARS = 4
-#: No name that anybody can have is longer, as it comes, whatever a server's limits are. PRECIS has rules that look at
-#: the whole name for each of its characters, so that it takes the square of the length.
-LONGEST_CHARS = 128
 #: UTS 39, 5.4: more marks than this on one letter spill over its neighbours.
 MAX_MARKS = 4
 
@@ -73,7 +73,7 @@ def fold(name: str) -> str:
     """
     if name.isascii():
         return name.lower()
-    return _folded(name) if len(name) <= LONGEST_CHARS else name
+    return _folded(name) if len(name) <= LONGEST_CHARS * COMPOSED_CHARS else name
 
 
 @functools.lru_cache(1_024)
@@ -98,6 +98,11 @@ def looks(name: str) -> set[str]:
     Of the name as it is written, where I looks like l, and in small letters, where Cyrillic А looks like a.
     """
     return {skeleton(name).casefold(), skeleton(fold(name)).casefold()}
+
+
+def load() -> None:
+    """Load now what is otherwise loaded at the first name that needs it: a server may have no descriptor left then."""
+    clean_nick("é", 1)
 
 
 def shortened(name: str) -> str:
@@ -128,7 +133,8 @@ def _clean(name: str, max_chars: int) -> str | None:
 
 def _enforced(profile: str, name: str) -> str | None:
     """The name as a PRECIS profile has it, or None if it has a character, or an order of them, that none may have."""
-    if len(name) > LONGEST_CHARS:
+    # What can be a name is as long as this form of it, which takes far less time to make.
+    if len(name) > LONGEST_CHARS * COMPOSED_CHARS or len(unicodedata.normalize("NFKC", name)) > LONGEST_CHARS:
         return None
     if name.isascii() and profile == "UsernameCasePreserved":
         return name if name.isprintable() and " " not in name else None

@@ -17,15 +17,26 @@ TIDY_NS = 10_000_000_000
 class Budget:
     """Units are earned at a constant rate, up to a store."""
 
-    __slots__ = ("_balance", "_per_ns", "_since_ns", "_store")
+    __slots__ = ("_balance", "_paid", "_per_ns", "_since_ns", "_store")
 
     def __init__(self, limits: Limits, now_ns: int) -> None:
         self._per_ns = limits.cost_per_s / 1e9
         self._store = self._balance = float(limits.cost_burst)
         self._since_ns = now_ns
+        #: Messages that were paid for and have not come a second time.
+        self._paid = 0
 
     def __repr__(self) -> str:
         return f"<Budget {self._balance:.1f} of {self._store:g}>"
+
+    def pay(self, units: float, now_ns: int, *, is_copy: bool) -> int:
+        """Spend them for a message, unless it is the copy of one that was paid for."""
+        if is_copy and self._paid:
+            self._paid -= 1
+            units = 0
+        else:
+            self._paid += not is_copy
+        return self.spend(units, now_ns)
 
     def spend(self, units: float, now_ns: int) -> int:
         """How long (ns) to wait before anything more is spent; 0: not at all."""

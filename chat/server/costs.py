@@ -15,15 +15,18 @@ from chat.protocol.messages import (
     Up,
     Who,
 )
-from chat.protocol.names import LONGEST_CHARS
+from chat.protocol.names import COMPOSED_CHARS, LONGEST_CHARS
 from chat.server.hub import Hub
+from chat.server.members import Connection
 from chat.server.rooms import RECALLED_LINES, Rooms
 
 #: For the price of one unit: so many characters are taken, so many people hear a line, if it is short (each time it has
 #: so many characters more, they cost as much again), and so many names, or lines, are in an answer.
 CHARS, HEARERS, HEARD_CHARS, NAMES, LINES = 1_024, 50, 256, 10, 25
 #: For one more: so many characters of a name that is not of ASCII alone, which has to be normalised to be found.
-NORMALISED_CHARS = 16
+NORMALISED_CHARS = 4
+#: For one more: so many bytes of what was said before, to who comes back and has not heard it.
+AGAIN_BYTES = 4_096
 #: Coming, going and being called differently concern everybody, and are done seldom.
 CHANGE = 10.0
 #: What is no message at all.
@@ -60,6 +63,14 @@ def cost_of(message: Up, hub: Hub) -> float:
     return 1.0
 
 
+def cost_of_catching_up(message: Up, connection: Connection) -> float:
+    """What its connection is sent of what was said before, if this asks for it; when it has just been handled."""
+    match message:
+        case Hello() | Attach() | Join(cursor=int()):
+            return connection.lag_bytes / AGAIN_BYTES
+    return 0.0
+
+
 def _room(name: str, rooms: Rooms) -> float:
     """What it costs to find a room by this name."""
     return 0.0 if rooms.is_folded(name) else _name(name)
@@ -67,4 +78,5 @@ def _room(name: str, rooms: Rooms) -> float:
 
 def _name(name: str) -> float:
     """What it costs to normalise a name; one that is too long for any is not looked at."""
-    return 0.0 if name.isascii() or len(name) > LONGEST_CHARS else len(name) / NORMALISED_CHARS
+    is_looked_at = not name.isascii() and len(name) <= LONGEST_CHARS * COMPOSED_CHARS
+    return len(name) / NORMALISED_CHARS if is_looked_at else 0.0

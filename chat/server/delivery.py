@@ -12,6 +12,7 @@ Some lines may **wait** for those that follow: in a crowd that comes or goes, ev
 backlog is sent them with it, and then is ahead of the head until they have been sent to all.
 """
 
+import itertools
 from collections.abc import Hashable
 from typing import Protocol
 
@@ -199,7 +200,10 @@ class Delivery:
         ready, self._ready = self._ready, {}
         if grown:
             ready, self._ahead = self._ahead | ready, {}
-        return [connection for connection in ready if self._send_backlog(connection)]
+        attention = [connection for connection in ready if self._send_backlog(connection)]
+        for log in itertools.chain(grown, *(connection.cursors for connection in ready)):
+            log.let_go()
+        return attention
 
     def _backlog(self, connection: Connection) -> Backlog:
         """The connection's backlog; if it is at the head, it gets one, and leaves the head."""

@@ -5,7 +5,7 @@ is a nickname; it may have several connections. It ends with `bye` or with its l
 that connection broke, it is kept for a while, and its client may come back to it.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 
 from chat.protocol.errors import Refusal
@@ -44,6 +44,7 @@ from chat.protocol.messages import (
 )
 from chat.protocol.names import check_text
 from chat.protocol.wire import encode
+from chat.server.absent import Absence, Absent
 from chat.server.delivery import Delivery, Keeper
 from chat.server.directory import Directory, in_use
 from chat.server.filerelay import FileRelay
@@ -80,9 +81,7 @@ class Hub:
         self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
         self._directory = Directory(self.limits.nick_chars)
         self._by_token: dict[str, Session] = {}
-        #: Sessions without a connection: until when they are kept (ns), and why they will have left.
-        #: In the order in which they went, so that those to be ended next are the first.
-        self._away: OrderedDict[Session, tuple[int, str]] = OrderedDict()
+        self._absent = Absent(self.limits)
         self._history = history
         self._password = password
         self.guesses = Guesses()
@@ -128,17 +127,15 @@ class Hub:
             self._release(connection)
         elif session.key and keep_until_ns is not None:
             self._release(connection)
-            self._away[session] = (keep_until_ns, reason)
+            if ended := self._absent.add(session, Absence(keep_until_ns, connection.origin, reason)):
+                self._end(*ended)
         else:
             self._end(session, reason)
 
     def expire(self, now_ns: int) -> None:
         """End the sessions that were kept until now and to which nobody came back."""
-        while self._away:
-            session, (keep_until_ns, reason) = next(iter(self._away.items()))
-            if keep_until_ns > now_ns:
-                break
-            self._end(session, reason)
+        while ended := self._absent.due(now_ns):
+            self._end(*ended)
 
     def forget_empty_rooms(self) -> None:
         """Nobody came back to these since a restart."""
@@ -157,7 +154,7 @@ class Hub:
                 self._release(connection, encode(bye))
         self._directory.clear()
         self._by_token.clear()
-        self._away.clear()
+        self._absent.clear()
         self.relay.clear()
 
     # What messages do.
@@ -266,7 +263,7 @@ class Hub:
     def _enter(self, connection: Connection, session: Session) -> None:
         session.connections[connection] = None
         connection.session = session
-        self._away.pop(session, None)
+        self._absent.discard(session)
 
     def _follow(self, connection: Connection, session: Session, cursors: Cursors) -> None:
         """Let the connection follow the session's logs from these cursors."""
@@ -406,7 +403,7 @@ class Hub:
         self._directory.release(session)
         del self._by_token[session.token]
         self.delivery.close(session.inbox)
-        self._away.pop(session, None)
+        self._absent.discard(session)
         for room in session.rooms:
             self._exit_room(session, room, reason)
 

@@ -19,6 +19,7 @@ from typing import IO
 
 import msgspec
 
+from chat.private import private
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
 from chat.protocol.wire import ROOM_LINE
@@ -199,7 +200,7 @@ class Journal:
 
     def _acquire(self) -> IO[bytes]:
         try:
-            file = open(self._path, "ab")  # noqa: SIM115
+            file = open(self._path, "ab", opener=private)  # noqa: SIM115
         except OSError as error:
             raise JournalError(f"The journal {self._path} cannot be used: {reason_of(error)}.") from error
         try:

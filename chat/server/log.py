@@ -12,8 +12,8 @@ from typing import NamedTuple
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
 
-#: How many different batches are remembered between two lines. Followers that keep up share one or two; those far
-#: behind, each elsewhere, must not make us remember a batch for each of them.
+#: How many different batches are remembered within a turn. Followers that keep up share one or two; those far behind,
+#: each elsewhere, must not make us remember a batch for each of them.
 MAX_BATCHES = 16
 #: Most lines of a batch, and how many are looked at first: of long ones no more are needed.
 MAX_BATCH_LINES, FEW_LINES = 1_024, 32
@@ -90,9 +90,19 @@ class Log:
             del self._lines[: self._dropped]
             self._dropped = 0
 
+    def let_go(self) -> None:
+        """Remember no batches: there may be as many logs as somebody likes to make."""
+        if self._batches:
+            self._batches.clear()
+
     def missed(self, cursor: int) -> int:
         """How many lines after this cursor are already gone."""
         return max(0, self.first_seq - 1 - cursor)
+
+    def bytes_after(self, cursor: int) -> int:
+        """About how long the lines after it are that are still there."""
+        lines = self.last_seq + 1 - self.first_seq
+        return self._bytes * min(self.last_seq - cursor, lines) // lines if lines else 0
 
     def tail(self, lines: int, max_bytes: int) -> list[bytes]:
         """The last so many lines, oldest first; fewer, if there are no more or `max_bytes` hold no more."""

@@ -98,6 +98,11 @@ class Connection:
         return sum(log.last_seq - cursor for log, cursor in self.cursors.items()) if self.backlog is not None else 0
 
     @property
+    def lag_bytes(self) -> int:
+        """About how long those lines are."""
+        return sum(log.bytes_after(cursor) for log, cursor in self.cursors.items()) if self.backlog is not None else 0
+
+    @property
     def bulk_bytes(self) -> int:
         """How much of files waits for it."""
         return self.backlog.bulk_bytes if self.backlog is not None else 0

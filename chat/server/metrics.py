@@ -13,9 +13,9 @@ from bisect import bisect_left
 from functools import partial
 from typing import NamedTuple
 
-from chat.net.loop import Loop
+from chat.net.loop import Loop, Timer
 from chat.net.transport import Transport, set_up
-from chat.server.server import ChatServer, listen
+from chat.server.server import ACCEPT_PAUSE_S, ChatServer, listen
 
 #: Upper bounds of the histogram of turns.
 TURN_BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -122,7 +122,8 @@ class MetricsPort:
         self._turns = turns
         self._listener = listen("127.0.0.1", port, None)
         self._readers: dict[Transport, bytearray] = {}
-        loop.add(self._listener, selectors.EVENT_READ, self._accept)
+        self._pause: Timer | None = None
+        self._listen()
 
     @property
     def port(self) -> int:
@@ -131,15 +132,25 @@ class MetricsPort:
 
     def close(self) -> None:
         """Free everything."""
-        self._loop.remove(self._listener)
+        if self._pause is None:
+            self._loop.remove(self._listener)
+        else:
+            self._pause.cancel()
         self._listener.close()
         for reader in [*self._readers]:
             self._drop(reader)
 
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add(self._listener, selectors.EVENT_READ, self._accept)
+
     def _accept(self, _events: int) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # gone already; or there is no descriptor left, and those inside come first
+        except OSError:
+            # Gone already; or there is no descriptor left, so that it would be in the queue turn after turn.
+            self._loop.remove(self._listener)
+            self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._listen)
             return
         if len(self._readers) >= READERS:
             sock.close()

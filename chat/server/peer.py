@@ -10,7 +10,7 @@ from chat.net.transport import Transport
 from chat.protocol.messages import Bye, Error, Pong, Up
 from chat.protocol.wire import UP, BadLine, LineReader
 from chat.server.budget import Budget, Budgets
-from chat.server.costs import MALFORMED, cost_of
+from chat.server.costs import MALFORMED, cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
 from chat.server.turn import Turn
@@ -25,7 +25,7 @@ REFILL = 32.0
 #: Who is read no further is told so often that the server is there: a client that has another connection takes one on
 #: which nothing comes for 1 s for dead.
 SIGN_S = 0.5
-#: In units: what costs less, to say it once over each of two connections, takes as much of a turn as what costs one.
+#: In units: what costs less takes as much of a turn as what costs one.
 LEAST_PART = 0.5
 #: The byte that every TLS connection begins with.
 TLS_HANDSHAKE = b"\x16"
@@ -143,7 +143,12 @@ class Peer:
             self._host.handled()
         else:
             self._incoming = iter(self._reader.read(data))
-            self._handle(self._incoming)
+            # What somebody else from its address owes is made up for before it is heard at all.
+            wait_ns = 0 if self._begun or self._budget is None else self._budget.spend(0, self._host.loop.now_ns())
+            if wait_ns:
+                self._go_on_later(wait_ns)
+            else:
+                self._handle(self._incoming)
 
     def _writable(self) -> None:
         """The kernel takes bytes again. A crowd may be so far behind that to send more to all takes many turns."""
@@ -164,24 +169,25 @@ class Peer:
 
     def _handle(self, incoming: Iterator[Up | BadLine]) -> None:
         """Line by line, until the peer has had its share of the turn, or its budget, or its answers pile up."""
-        connection, receive = self.connection, self._host.hub.receive
+        connection, hub = self.connection, self._host.hub
         left = share = self._host.turn.share
         wait_ns = 0
         for message in incoming:
+            copies = hub.duplicates
             if isinstance(message, BadLine):
                 self._complain(message)
             else:
                 self._begun = True
-                receive(connection, message)
+                hub.receive(connection, message)
+            if not self.nick:
+                self._name()
             if self._budget is None:
                 left -= 1
             else:
-                units, wait_ns = self._spend(message, self._budget)
+                units, wait_ns = self._spend(message, self._budget, is_copy=hub.duplicates > copies)
                 left -= units
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
             if connection.backlog is not None:
-                if not self.nick:
-                    self._name()
                 if connection.closing:
                     if isinstance(message, Bye):
                         log.info("%s says bye from %s", self.nick or "stranger", self.address)
@@ -194,20 +200,24 @@ class Peer:
             self._incoming = None
         self._host.turn.spend(share - left)
         if self._incoming is not None and not connection.closing:
-            self.transport.read_on(False)
-            if wait_ns:
-                self._pause_end_ns = self._host.loop.now_ns() + wait_ns
-                self._wait()
-            self._resume()
+            self._go_on_later(wait_ns)
         self._host.handled()
 
-    def _spend(self, message: Up | BadLine, budget: Budget) -> tuple[float, int]:
+    def _go_on_later(self, wait_ns: int) -> None:
+        """With what was read: in the next turn, or when this time is over."""
+        self.transport.read_on(False)
+        if wait_ns:
+            self._pause_end_ns = self._host.loop.now_ns() + wait_ns
+            self._wait()
+        self._resume()
+
+    def _spend(self, message: Up | BadLine, budget: Budget, *, is_copy: bool) -> tuple[float, int]:
         """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
-        session, hub = self.connection.session, self._host.hub
-        units = MALFORMED if isinstance(message, BadLine) else cost_of(message, hub)
-        if session is not None and len(session.following) > 1:
-            units /= 2  # in redundant mode everything comes twice
-        wait_ns = budget.spend(units, self._host.loop.now_ns())
+        if isinstance(message, BadLine):
+            units = MALFORMED
+        else:
+            units = cost_of(message, self._host.hub) + cost_of_catching_up(message, self.connection)
+        wait_ns = budget.pay(units, self._host.loop.now_ns(), is_copy=is_copy)
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns
 

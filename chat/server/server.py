@@ -212,10 +212,14 @@ class ChatServer:
         if session is None or peer.transport.ended_by_peer:
             self.hub.disconnect(peer.connection, reason)
         else:
-            keep_until_ns = self.loop.now_ns() + int(self._grace_s * 1e9)
-            self.hub.disconnect(peer.connection, reason, keep_until_ns=keep_until_ns)
-            self.loop.call_at(keep_until_ns, lambda: self.hub.expire(self.loop.now_ns()))
+            self._keep(peer.connection, reason)
         self._drop(peer)
+
+    def _keep(self, connection: Connection, reason: str) -> None:
+        """It is gone, or will be; its client may come back to the session."""
+        keep_until_ns = self.loop.now_ns() + int(self._grace_s * 1e9)
+        self.hub.disconnect(connection, reason, keep_until_ns=keep_until_ns)
+        self.loop.call_at(keep_until_ns, lambda: self.hub.expire(self.loop.now_ns()))
 
     # Accepting.
 
@@ -324,7 +328,9 @@ class ChatServer:
         peer = self._peers[connection]
         if not connection.closing:
             if self._slow == "close":
-                peer.give_up(Error("too_slow", f"{connection.skipped} line(s) were dropped before you took them."))
+                reason = f"{connection.skipped} line(s) were dropped before you took them."
+                self.hub.delivery.tell(connection, Error("too_slow", reason))
+                self._keep(connection, reason)  # who has taken little in time may have been sent it by a stranger
             return
         if peer.leaving is None:
             self._strangers.pop(peer, None)

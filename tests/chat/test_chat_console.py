@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import signal
 import subprocess
@@ -366,3 +367,16 @@ def test_usage() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=10 * SECOND, check=False)
     assert done.returncode == 1
     assert done.stderr == "usage: python -m chat serve|connect [options]; each has --help\n"
+
+
+def test_what_was_typed_and_said_is_for_its_owner_alone(server: ServerProcess, tmp_path: Path) -> None:
+    files = tmp_path / "record.csv", tmp_path / "history"
+    options = ["--record", str(files[0]), "--history", str(files[1]), "--port", str(server.address[1])]
+    before = os.umask(0o022)
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "chat", "connect", "ana", *options], input="hello\n", text=True, timeout=60
+        )
+    finally:
+        os.umask(before)
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]

@@ -436,3 +436,14 @@ def test_one_connection_piles_nothing_up_for_another(hall: Hall) -> None:
     hall.pipes[deaf].room = EVERYTHING
     hall.hub.delivery.on_writable(deaf)
     assert hall.take(deaf)[-1]["code"] == "too_slow"
+
+
+@pytest.mark.parametrize(("limits", "left"), [({"connections_per_address": 2}, "12cd"), ({"connections": 3}, "bcd")])
+def test_sessions_without_a_connection_do_not_pile_up(limits: dict[str, int], left: str) -> None:
+    """Of as many as there may be connections, from one address or in all, the oldest goes."""
+    hall = Hall(limits=Limits(**limits))
+    for nick, origin in (("1", "there"), ("a", "here"), ("2", "there"), ("b", "here"), ("c", "here"), ("d", "here")):
+        connection = hall.connect(Hello(nick, KEY))
+        connection.origin = origin
+        hall.hub.disconnect(connection, "reset", keep_until_ns=100)
+    assert sorted(hall.hub.nicks) == [*left]

@@ -1,6 +1,7 @@
 """What a journal keeps, and finds in a file that somebody altered. No server, so no real time."""
 
 import contextlib
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -116,3 +117,14 @@ def test_rooms_come_back_and_forgotten_ones_do_not(tmp_path: Path) -> None:
     assert [room.log.name for room in rooms] == ["lobby"]
     journal.close()
     assert sqlite3.connect(tmp_path / "journal").execute("SELECT DISTINCT room FROM line").fetchall() == [("lobby",)]
+
+
+def test_nobody_else_reads_a_journal(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        journal = Journal(str(tmp_path / "j"))
+        modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("j", "j-wal", "j-shm")]
+        journal.close()
+    finally:
+        os.umask(before)
+    assert modes == [0o600] * 3

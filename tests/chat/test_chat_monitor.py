@@ -28,6 +28,18 @@ def test_every_connection_is_recorded_at_its_end(tmp_path: Path) -> None:
     assert all(row["total_retrans"] == "0" for row in rows)
 
 
+def test_a_full_disk_costs_rows_and_not_the_chat() -> None:
+    server = ServerProcess("127.0.0.1", "--tcp-info", "/dev/full")
+    with RawClient(server.address, "ana") as ana:
+        said = server.wait_for(r"(--tcp-info cannot be written.*)")
+        assert said == "--tcp-info cannot be written: no space left on device; rows are missing"
+        assert ana.sync() == []
+    code, log = server.stop()
+    assert code == 0
+    assert log.count("cannot be written") == 1
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

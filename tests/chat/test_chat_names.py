@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from chat_helpers import RawClient, server_process
@@ -97,7 +98,20 @@ def test_nothing_long_is_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert directory.find(marks) is None
     assert rooms.find(marks) is None
     assert fold("É") == fold("e\u0301")
-    assert longest <= names.LONGEST_CHARS
+    assert longest <= names.LONGEST_CHARS * names.COMPOSED_CHARS
+
+
+def test_what_is_too_long_once_composed_is_no_matter_for_precis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rules look at the whole name for each character: the square of 128 is 16 times that of 32."""
+    looked_at = []
+    enforce = names._profile("UsernameCaseMapped").enforce
+    spy = SimpleNamespace(enforce=lambda name: looked_at.append(len(name)) or enforce(name))
+    monkeypatch.setattr(names, "_profile", lambda _name: spy)
+    for name in ("۰۱" * 64, "۰۱" * 17, "é" * 33):
+        assert fold(name) == name
+    assert looked_at == []
+    assert fold("ﾊﾞ" * 32) == "バ" * 32, "as it comes it is longer"
+    assert looked_at == [64]
 
 
 @pytest.mark.realtime("chat")

@@ -291,6 +291,33 @@ def test_out_of_descriptors_is_waited_out() -> None:
         clients.until(lambda: server.idle)
 
 
+def test_without_descriptors_metrics_wait_and_names_are_known() -> None:
+    """What is loaded at the first name that needs it is loaded before the server listens."""
+    program = """
+import resource, socket
+from chat.net.loop import Loop
+from chat.protocol import names
+from chat.server.metrics import MetricsPort, TurnTimes
+from chat.server.server import ChatServer
+
+names.load()
+loop = Loop()
+port = MetricsPort(loop, ChatServer(loop, "127.0.0.1", 0), 0, TurnTimes())
+socket.create_connection(("127.0.0.1", port.port))
+with socket.socket() as probe:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno(), probe.fileno()))
+loop.run_once(1)
+assert repr(loop).startswith("<Loop 1 socket(s)"), "it does not listen for a while"
+for name in ("Zoë", "Жанна", "ا١٢", "ﾊﾞﾊﾞ", "µ"):
+    try:
+        names.clean_nick(name, 32)
+    except names.Refusal:
+        pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_close_without_clients_leaves_nothing_on_the_loop() -> None:
     loop = Loop()
     ChatServer(loop, "127.0.0.1", 0).close("over")

@@ -161,6 +161,28 @@ def test_who_is_sent_away_begins_no_session() -> None:
     loop.close()
 
 
+def test_a_flooder_who_comes_again_waits_all_the_same() -> None:
+    """Who has said bye with nothing left is heard, when it is back, as soon as something is earned."""
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=20))
+    flood = b'{"type":"hello","nick":"ana"}\n' + b'{"type":"ping"}\n' * 9 + b'{"type":"bye"}\n'
+    with socket.create_connection(server.address) as first:
+        first.sendall(flood)
+        loop.pass_(0)
+        assert first.recv(1 << 16).count(b"pong") == 9
+    loop.pass_(0)
+    assert server.idle
+    with socket.create_connection(server.address) as again:
+        again.sendall(flood)
+        loop.pass_(0)
+        assert server.hub.nicks == [], "the store was left empty"
+        loop.pass_(1)
+        assert server.hub.nicks == ["ana"]
+    server.close("done")
+    loop.pass_(LINGER_S)
+    loop.close()
+
+
 def test_pieces_of_files_take_their_part_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their price is next to nothing, but not the time that they take."""
     spent: list[float] = []
