@@ -236,7 +236,8 @@ class StartedAnew(_Event, frozen=True):
 
     nick: str
     #: Messages that were under way: it is unknown whether they were accepted. In the order they were sent. What waited
-    #: for a connection is not among them: it is sent now.
+    #: for a connection is not among them: it is sent now; but of private messages `NotSent` tells, if the server has
+    #: other logs, and so does not know whose the names were.
     in_doubt: tuple[int, ...]
     #: Whether what was said in the meantime is missed. If not, it follows, and with it the echo of those messages in
     #: doubt that were accepted; of the others `NotSent` tells.

@@ -80,11 +80,15 @@ class Outgoing:
         """This message is answered; returns it, if it was pending."""
         return self.pending.pop(number, None)
 
-    def take_longer(self, line_bytes: int) -> dict[int, Pending]:
-        """Give up those whose lines are longer than this, and return them."""
-        longer = {number: each for number, each in self.pending.items() if len(each.line) - 1 > line_bytes}
-        self.pending = {number: each for number, each in self.pending.items() if number not in longer}
-        return longer
+    def take_unfit(self, line_bytes: int, *, private: bool) -> dict[int, Pending]:
+        """Give up those whose lines are longer than this, and maybe private messages; return them."""
+        unfit = {
+            number: each
+            for number, each in self.pending.items()
+            if len(each.line) - 1 > line_bytes or (private and isinstance(each.message, Tell))
+        }
+        self.pending = {number: each for number, each in self.pending.items() if number not in unfit}
+        return unfit
 
     def answer(self, number: int, kind: type[Say | Tell | SetTopic], text: str) -> Pending | None:
         """This message is answered, if it is of this kind and says this; returns it, if it was pending."""

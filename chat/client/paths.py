@@ -160,7 +160,7 @@ class Paths:
         """A session begins: the first, or another one with a server that does not know the last one any more."""
         rooms = self._session.rooms[1:]
         goes_on = self._session.welcome(message)
-        unfit = self._session.give_up_unfit()
+        unfit = self._session.give_up_unfit(private=not goes_on)
         if goes_on:
             self._attach(connection, follow=True)
         else:

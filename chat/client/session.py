@@ -230,9 +230,13 @@ class ClientSession:
         self._doubts.begin(doubted, names)
         self._asking = Asking()
 
-    def give_up_unfit(self) -> list[NotSent]:
-        """Give up what waited for a session, and is longer than a line that this server takes."""
-        unfit = self._outgoing.take_longer(self.limits.line_bytes)
+    def give_up_unfit(self, *, private: bool) -> list[NotSent]:
+        """Give up what waited for a session, and is longer than a line that this server takes.
+
+        Args:
+            private: private messages too, since whoever is called so now may be somebody else.
+        """
+        unfit = self._outgoing.take_unfit(self.limits.line_bytes, private=private)
         self._changes = [number for number in self._changes if number not in unfit]
         return [
             not_sent(number, each, is_certain=True)

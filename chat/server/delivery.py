@@ -20,14 +20,14 @@ from chat.protocol.message import Message
 from chat.protocol.wire import encode
 from chat.server.backlog import BATCH_BYTES, Backlog, Pieces
 from chat.server.log import Log, MessageAt
-from chat.server.members import Connection
+from chat.server.members import Connection, Session
 
 #: New lines beyond this are to be sent before more is read: what a turn may hold back, and what a send takes at once.
 DUE_BYTES = 65_536
 
 
 class Keeper(Protocol):
-    """Is told what becomes of logs: a journal."""
+    """Is told what becomes of logs, and of names: a journal."""
 
     def has_room(self) -> bool:
         """Whether more can be accepted, since it can be kept."""
@@ -40,6 +40,12 @@ class Keeper(Protocol):
 
     def forget(self, log: Log) -> None:
         """The log is there no more."""
+
+    def keep_names(self, session: Session) -> None:
+        """The names of this session, which has a key, are its own, also after a restart."""
+
+    def free_names(self, session: Session) -> None:
+        """They are free."""
 
 
 class _Head:

@@ -6,7 +6,8 @@ that connection broke, it is kept for a while, and its client may come back to i
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX, Cursors
@@ -79,7 +80,7 @@ class Hub:
         self.refusals: Counter[str] = Counter()
         self._new_token = new_token
         self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
-        self._directory = Directory(self.limits.nick_chars)
+        self._directory = Directory(self.limits.nick_chars, keeper)
         self._by_token: dict[str, Session] = {}
         self._absent = Absent(self.limits)
         self._history = history
@@ -137,8 +138,14 @@ class Hub:
         while ended := self._absent.due(now_ns):
             self._end(*ended)
 
-    def forget_empty_rooms(self) -> None:
-        """Nobody came back to these since a restart."""
+    def reserve(self, owners: Iterable[tuple[str, list[str]]]) -> None:
+        """Since a restart, keep each one's names for who comes back with the key of this hash."""
+        for key, nicks in owners:
+            self._directory.reserve(_new_session(nicks[-1], key), nicks)
+
+    def forget_restored(self) -> None:
+        """To these rooms, and names, nobody came back since a restart."""
+        self._directory.free_reserved()
         for room in [*self.rooms]:
             self._forget_if_empty(room)
 
@@ -152,6 +159,8 @@ class Hub:
             bye = Bye(reason, back_in_s, None if back_in_s is None else session.ids.highest)
             for connection in [*session.connections]:
                 self._release(connection, encode(bye))
+            if back_in_s is None:
+                self._directory.release(session)
         self._directory.clear()
         self._by_token.clear()
         self._absent.clear()
@@ -214,11 +223,14 @@ class Hub:
         nick = self._directory.clean(nick)
         if key and not KEY_CHARS[0] <= len(key) <= KEY_CHARS[1]:
             raise Refusal("bad_key", "A key has {} to {} characters, chosen at random.".format(*KEY_CHARS))
+        key = sha256(key.encode()).hexdigest() if key else ""
         session = self._directory.find(nick)
         if session is None:
-            session = self._begin(nick, key)
+            session = _new_session(nick, key)
         elif not key or not session.key or not self.guesses.is_right(connection, key, session.key):
             raise in_use(nick, session)
+        if not session.has_begun:
+            self._begin(nick, session)
         # Of a session that there was already the answer to the first `hello` may have been lost, and what came since.
         cursors = {log.name: first for log, first in _logs_of(session).items()}
         self.delivery.tell(connection, Welcome(session.nick, session.token, cursors, self.limits, self._history))
@@ -229,16 +241,14 @@ class Hub:
             reason = "That is not the password of this server." if password else "This server wants a password."
             raise Refusal("wrong_password", reason)
 
-    def _begin(self, nick: str, key: str) -> Session:
+    def _begin(self, nick: str, session: Session) -> None:
         if not self._has_room():
             raise Refusal("no_space", "The server cannot let anybody in for now: its disk is full.")
-        inbox = Log(INBOX, max_lines=INBOX_LINES, max_bytes=INBOX_BYTES)
-        session = Session(nick, key, self._new_token(), inbox)
         self._directory.take(nick, session)
+        session.token = self._new_token()
         self._by_token[session.token] = session
-        self.delivery.open(inbox)
+        self.delivery.open(session.inbox)
         self._enter_room(session, self.rooms.lobby)
-        return session
 
     def _has_room(self) -> bool:
         return self._keeper is None or self._keeper.has_room()
@@ -415,6 +425,11 @@ class Hub:
         connection.session = None
         connection.closing = True
         del session.connections[connection]
+
+
+def _new_session(nick: str, key: str) -> Session:
+    """One that has not begun, with the hash of its key."""
+    return Session(nick, key, "", Log(INBOX, max_lines=INBOX_LINES, max_bytes=INBOX_BYTES))
 
 
 def _logs_of(session: Session) -> dict[Log, int]:

@@ -1,4 +1,4 @@
-"""Journal: the logs of the rooms in an SQLite file, so that they survive the server.
+"""Journal: the logs of the rooms, and whose names are whose, in an SQLite file, so that they survive the server.
 
 Whatever a turn of the loop has added is committed before any of it is sent: a number that somebody has seen never
 stands for another line after a restart. In WAL mode a commit waits for no disk: what is committed survives the process,
@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import secrets
 import sqlite3
 import threading
@@ -22,8 +23,11 @@ import msgspec
 from chat.private import private
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
+from chat.protocol.names import LONGEST_CHARS, fold
 from chat.protocol.wire import ROOM_LINE
+from chat.server.directory import MAX_NAMES
 from chat.server.log import Log
+from chat.server.members import Session
 from chat.server.rooms import Rooms
 from chat.words import brief, reason_of, visible
 
@@ -53,6 +57,8 @@ _TABLES = """
 CREATE TABLE line (room TEXT, seq INTEGER, data BLOB, PRIMARY KEY (room, seq)) WITHOUT ROWID;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
+#: Younger than the others. Each session that has a key: its first name, folded; the hash of the key; its names.
+_OWNERS = "CREATE TABLE IF NOT EXISTS owner (name TEXT PRIMARY KEY, key TEXT, nicks TEXT) WITHOUT ROWID;"
 
 
 class JournalError(ChatError):
@@ -75,6 +81,8 @@ class Journal:
         self._forgotten: list[Log] = []
         #: Topics that are to be written.
         self._topics: dict[str, str] = {}
+        #: Rows of `owner` that are to be written, or to go, by their names.
+        self._owners: dict[str, tuple[str, str, str] | None] = {}
         #: For each room, the number of the first line that the file still has.
         self._first_seq: dict[str, int] = {}
         self._trimmed: dict[str, int] = {}
@@ -116,8 +124,11 @@ class Journal:
                 log.info("%s has room again", self._path)
         return not self._is_full
 
-    def restore(self, rooms: Rooms) -> None:
+    def restore(self, rooms: Rooms) -> list[tuple[str, list[str]]]:
         """Fill the rooms with what the file holds.
+
+        Returns:
+            for each session that had a key and did not end: the hash of the key, and its names.
 
         Raises:
             JournalError: the file is damaged; the sentence says where.
@@ -126,6 +137,7 @@ class Journal:
             self._fact("history")
             last_seq = self._fact("last_seq")
             lines = self._read_lines()
+            owners = self._read_owners()
             topics = dict(self._database.execute("SELECT substr(name, 7), value FROM fact WHERE name LIKE 'topic %'"))
         except _FAULTS as error:
             raise self._fault("is damaged", error) from error
@@ -135,6 +147,7 @@ class Journal:
         for room, (first_seq, found) in lines.items():
             rooms.restore(room, first_seq, found, str(topics.get(room, "")))
             self._first_seq[room] = first_seq
+        return owners
 
     def keep(self, log: Log, line: bytes) -> None:
         """A line was appended."""
@@ -154,13 +167,22 @@ class Journal:
             self._forgotten.append(log)
             self._topics.pop(log.name, None)
 
+    def keep_names(self, session: Session) -> None:
+        """The names of this session, which has a key, are its own, also after a restart."""
+        name = next(iter(session.names))
+        self._owners[name] = (name, session.key, " ".join(session.names.values()))
+
+    def free_names(self, session: Session) -> None:
+        """They are free."""
+        self._owners[next(iter(session.names))] = None
+
     def commit(self) -> None:
         """Write what there is to be written.
 
         Raises:
             JournalError: it cannot be written.
         """
-        if not self._lines and not self._forgotten:
+        if not self._lines and not self._forgotten and not self._owners:
             return
         try:
             self._write()
@@ -173,7 +195,7 @@ class Journal:
             self.commit()
             return
         self._since_checkpoint += len(self._lines)
-        self._lines, self._trimmed, self._forgotten, self._topics = [], {}, [], {}
+        self._lines, self._trimmed, self._forgotten, self._topics, self._owners = [], {}, [], {}, {}
         if self._since_checkpoint >= CHECKPOINT_LINES and (self._checkpoint is None or not self._checkpoint.is_alive()):
             self._since_checkpoint = 0
             self._begin_checkpoint()
@@ -228,6 +250,7 @@ class Journal:
             (fault,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if fault != "ok":
                 raise self._fault("is damaged", sqlite3.DatabaseError(fault.splitlines()[-1].rstrip(".")))
+        database.execute(_OWNERS)
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA wal_autocheckpoint = 0")
 
@@ -256,6 +279,20 @@ class Journal:
                 raise self._damage(f"line {first_seq + len(found)} of {room} is missing")
             found.append(data)
         return lines
+
+    def _read_owners(self) -> list[tuple[str, list[str]]]:
+        """For each hash of a key the names of who has it."""
+        owners: list[tuple[str, list[str]]] = []
+        seen: set[str] = set()
+        for name, key, nicks in self._database.execute("SELECT name, key, nicks FROM owner"):
+            if not _is_owner(name, key, nicks):
+                raise self._damage(f"the row of who is called {name} holds something else")
+            owners.append((key, nicks.split(" ")))
+            for folded in map(fold, owners[-1][1]):
+                if folded in seen:
+                    raise self._damage(f"two are called {folded}")
+                seen.add(folded)
+        return owners
 
     def _take_ballast(self) -> bool:
         """Keep some of the disk free for what has been accepted; whether there is as much."""
@@ -286,6 +323,8 @@ class Journal:
             self._first_seq.pop(log.name, None)
         for room, topic in self._topics.items():
             execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (f"topic {room}", topic))
+        self._database.executemany("DELETE FROM owner WHERE name = ?", [(name,) for name in self._owners])
+        self._database.executemany("INSERT INTO owner VALUES (?, ?, ?)", filter(None, self._owners.values()))
         execute("COMMIT")
 
     def _begin_checkpoint(self) -> None:
@@ -331,3 +370,12 @@ def _is_line(room: object, seq: object, data: object) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
     return (message.log, message.seq) == (room, seq) and seq <= MAX_SEQ
+
+
+def _is_owner(name: object, key: object, nicks: object) -> bool:
+    """Whether a row is what :meth:`Journal.keep_names` wrote."""
+    if not isinstance(key, str) or not re.fullmatch("[0-9a-f]{64}", key) or not isinstance(nicks, str):
+        return False
+    names = nicks.split(" ")
+    is_good = len(names) <= MAX_NAMES and all(each.isprintable() and 1 <= len(each) <= LONGEST_CHARS for each in names)
+    return is_good and fold(names[0]) == name

@@ -40,10 +40,11 @@ class Session:
 
     def __init__(self, nick: str, key: str, token: str, inbox: Log) -> None:
         self.nick = nick
-        #: All names that it has had, folded; they are its own until it ends.
-        self.names: list[str] = []
+        #: All names that it has had, folded, each as it was written last; they are its own until it ends.
+        self.names: dict[str, str] = {}
         #: What they look like.
         self.looks: list[str] = []
+        #: A hash of its key, or nothing.
         self.key = key
         self.token = token
         self.inbox = inbox
@@ -55,6 +56,11 @@ class Session:
         #: The id of the last `join` or `leave`.
         self.last_change = 0
         self.connections: dict[Connection, None] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """If not, its names wait, since a restart, for who has its key."""
+        return bool(self.token)
 
     @property
     def following(self) -> list["Connection"]:

@@ -47,7 +47,7 @@ REGISTRATION_S = 10.0
 LINGER_S = 2.0
 #: How long a session whose connections all broke is kept for its client to come back.
 GRACE_S = 30.0
-#: How long rooms from a journal wait for somebody to come back to them.
+#: How long rooms and names from a journal wait for somebody to come back to them.
 RESTORED_S = 120.0
 #: After so long, an address may try keys and passwords again.
 GUESSES_S = 60.0
@@ -79,7 +79,7 @@ class ChatServer:
         slow: what becomes of a connection that is so slow that lines leave their log before it takes them: it is told
             how many it missed and goes on (`skip`), or it is closed.
         congestion: name of the TCP congestion control to use; the system's default without.
-        journal: keeps the rooms' logs from one server to the next; the owner closes it.
+        journal: keeps the rooms' logs, and whose names are whose, from one server to the next; the owner closes it.
         password: what clients must say to register; nothing without.
         tls: makes connections private; see :func:`chat.net.tls.server_context`.
 
@@ -108,12 +108,12 @@ class ChatServer:
         limits = limits or Limits()
         self.budgets = Budgets(limits)
         rooms = Rooms(name_chars=limits.nick_chars)
-        history = secrets.token_urlsafe(12)
-        if journal is not None:
-            journal.restore(rooms)
-            history = journal.history
-            loop.call_later(RESTORED_S, lambda: self.hub.forget_empty_rooms())
+        owners = [] if journal is None else journal.restore(rooms)
+        history = secrets.token_urlsafe(12) if journal is None else journal.history
         self.hub = Hub(_new_secret, limits=limits, rooms=rooms, keeper=journal, history=history, password=password)
+        if journal is not None:
+            self.hub.reserve(owners)
+            loop.call_later(RESTORED_S, self.hub.forget_restored)
         self._journal = journal
         self._tls = tls
         self._registration_s = registration_s

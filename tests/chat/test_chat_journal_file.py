@@ -1,18 +1,22 @@
 """What a journal keeps, and finds in a file that somebody altered. No server, so no real time."""
 
 import contextlib
+import itertools
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sinks import Pipe
 
-from chat.protocol.messages import Hello, Join, Leave, Say
+from chat.protocol.messages import Bye, Down, Hello, Join, Leave, Message, Nick, Refused, Say, Tell, Welcome
 from chat.server.hub import Hub
 from chat.server.journal import TRIM_LINES, Journal, JournalError
 from chat.server.rooms import Rooms
+
+KEY, OTHER_KEY = "a secret of her own", "a secret of another"
 
 
 @pytest.mark.parametrize(
@@ -24,13 +28,23 @@ from chat.server.rooms import Rooms
         ("UPDATE line SET data = (SELECT data FROM line WHERE seq = 4) WHERE seq = 3", "the row of line 3 of lobby"),
         ("UPDATE line SET room = 'tea' WHERE seq = 3", "line 3 of lobby is missing"),
         ("UPDATE line SET seq = 'x' WHERE seq = 5", "line 5 of lobby is missing"),
-        ("UPDATE line SET seq = 'x' WHERE seq = 6", "the row of line x of lobby holds something else"),
+        ("UPDATE line SET seq = 'x' WHERE seq = 8", "the row of line x of lobby holds something else"),
         ("UPDATE line SET seq = -4 WHERE seq = 1", "the row of line -4 of lobby holds something else"),
         ("DELETE FROM line WHERE seq = 2", "line 2 of lobby is missing"),
         ("DELETE FROM fact WHERE name = 'history'", "its history is missing"),
         ("DELETE FROM fact WHERE name = 'last_seq'", "its last_seq is missing"),
         ("UPDATE fact SET value = 'many' WHERE name = 'last_seq'", "its last_seq is 'many'"),
         ("UPDATE fact SET value = 1 << 60 WHERE name = 'last_seq'", f"its last_seq is {1 << 60}"),
+        ("UPDATE owner SET key = 'ff'", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET key = 7", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET nicks = ''", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET nicks = x'00'", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET nicks = 'Zoe  Zora'", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET nicks = 'Zoe a b c d e f g h'", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET nicks = 'Zora Zoe'", "the row of who is called zoe holds something else"),
+        ("UPDATE owner SET name = '\x1b'", "the row of who is called \\x1b holds something else"),
+        ("INSERT INTO owner SELECT 'zora', key, 'Zora' FROM owner", "two are called zora"),
+        ("ALTER TABLE owner DROP COLUMN key", "no such column: key"),
         ("DROP TABLE line", "no such table: line"),
         ("DROP TABLE fact", "no such table: fact"),
     ],
@@ -42,6 +56,9 @@ def test_rows_that_somebody_altered_are_found(tmp_path: Path, change: str, damag
     ana = Pipe(hub.delivery).connection
     for message in (Hello("ana"), *(Say(f"{number}") for number in range(5))):
         hub.receive(ana, message)
+    zoe = Pipe(hub.delivery).connection
+    for message in (Hello("Zoe", KEY), Nick("Zora")):
+        hub.receive(zoe, message)
     journal.close()
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute(change)
@@ -113,7 +130,7 @@ def test_rooms_come_back_and_forgotten_ones_do_not(tmp_path: Path) -> None:
     assert tin is not None
     assert tin.log.first_seq > 2, "numbers go on"
     hub.disconnect(ben, "reset")
-    hub.forget_empty_rooms()
+    hub.forget_restored()
     assert [room.log.name for room in rooms] == ["lobby"]
     journal.close()
     assert sqlite3.connect(tmp_path / "journal").execute("SELECT DISTINCT room FROM line").fetchall() == [("lobby",)]
@@ -128,3 +145,154 @@ def test_nobody_else_reads_a_journal(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert modes == [0o600] * 3
+
+
+class Restarted:
+    """A hub on a journal, which a restart replaces by the next one. Answers are those of the last connection."""
+
+    def __init__(self, file: Path) -> None:
+        self._tokens = itertools.count()
+        self._file = file
+        self._begin()
+
+    def _begin(self) -> None:
+        self.journal = Journal(str(self._file))
+        rooms = small_rooms()
+        owners = self.journal.restore(rooms)
+        self.hub = Hub(lambda: f"token{next(self._tokens)}", rooms=rooms, keeper=self.journal)
+        self.hub.reserve(owners)
+
+    def restart(self) -> None:
+        self.journal.close()
+        self._begin()
+
+    def connect(self, *messages: Message) -> Pipe:
+        pipe = Pipe(self.hub.delivery)
+        for message in messages:
+            self.hub.receive(pipe.connection, message)
+        return pipe
+
+    def answer(self, *messages: Message) -> Down:
+        """The first one to these, over a connection of their own."""
+        pipe = self.connect(*messages)
+        self.hub.delivery.flush()
+        return pipe.messages()[0]
+
+    def refusal(self, *messages: Message) -> str:
+        answer = self.answer(*messages)
+        assert isinstance(answer, Refused), answer
+        return f"{answer.code}: {answer.reason}"
+
+    def rows(self) -> list[str]:
+        self.journal.commit()
+        with contextlib.closing(sqlite3.connect(self._file)) as database:
+            return [nicks for (nicks,) in database.execute("SELECT nicks FROM owner ORDER BY nicks")]
+
+
+@pytest.fixture
+def restarted(tmp_path: Path) -> Iterator[Restarted]:
+    restarted = Restarted(tmp_path / "journal")
+    yield restarted
+    restarted.journal.close()
+
+
+def kept(nick: str) -> str:
+    whose = "somebody who was here before the server restarted"
+    return f"nick_in_use: {nick} is, or looks like, a name that is kept for {whose}."
+
+
+def test_after_a_restart_a_name_is_for_who_has_its_key(restarted: Restarted) -> None:
+    restarted.connect(Hello("ana", KEY), Nick("Anna"))
+    restarted.restart()
+    assert restarted.hub.nicks == []
+    for nick in ("ana", "ANA", "anna", "аna"):
+        assert restarted.refusal(Hello(nick)) == kept(nick)
+    mallory = restarted.connect(Hello("ana", OTHER_KEY), Hello("mallory", OTHER_KEY), Nick("Anna"))
+    assert mallory.connection.wrong_secrets == 1
+    assert len(restarted.hub.guesses._wrong) == 1
+    assert restarted.hub.nicks == ["mallory"]
+    ben = restarted.connect(Hello("ben"), Tell("ana", "the door code is 4711"))
+    assert b"Nobody here is called ana." in ben.flush()
+    ana = restarted.connect(Hello("Anna", KEY))
+    assert restarted.hub.nicks == ["mallory", "ben", "Anna"]
+    restarted.hub.receive(ben.connection, Tell("ana", "the door code is 4711"))
+    assert b"4711" in ana.flush()
+    assert b"4711" not in mallory.flush()
+    restarted.hub.forget_restored()
+    assert restarted.refusal(Hello("ana")) == "nick_in_use: Somebody here was called ana before."
+    assert isinstance(restarted.answer(Hello("anna", KEY)), Welcome), "the answer to the first may be lost"
+    assert restarted.rows() == ["ana Anna", "mallory"]
+
+
+def test_a_name_to_which_nobody_came_back_is_free_again(restarted: Restarted) -> None:
+    restarted.connect(Hello("ana", KEY))
+    for _ in range(2):
+        restarted.restart()
+        assert restarted.refusal(Hello("ana", OTHER_KEY)) == kept("ana")
+    restarted.hub.forget_restored()
+    assert restarted.rows() == []
+    assert isinstance(restarted.answer(Hello("аna")), Welcome)
+
+
+def test_who_left_or_has_no_key_is_not_kept(restarted: Restarted) -> None:
+    restarted.connect(Hello("ana", KEY), Bye())
+    restarted.connect(Hello("ben"))
+    for number in range(100):
+        gone = restarted.connect(Hello(f"nick{number}", KEY))
+        restarted.hub.disconnect(gone.connection, "reset", keep_until_ns=number)
+    assert len(restarted.rows()) == 100, "some may come back"
+    restarted.hub.expire(98)
+    assert restarted.rows() == ["nick99"]
+    restarted.hub.close("The server is shutting down.")
+    assert restarted.rows() == [], "told to go, and not to come back"
+
+
+def test_a_server_that_means_to_come_back_keeps_names(restarted: Restarted) -> None:
+    restarted.connect(Hello("ana", KEY))
+    restarted.hub.close("The server is restarting.", 1.0)
+    restarted.restart()
+    assert restarted.refusal(Hello("ana")) == kept("ana")
+
+
+def test_two_sessions_of_one_key_stay_two(restarted: Restarted) -> None:
+    for _ in range(2):
+        restarted.connect(Hello("ana", KEY), Nick("Anna"))
+        restarted.connect(Hello("ben", KEY))
+        assert restarted.hub.nicks == ["Anna", "ben"]
+        assert restarted.rows() == ["ana Anna", "ben"]
+        restarted.restart()
+
+
+def test_names_are_written_with_the_lines_of_the_turn(restarted: Restarted) -> None:
+    """And in a turn in which nobody comes or goes, nothing is."""
+    statements: list[str] = []
+    restarted.journal._database.set_trace_callback(statements.append)
+    for number in range(50):
+        restarted.connect(Hello(f"ana{number}", KEY))
+    for _ in range(2):
+        restarted.journal.commit()
+        assert [each for each in statements if each == "COMMIT"] == ["COMMIT"]
+
+
+def test_of_two_that_look_alike_by_newer_tables_one_is_kept_at_a_time(restarted: Restarted, tmp_path: Path) -> None:
+    restarted.connect(Hello("ana", KEY))
+    restarted.journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal", isolation_level=None)) as database:
+        database.execute("INSERT INTO owner SELECT 'аna', key, 'аna' FROM owner")
+    restarted._begin()
+    for rows in (["аna"], []):
+        restarted.hub.forget_restored()
+        assert restarted.rows() == rows
+        restarted.restart()
+
+
+def test_a_journal_from_before_there_were_owners_is_used(restarted: Restarted, tmp_path: Path) -> None:
+    restarted.connect(Hello("ben"), Say("hot"))
+    restarted.journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal", isolation_level=None)) as database:
+        database.execute("DROP TABLE owner")
+    restarted._begin()
+    assert restarted.hub.rooms.lobby.log.last_seq == 2
+    restarted.connect(Hello("ana", KEY))
+    restarted.restart()
+    assert restarted.refusal(Hello("ana")) == kept("ana")

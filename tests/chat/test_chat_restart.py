@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from chat_helpers import MODES, Clients, leave, server_process
+from chat_helpers import MODES, Clients, RawClient, leave, server_process
 from terminal_helpers import TerminalClient
 
 from chat.client.client import MAX_WAITING, ChatClient, Mode
@@ -94,6 +94,45 @@ def test_each_message_once_or_said_not_to_be_sent(
             assert not not_sent(events), "an orderly restart leaves no doubt"
         if has_journal:
             assert all(event.is_certain for event in events if isinstance(event, NotSent))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_name_and_what_is_for_it_wait_for_its_owner(clients: Clients, tmp_path: Path, number: signal.Signals) -> None:
+    """Mallory, who does not wait until the server is back for all, is there first."""
+    options = ["127.0.0.1", "--back-in", "0", "--journal", str(tmp_path / "journal")]
+    with server_process(*options) as server:
+        ana, ben = (clients.join(nick, server.address) for nick in ("ana", "ben"))
+        server.process.send_signal(number)
+        clients.until(lambda: ana.away and ben.away)
+        server.end()
+        ben.tell("ana", "the door code is 4711")
+    with server_process(*options, port=server.address[1]) as server, RawClient(server.address) as mallory:
+        for nick in ("ana", "аna"):  # the second one begins with a Cyrillic letter
+            mallory.send(type="hello", nick=nick)
+            assert mallory.until_any("welcome", "refused").get("code") == "nick_in_use"
+        mallory.ask("welcome", type="hello", nick="mallory")
+        clients.until(lambda: clients.of(ana, StartedAnew) and not ben.pending)
+        if clients.of(ben, Echoed):  # else he was back before her, and was told so
+            clients.until(lambda: shown(clients.events[ana]) == ["the door code is 4711"])
+        assert not [line for line in mallory.sync() if line["type"] == "told"]
+        leave(clients, ana, ben)
+
+
+def test_without_a_journal_a_private_message_does_not_wait_for_whoever_has_the_name(clients: Clients) -> None:
+    with server_process("127.0.0.1", "--back-in", "0") as server:
+        ana, ben = (clients.join(nick, server.address) for nick in ("ana", "ben"))
+        server.process.send_signal(signal.SIGTERM)
+        clients.until(lambda: ana.away and ben.away)
+        server.end()
+        ben.tell("ana", "the door code is 4711")
+        ben.say("hello")
+        ana.close()
+    with server_process(port=server.address[1]) as server, RawClient(server.address, "ana") as mallory:
+        clients.until(lambda: clients.of(ben, Echoed))
+        assert not_sent(clients.events[ben]) == ["the door code is 4711"]
+        assert all(event.is_certain for event in clients.of(ben, NotSent))
+        assert not [line for line in mallory.sync() if line["type"] == "told"]
+        leave(clients, ben)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -233,8 +233,27 @@ def test_what_waited_for_a_server_that_takes_no_such_lines_is_not_sent(session: 
     for text in ("short", "x" * 300):
         session.say(text, 0, 0)
     session.welcome(messages.Welcome("Ana", "new", {"lobby": 1, "inbox": 0}, Limits(line_bytes=200)))
-    assert session.give_up_unfit() == [NotSent(3, "say", None, "x" * 300, "lobby", True)]
+    assert session.give_up_unfit(private=False) == [NotSent(3, "say", None, "x" * 300, "lobby", True)]
     assert session.unanswered(0, 1000)[0] == b'{"type":"say","text":"short","id":2}\n'
+
+
+@pytest.mark.parametrize("history", ["", "history"])
+def test_a_private_message_that_waited_does_not_go_to_a_server_that_knows_no_names(history: str) -> None:
+    """Whoever is called ben there may be somebody else."""
+    session = ClientSession("ana", "key")
+    session.welcome(messages.Welcome("ana", "a", {"lobby": 4, "inbox": 0}, Limits(), "history"))
+    session.forget()
+    session.tell("ben", "the door code is 4711", 0, 0)
+    session.say("hello", 0, 0)
+    goes_on = session.welcome(messages.Welcome("ana", "b", {"lobby": 4, "inbox": 0}, Limits(), history))
+    not_sent = session.give_up_unfit(private=not goes_on)
+    lines, _ = session.unanswered(0, 1000)
+    if history:
+        assert not_sent == []
+        assert b"4711" in lines
+    else:
+        assert not_sent == [NotSent(1, "tell", "ben", "the door code is 4711", "inbox", is_certain=True)]
+        assert lines == b'{"type":"say","text":"hello","id":2}\n'
 
 
 def test_doubts_are_resolved_where_the_logs_go_on() -> None:

@@ -23,6 +23,7 @@ from chat.protocol.messages import Attached, Down, Gap, Joined, Left, Member, Sa
 from chat.protocol.wire import DOWN, UP, BadLine, LineReader
 from chat.server.hub import Hub
 from chat.server.log import Log
+from chat.server.members import Session
 from chat.server.rooms import Rooms
 
 #: So small that members who read slowly fall off the log.
@@ -66,6 +67,11 @@ class RecordingHub(Hub):
 
     def forget(self, log: Log) -> None:
         """The record stays."""
+
+    def keep_names(self, session: Session) -> None:
+        """Nothing is restarted here."""
+
+    free_names = keep_names
 
     def is_gone(self, room: str, seq: int) -> bool:
         found = self.rooms.find(room)

@@ -133,7 +133,7 @@ def test_a_topic_survives_the_server_with_a_journal(tmp_path: Path) -> None:
     journal, rooms = restored()
     assert {room.log.name: room.topic for room in rooms} == {"lobby": "everybody", "Tea": "milk"}
     hub = Hub(lambda: "token", rooms=rooms, keeper=journal)
-    hub.forget_empty_rooms()
+    hub.forget_restored()
     journal.close()
     journal, rooms = restored()
     hub = Hub(lambda: "token", rooms=rooms, keeper=journal)
