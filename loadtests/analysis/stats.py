@@ -1,8 +1,9 @@
 """Numbers out of a run's tables."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from operator import lt
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ SHARES = {f"{name}_ms": percentile_shares[name] for name in ("p50", "p95", "p99"
 COUNTS = (
     "count", "disturbed", "lost", "refused", "duplicated", "copies_dropped", "retransmissions", "files", "files_failed",
 )  # fmt: skip
+#: Columns of `tcp.csv` that only rise as long as a connection lives.
+_COUNTERS = ["sent_bytes", "segments_out", "retransmitted_bytes", "retransmissions"]
 #: Weights of the last differences in RFC 3550's jitter; older ones weigh less than a double can tell.
 _DECAY = (15 / 16) ** np.arange(1024) / 16
 
@@ -122,12 +125,33 @@ def presentable(summary: pd.DataFrame) -> pd.DataFrame:
 def retransmissions(run: Run) -> pd.DataFrame:
     """The last count of each connection's end: one row per trial, side, user, path, and connection there.
 
-    A path whose connection broke gets another one, which counts from 0 again.
+    A path whose connection broke gets another one, which counts from 0 again; the server's end of the one that broke
+    is sampled on beside it until it is given up.
     """
-    tcp = run.table("tcp").sort_values("time_s", kind="stable")
+    tcp = run.table("tcp").sort_values("time_s", kind="stable").assign(connection=0)
     keys = ["trial", "side", "user", "path"]
-    tcp["connection"] = (tcp.groupby(keys)["sent_bytes"].diff() < 0).groupby([tcp[key] for key in keys]).cumsum()
+    ends = tcp.groupby(keys).ngroup()
+    fell = (tcp.groupby(ends)[_COUNTERS].diff() < 0).any(axis="columns")
+    for _, samples in tcp[ends.isin(ends[fell])].groupby(keys):
+        tcp.loc[samples.index, "connection"] = connections(samples[_COUNTERS].to_numpy(float).tolist())
     return tcp.groupby([*keys, "connection"]).tail(1)
+
+
+def connections(samples: Iterable[list[float]]) -> list[int]:
+    """Which connection each sample is of, numbered as they appear; samples are counts, in order of time.
+
+    As long as a connection lives, none of its counts falls. So a sample is of the connection that it could have risen
+    from, of several the one whose last counts are the nearest, however samples of several follow each other; one that
+    could have risen from none begins another.
+    """
+    last: list[list[float]] = []
+    found = []
+    for counts in samples:
+        possible = [n for n, before in enumerate(last) if not any(map(lt, counts, before))]
+        number = max(possible, key=last.__getitem__, default=len(last))
+        last[number : number + 1] = [counts]
+        found.append(number)
+    return found
 
 
 def second_connection(run: Run) -> pd.DataFrame:

@@ -26,8 +26,8 @@ COLUMNS = {
     "delivered": "deliveries",
     "one_way": "one-way delay p50 (ms)",
     "jitter": "jitter (ms)",
-    "rtt": "TCP RTT (ms)",
-    "retransmissions": "retransmissions",
+    "rtt": "clients' TCP RTT (ms)",
+    "retransmissions": "clients' retransmissions",
     "by_secondary": "first copy by the second connection",
     "lead": "lead of the first copy (ms)",
 }
@@ -56,10 +56,11 @@ class LiveFigures:
         self._times_ms: list[Values] = []
         self._paths: list[npt.NDArray[np.uint8]] = []
         self._counts = {record.name: 0 for record in (SENT, ECHOED, REFUSED, DELIVERED)}
-        #: Load process → the last that it said about its users' connections.
-        self._tcp: dict[str, bytes] = {}
+        #: The newest sample of each user's connection on each path, and what those before it retransmitted.
+        self._connections = _read(b"", TCP)
+        self._retransmitted_before = 0
 
-    def take(self, batch: Batch, process: str = "") -> None:
+    def take(self, batch: Batch) -> None:
         """What a load process recorded since its last batch: record type → bytes."""
         now_s = self._now_s()
         self._recent.append((now_s, batch))
@@ -70,7 +71,7 @@ class LiveFigures:
         self._times_ms.append(_response_ms(echoed))
         self._paths.append(echoed["path"])
         if TCP.name in batch:
-            self._tcp[process] = batch[TCP.name]
+            self._follow(_read(batch[TCP.name], TCP))
 
     def rows(self, name: str = "") -> list[Row]:
         """The last ten seconds, all so far, and if both connections brought echoes, what each of them brought."""
@@ -92,20 +93,25 @@ class LiveFigures:
         while self._recent and self._recent[0][0] < now_s - WINDOW_S:
             self._recent.popleft()
 
+    def _follow(self, samples: Records) -> None:
+        """What is known of connections now; one that sent less than the sample before it has replaced another."""
+        known = np.concatenate([self._connections, samples])
+        ends = known["user"].astype(np.int64) * len(PATHS) + known["path"]
+        order = np.argsort(ends, kind="stable")
+        known, ends = known[order], ends[order]
+        is_last = np.diff(ends, append=-1) != 0
+        is_replaced = ~is_last[:-1] & (known["bytes_sent"][1:] < known["bytes_sent"][:-1])
+        self._retransmitted_before += int(known["total_retrans"][:-1][is_replaced].sum())
+        self._connections = known[is_last]
+
     def _so_far(self) -> Row:
-        ends = np.concatenate([np.empty(0, TCP.numpy_fields), *(_read(data, TCP) for data in self._tcp.values())])
-        # A batch may hold two samples of a connection: the later one has the larger count.
-        connections = ends["user"].astype(np.int64) * len(PATHS) + ends["path"]
-        order = np.lexsort((ends["total_retrans"], connections))
-        _, last = np.unique(connections[order][::-1], return_index=True)
-        latest = ends[order][::-1][last]
         return {
             "sent": f"{self._counts[SENT.name]:,}",
             "answered": f"{self._counts[ECHOED.name]:,}",
             "refused": f"{self._counts[REFUSED.name]:,}",
             "delivered": f"{self._counts[DELIVERED.name]:,}",
-            "rtt": _ms(latest["rtt_us"] / 1e3),
-            "retransmissions": f"{latest['total_retrans'].sum():,}",
+            "rtt": _ms(self._connections["rtt_us"] / 1e3),
+            "retransmissions": f"{self._retransmitted_before + self._connections['total_retrans'].sum():,}",
         }
 
     def _now(self) -> Row:

@@ -86,7 +86,7 @@ def run_master(environment: Any, folder: Path | None, live: "LiveFigures | None"
     def take(environment: Any, msg: Any) -> None:
         collector.take(msg.node_id, msg.data)
         if live:
-            live.take(msg.data["data"], msg.node_id)
+            live.take(msg.data["data"])
 
     runner.register_message(_RECORDS, take)
     environment.events.test_start.add_listener(begin)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loadtests.analysis.plots import over_time
 from loadtests.analysis.read import OLDEST_SCHEMA, Run, SeveralRuns, open_run
-from loadtests.analysis.stats import retransmissions, rfc3550_jitter_ms, second_connection, summarise
+from loadtests.analysis.stats import connections, retransmissions, rfc3550_jitter_ms, second_connection, summarise
 from loadtests.analysis.sweeps import heat_map, quantities, sweep
 from loadtests.cli import main
 from loadtests.errors import ExitCode, HarnessError
@@ -101,6 +101,22 @@ def test_retransmissions_of_a_connection_that_broke_count_too(tmp_path: Path) ->
     tcp = [end | {"time_s": at_s, "sent_bytes": sent, "retransmissions": count} for at_s, sent, count in samples]
     run = write_run(tmp_path, {"messages": [message(1, 9.0)], "tcp": tcp}, [{"link": "lan"}])
     assert retransmissions(run)["retransmissions"].tolist() == [5, 3]
+
+
+@given(st.lists(st.booleans(), max_size=29))
+def test_retransmissions_of_a_dead_connection_count_once_in_whatever_order_it_is_sampled(order: list[bool]) -> None:
+    """The server's end of a connection that broke is sampled on beside the one that replaced it."""
+    dead = iter([26_802 + 1448 * n, 86 + n, 7050, 5 + n] for n in range(30))
+    live = iter([70, 2, 0, n] for n in range(30))
+    assert connections(next(live if is_live else dead) for is_live in [False, *order]) == [0, *order]
+
+
+def test_the_retransmissions_of_a_server_that_samples_two_connections_are_the_last_of_each(tmp_path: Path) -> None:
+    end = {"trial": 1, "side": "server", "user": 1, "path": "primary"}
+    samples = [(1.0, 900, 4), (2.0, 900, 5), (2.1, 70, 0), (3.0, 900, 5), (3.1, 80, 1), (4.0, 950, 6), (4.1, 80, 1)]
+    tcp = [end | {"time_s": at_s, "sent_bytes": sent, "retransmissions": count} for at_s, sent, count in samples]
+    run = write_run(tmp_path, {"messages": [message(1, 9.0)], "tcp": tcp}, [{"link": "lan"}])
+    assert summarise(run)["retransmissions"].tolist() == [7]
 
 
 def test_jitter_follows_rfc3550() -> None:
