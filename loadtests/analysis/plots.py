@@ -117,7 +117,7 @@ def percentile_table(run: Run) -> Gallery:
 
 def one_way_delay(run: Run) -> Gallery:
     """ECDF of one-way delay: from the sender's hand, through the server, to each receiver."""
-    rows = run.table("deliveries", ["one_way_delay_ms"])
+    rows = run.delivered("one_way_delay_ms")
     pictures = _curves(run, rows, "one_way_delay_ms", "one-way delay (ms)", "share delivered by then")
     return Gallery("How long until the others have it?", pictures)
 
@@ -137,7 +137,8 @@ def fan_out(run: Run) -> Gallery:
 
 def jitter(run: Run) -> Gallery:
     """ECDF over receivers of the interarrival jitter."""
-    pictures = _curves(run, per_receiver(run), "jitter_ms", "interarrival jitter, RFC 3550 (ms)", "share of receivers")
+    receivers = per_receiver(run).dropna(subset="jitter_ms")
+    pictures = _curves(run, receivers, "jitter_ms", "interarrival jitter, RFC 3550 (ms)", "share of receivers")
     return Gallery("How unsteady is the delay?", pictures)
 
 

@@ -14,6 +14,8 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from chat.words import brief, visible
@@ -131,6 +133,23 @@ class Run:
         # The variant comes after it: a varied `warmup` is a column of the same name.
         return self._with_variant(rows if "warmup" in columns else rows.drop(columns="warmup"))
 
+    def delivered(self, *columns: str) -> pd.DataFrame:
+        """These columns of `deliveries.csv`, without the warm-up, and without what was disturbed."""
+        rows = self.table("deliveries", [*columns, "sender", "id", "disturbed"])
+        return self.undisturbed(rows[self.is_after_warmup(rows)])
+
+    def is_after_warmup(self, deliveries: pd.DataFrame) -> "npt.NDArray[np.bool_]":
+        """Whether each of these rows, which have `sender` and `id`, is of a message intended after the warm-up."""
+        sent = self.rows("messages", ["user", "id", "warmup"])
+        sent = sent[sent["warmup"] == 0]
+        firsts = sent["id"].groupby(_senders(sent["trial"], sent["user"])).min()  # ids rise for each user
+        if firsts.empty:
+            return np.zeros(len(deliveries), bool)
+        senders = _senders(deliveries["trial"], deliveries["sender"])
+        places = np.searchsorted(firsts.index, senders).clip(max=len(firsts) - 1)
+        is_known = firsts.index.to_numpy()[places] == senders
+        return np.asarray(is_known & (deliveries["id"].to_numpy() >= firsts.to_numpy()[places]))
+
     def undisturbed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that figures are made of: those that the machine did not disturb, or all, if all are wanted."""
         return rows if self.with_disturbed else rows[rows["disturbed"].fillna(0) == 0]
@@ -189,6 +208,11 @@ class SeveralRuns(Run):
         parts = [run.rows(name, wanted) for run in self.runs]
         parts = [part.assign(trial=part["trial"] + first) for part, first in zip(parts, self._firsts, strict=True)]
         return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _senders(trials: "pd.Series[int]", users: "pd.Series[int]") -> "npt.NDArray[np.int64]":
+    """A number for each user of each trial."""
+    return trials.to_numpy(np.int64) << 32 | users.to_numpy(np.int64)
 
 
 def _names(folders: list[Path]) -> list[str]:

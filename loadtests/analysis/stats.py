@@ -198,10 +198,13 @@ def per_receiver(run: Run) -> pd.DataFrame:
     """One row per trial and receiver: how much one-way delay varied, in order of arrival, and messages it had twice.
 
     `jitter_ms` is the interarrival jitter of RFC 3550; IPDV and PDV are the two forms of RFC 5481: against the packet
-    before, and against the smallest delay. Warm-up included: an order of arrival has no gaps; but for
-    what the machine disturbed.
+    before, and against the smallest delay. All three are of messages intended after the warm-up, as if nobody had
+    listened before, without what the machine disturbed. Messages that came twice are counted from the first second on.
     """
     rows = run.rows("deliveries", ["receiver", "sender", "id", "one_way_delay_ms", "disturbed"])
+    delays_ms = np.where(run.is_after_warmup(rows), rows.pop("one_way_delay_ms"), np.nan)
+    if not run.with_disturbed:
+        delays_ms[rows.pop("disturbed").to_numpy(np.float32, na_value=np.nan) == 1] = np.nan
     trials, trial_numbers = pd.factorize(rows.pop("trial"), sort=True)
     receivers, receiver_numbers = pd.factorize(rows.pop("receiver"), sort=True)
     groups = trials * len(receiver_numbers) + receivers
@@ -212,9 +215,7 @@ def per_receiver(run: Run) -> pd.DataFrame:
     messages = rows.pop("sender").to_numpy(np.int64)[order]
     messages <<= 32
     messages |= rows.pop("id").to_numpy(np.int64)[order]
-    delays_ms = rows["one_way_delay_ms"].to_numpy(float)[order]
-    if not run.with_disturbed:
-        delays_ms[rows["disturbed"].to_numpy(np.float32, na_value=np.nan)[order] == 1] = np.nan
+    delays_ms = delays_ms[order]
     measures = [
         (*_variation(delays_ms[begin:end]), end - begin - np.unique(messages[begin:end]).size)
         for begin, end in itertools.pairwise([0, *ends])

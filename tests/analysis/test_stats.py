@@ -126,6 +126,30 @@ def test_jitter_follows_rfc3550() -> None:
     assert pd.isna(rfc3550_jitter_ms([5.0]))
 
 
+def test_delays_are_those_of_messages_after_the_warmup_that_nothing_disturbed(tmp_path: Path) -> None:
+    """A link that is bad in the warm-up alone; ids of the two trials differ, and user 3 says nothing later."""
+    warmup = [(1, 1, 1, 900.0, 0), (1, 1, 2, 500.0, 0), (1, 3, 1, 700.0, 0), (2, 1, 3, 800.0, 0)]
+    after = [(1, 1, 3, 5.0, 0), (1, 1, 4, 21.0, 0), (1, 1, 5, 400.0, 1), (1, 1, 6, 21.0, 0), (2, 1, 4, 7.0, 0)]
+    messages = [
+        {"trial": trial, "user": sender, "id": number, "outcome": "echoed", "warmup": is_warmup, "disturbed": disturbed}
+        for is_warmup, sent in ((1, warmup), (0, after))
+        for trial, sender, number, _, disturbed in sent
+    ]
+    deliveries = [
+        {"trial": trial, "receiver": 2, "sender": sender, "id": number}
+        | {"one_way_delay_ms": delay_ms, "disturbed": disturbed}
+        for trial, sender, number, delay_ms, disturbed in [*warmup, *after]
+    ]
+    run = write_run(tmp_path, {"messages": messages, "deliveries": deliveries}, [{"link": "a"}, {"link": "b"}])
+    first, second = (row for _, row in summarise(run).iterrows())
+    steps_ms, delays_ms = [16.0, 0.0], [5.0, 21.0, 21.0]
+    assert first["jitter_ms"] == pytest.approx(15 / 16)
+    assert first["ipdv_p95_ms"] == pytest.approx(np.quantile(steps_ms, 0.95))
+    assert first["pdv_p95_ms"] == pytest.approx(np.quantile(delays_ms, 0.95) - 5)
+    assert second["pdv_p95_ms"] == 0
+    assert run.delivered("one_way_delay_ms")["one_way_delay_ms"].tolist() == [5, 21, 21, 7]
+
+
 def test_jitter_of_a_long_stream_is_that_of_the_recurrence() -> None:
     delays = np.random.default_rng(1).exponential(10, 5000)
     jitter = 0.0

@@ -72,6 +72,7 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
     Manifest(scenario=scenario, labels={"link": ["lan", "far"]}, trials=trials, cores=2, state=state).write(folder)
     message = {
         "user": changes.get("user", 0),
+        "id": 1,
         "outcome": "echoed",
         "warmup": changes.get("warmup", 0),
         "send_lag_ms": changes.get("send_lag_ms", 0.1),
