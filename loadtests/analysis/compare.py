@@ -17,6 +17,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from chat.words import count
+from loadtests.analysis.goodput import goodput_per_s
 from loadtests.analysis.read import Run
 from loadtests.analysis.shift import LEVEL, Shift, holm, paired, unpaired
 from loadtests.errors import HarnessError
@@ -118,12 +119,9 @@ def compare_within(run: Run, key: str, margin: float = 0.05) -> list[Comparison]
 def per_trial(run: Run) -> pd.DataFrame:
     """One row per trial: the metrics, and which trial it was; a percentile that too few messages tell is NaN.
 
-    Goodput is what was sent each second, whether the machine disturbed it or not, times the share answered of the
-    rest: to leave rows out is not to answer less.
+    Raises ConfigError: `run.json` does not say how long warm-up and load were.
     """
-    sent = run.after_warmup("response_time_ms", "outcome", "intended_s", "disturbed")
-    offered = sent.groupby("trial")["intended_s"].agg(_rate)
-    messages = run.undisturbed(sent)
+    messages = run.measured("response_time_ms", "outcome")
     rows = []
     for trial, of_trial in messages.groupby("trial"):
         outcomes = of_trial["outcome"].value_counts()
@@ -136,19 +134,13 @@ def per_trial(run: Run) -> pd.DataFrame:
                 for (name, share), value in zip(SHARES.items(), found, strict=True)
             }
             | {
-                "goodput_per_s": offered[trial] * outcomes.get("echoed", 0) / len(of_trial),
                 "lost_share": outcomes.get("lost", 0) / len(of_trial),
                 "refused_share": outcomes.get("refused", 0) / len(of_trial),
             }
         )
     table = pd.DataFrame(rows, columns=["trial", "waited", *METRICS])
+    table["goodput_per_s"] = table["trial"].map(goodput_per_s(run))
     return table.merge(run.trials, on="trial").sort_values(["repetition", "trial"])
-
-
-def _rate(times: pd.Series) -> float:
-    """Of events a second, from the gaps between them; NaN where there is none."""
-    length = np.ptp(times)
-    return float((len(times) - 1) / length) if length else math.nan
 
 
 def judged(
@@ -190,7 +182,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
         least = int(min(a["waited"].min(), b["waited"].min()))
         note = f"{least} messages in a trial; it takes {least_count(SHARES[metric])}"
     elif np.isnan([*of_a, *of_b]).any():
-        note = "the messages of a trial were due at one moment, which tells no rate"
+        note = "a trial was cut short in its warm-up, which tells no rate"
     elif not is_paired and min(trials) < LEAST_TRIALS:
         note = f"{count(min(trials), 'trial')}; it takes {LEAST_TRIALS}"
     if note:

@@ -61,7 +61,8 @@ def explained(margin: float) -> str:
     return (
         f"Medians over trials; in brackets the 95 % interval. `equivalent`: within {100 * margin:.3g} % of A. "
         "`better`, `worse`: not by chance (p below 0.05 after Holm's adjustment). `undecided`: neither. "
-        "A lost message counts as infinitely slow."
+        "A lost message counts as infinitely slow. Goodput: answers that came each second, from the end of the warm-up "
+        "to the end of the load."
     )
 
 

@@ -35,7 +35,7 @@ def run_of(folder: Path, seed: int, *levels: float, trials: int = 10, messages: 
         for place, value in enumerate(times):
             is_lost = level == len(levels) - 1 and place < lost
             row = message(number, None if is_lost else value, outcome="lost" if is_lost else "echoed")
-            rows.append(row | {"intended_s": place / 10})
+            rows.append(row | {"intended_s": 2 + place / 10, "echoed_s": None if is_lost else 2 + place / 10})
     return write_run(folder, {"messages": rows}, variants, repetitions=[n % trials + 1 for n in range(len(variants))])
 
 
@@ -177,12 +177,62 @@ def test_a_percentile_of_a_few_messages_is_not_told(tmp_path: Path) -> None:
     assert (found.verdict, found.note) == ("too few", "50 messages in a trial; it takes 1000")
 
 
-@pytest.mark.parametrize(("messages", "rate"), [(1, np.nan), (2, 10.0), (50, 10.0)])
-def test_goodput_is_the_rate_of_the_schedule(tmp_path: Path, messages: int, rate: float) -> None:
-    """A message each tenth of a second, however few; one alone has no rate."""
-    run = run_of(tmp_path, 1, 50, 60, messages=messages)
-    assert per_trial(run)["goodput_per_s"].tolist() == pytest.approx([rate] * 20, nan_ok=True)
-    assert (of(compare_within(run, "link"), "goodput_per_s").verdict == "too few") == np.isnan(rate)
+def goodput_of(folder: Path, times_s: list[tuple[float, float | None]], state: str = "finished", **facts: Any) -> float:
+    """Of messages that were due and answered at these times; 2 s of warm-up, then 10 s of load, if nothing is said."""
+    variant = {"link": "lan"} | facts.pop("variant", {})
+    rows = [
+        message(1, 1.0, outcome="lost" if echoed_s is None else "echoed", warmup=int(intended_s < 2))
+        | {"intended_s": intended_s, "echoed_s": echoed_s}
+        | facts
+        for intended_s, echoed_s in times_s
+    ]
+    run = write_run(folder, {"messages": rows}, [variant])
+    run.manifest.trials[0].state = state
+    run.manifest.write(folder)
+    return float(per_trial(Run(folder))["goodput_per_s"].iloc[0])
+
+
+@pytest.mark.parametrize("burst", [1, 10])
+def test_goodput_is_the_same_in_bursts(tmp_path: Path, burst: int) -> None:
+    """Ten bursts of ten in ten seconds, or a message each tenth of a second."""
+    due_s = [2 + number // burst * burst / 10 for number in range(100)]
+    assert goodput_of(tmp_path, [(at_s, at_s + 0.01) for at_s in due_s]) == 10
+
+
+def test_goodput_is_what_passes_in_the_time_of_the_load(tmp_path: Path) -> None:
+    """Twenty messages a second, of which two are answered: those of the warm-up first, the last ones after the load."""
+    assert goodput_of(tmp_path, [(number / 20, number / 2) for number in range(240)]) == 2
+
+
+def test_to_leave_out_what_the_machine_disturbed_is_not_to_answer_less(tmp_path: Path) -> None:
+    times_s: list[tuple[float, float | None]] = [(2 + number / 10, 2.01 + number / 10) for number in range(50)]
+    run = [message(1, 1.0) | {"intended_s": due_s, "echoed_s": at_s, "disturbed": 1} for due_s, at_s in times_s[1:]]
+    first = message(1, 1.0) | {"intended_s": 2.0, "echoed_s": 2.01}
+    assert per_trial(write_run(tmp_path, {"messages": [first, *run]}, [{"link": "lan"}]))["goodput_per_s"].tolist() == [
+        5
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "goodput"), [("finished", 2.0), ("interrupted", 5.0), ("cut short: worker 1 died", 5.0)]
+)
+def test_goodput_of_a_trial_that_was_cut_short_is_of_the_time_until_then(
+    tmp_path: Path, state: str, goodput: float
+) -> None:
+    """Five answers a second; the last message is due after four, and what comes later is not counted."""
+    times_s: list[tuple[float, float | None]] = [(2.0, 2.1 + number / 5) for number in range(20)]
+    assert goodput_of(tmp_path, [*times_s, (6.0, None)], state) == pytest.approx(goodput)
+
+
+def test_goodput_follows_a_varied_warmup_and_load(tmp_path: Path) -> None:
+    times_s: list[tuple[float, float | None]] = [(number / 10, 0.01 + number / 10) for number in range(200)]
+    variant = {"warmup": "5s", "stages": "[{users: 5, duration: 10s}, {users: 9, duration: 5s}]"}
+    assert goodput_of(tmp_path, times_s[60:], variant=variant) == pytest.approx(9)
+
+
+def test_a_run_that_does_not_say_how_long_its_load_was_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"run\.json: warmup: expected a time with a unit"):
+        goodput_of(tmp_path, [(3.0, 3.1)], variant={"warmup": "long"})
 
 
 @pytest.mark.parametrize("form", ["", "--json", "--markdown"])
