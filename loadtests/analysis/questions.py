@@ -75,11 +75,14 @@ def files(run: Run) -> Answer:
     if rows.empty:
         sentences = ["Nobody sent a file; a scenario with `users: {FileUser: 2, BroadcastUser: 8}` would."]
     else:
+        summary = summarise(run)
         sentences = [
-            f"{name}: {(of['outcome'] == 'done').sum()} of {len(of)} arrived, at a median of "
-            f"{of['goodput_bps'].median() / 1e6:.2f} Mbit/s."
-            for name, of in rows.groupby("variant", observed=True)
+            f"{row['variant']}: {row['files']} of {row['files'] + row['files_failed']} arrived"
+            + (f", at a median of {row['file_goodput_bps'] / 1e6:.2f} Mbit/s." if row["file_goodput_bps"] > 0 else ".")
+            for _, row in summary[summary["files"] + summary["files_failed"] > 0].iterrows()
         ]
+        if len(run.undisturbed(rows)) < len(rows):
+            sentences.append("The speed is of those that the machine did not disturb.")
     return Answer("How fast were files, and did any fail?", sentences)
 
 

@@ -71,7 +71,12 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
     typical = summary.dropna(subset="p50_ms").sort_values("p50_ms")
     quick, slow = typical.iloc[0], typical.iloc[-1]
     sentences = [f"Half of the messages took up to {_ms(quick['p50_ms'])} with {quick['variant']}"]
-    if len(typical) > 1:
+    if math.isinf(quick["p50_ms"]):
+        where = quick["variant"] if len(typical) == 1 else "every variant"
+        sentences = [f"With {where} at least half of the messages were never answered"]
+    elif math.isinf(slow["p50_ms"]):
+        sentences[0] += f"; with {slow['variant']} at least half of them were never answered"
+    elif len(typical) > 1:
         sentences[0] += f", and up to {_ms(slow['p50_ms'])} with {slow['variant']}"
     sentences[0] += "."
     told = summary[[is_known(count, 0.95) for count in waited(run, summary)]]
@@ -79,7 +84,9 @@ def answer(run: Run, summary: pd.DataFrame) -> list[str]:
     if not stretch.empty:
         worst = told.loc[stretch.index[-1]]
         sentences.append(
-            f"The tail is longest with {worst['variant']}: one message in twenty took longer than "
+            f"The tail is longest with {worst['variant']}: at least one message in twenty was never answered."
+            if math.isinf(worst["p95_ms"])
+            else f"The tail is longest with {worst['variant']}: one message in twenty took longer than "
             f"{_ms(worst['p95_ms'])}, {stretch.iloc[-1]:.1f} times the median."
         )
     lost, of = int(summary["lost"].sum()), int(sent(run, summary).sum())
@@ -206,4 +213,4 @@ def _number(value: float) -> str:
 
 
 def _ms(value: float) -> str:
-    return "forever" if math.isinf(value) else f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
+    return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"

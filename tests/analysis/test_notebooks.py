@@ -103,6 +103,38 @@ def test_the_tail_is_told_only_of_as_many_messages_as_the_table_asks_for(tmp_pat
     assert ("with lan: one message in twenty took longer than 199 ms" in told) == (count == 200)
 
 
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ((0, 20), "The tail is longest with wifi: at least one message in twenty was never answered."),
+        ((0, 120), "took up to 10 ms with lan; with wifi at least half of them were never answered."),
+        ((120, 120), "With every variant at least half of the messages were never answered."),
+    ],
+)
+def test_what_was_never_answered_is_told_in_words(tmp_path: Path, lost: tuple[int, int], words: str) -> None:
+    messages = [
+        message(trial, 10.0 if n >= of else None, outcome="echoed" if n >= of else "lost") | {"intended_s": n / 10}
+        for trial, of in enumerate(lost, 1)
+        for n in range(220)
+    ]
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}, {"link": "wifi"}])
+    told = str(questions.response_time(run))
+    assert words in told
+    assert not re.search("inf|forever|nan", told)
+
+
+def test_the_speed_of_files_is_that_of_the_summary(tmp_path: Path) -> None:
+    sent = {"trial": 1, "size_bytes": 1000, "outcome": "done"}
+    rows = [sent | {"goodput_bps": bps, "disturbed": disturbed} for bps, disturbed in ((1e6, 0), (5e6, 1), (6e6, 1))]
+    rows += [sent | {"outcome": "failed"}, sent | {"trial": 2, "outcome": "failed"}]
+    run = write_run(tmp_path, {"messages": [message(1, 9.0)], "files": rows}, [{"link": "lan"}, {"link": "wifi"}])
+    told = str(questions.files(run))
+    assert "lan: 3 of 4 arrived, at a median of 1.00 Mbit/s." in told
+    assert "wifi: 0 of 1 arrived." in told
+    assert told.endswith("The speed is of those that the machine did not disturb.")
+    assert "at a median of 5.00 Mbit/s" in str(questions.files(Run(run.path, with_disturbed=True)))
+
+
 def test_what_was_lost_is_told_of_all_that_were_sent(tmp_path: Path) -> None:
     """The machine disturbs messages that are lost too; what it disturbed has no response times, but was sent."""
     disturbed = [message(1, None, outcome="lost") | {"disturbed": 1}] * 30
