@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from chat.words import brief, count
 from loadtests.analysis.read import Run
-from loadtests.analysis.stats import summarise
+from loadtests.analysis.stats import summarise, waited
 from loadtests.analysis.trust import Doubt, doubts
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.scenario.thresholds import Check, Threshold, check
@@ -66,7 +66,9 @@ def judge(run: Run) -> Verdict:
     except ValueError as error:
         raise HarnessError(f"{run.path / 'run.json'}: thresholds: {brief(str(error))}") from None
     labels = {trial.name: trial.variant for trial in run.manifest.trials}
-    rows = [(labels[str(row["variant"])], dict(row)) for _, row in summarise(run).iterrows()]
+    summary = summarise(run)
+    summary["waited"] = waited(run, summary)
+    rows = [(labels[str(row["variant"])], dict(row)) for _, row in summary.iterrows()]
     return Verdict(check(thresholds, rows), doubts(run))
 
 
@@ -81,6 +83,8 @@ def write_junit(verdict: Verdict, name: str, file: Path) -> None:
         case = ET.SubElement(suite, "testcase", classname=one.variant, name=one.threshold)
         if not one.passed:
             ET.SubElement(case, "failure", message=f"measured {one.measured:.6g}")
+        if one.note:
+            ET.SubElement(case, "system-out").text = one.note
     case = ET.SubElement(suite, "testcase", classname=name, name="the run is trustworthy")
     if not verdict.is_trusted:
         ET.SubElement(case, "error", message="; ".join(one.sentence for one in verdict.doubts if one.is_fatal))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from chat.words import count
+from loadtests.percentiles import SHARES, is_known, least_count
 from loadtests.samples import TABLES
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -97,17 +99,35 @@ class Check:
     variant: str
     measured: float
     passed: bool
+    #: Why the value tells little; empty if it does not.
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"{'passed' if self.passed else 'MISSED'}: {self.threshold} ({self.variant}: {self.measured:.6g})"
+        measured = f"{self.measured:.6g}" + (f"; {self.note}" if self.note else "")
+        return f"{'passed' if self.passed else 'MISSED'}: {self.threshold} ({self.variant}: {measured})"
 
 
 def check(thresholds: list[Threshold], rows: list[tuple[dict[str, str], dict[str, Any]]]) -> list[Check]:
-    """Every threshold against every variant that it is for; `rows`: (values that set it apart, its summary)."""
+    """Every threshold against every variant that it is for.
+
+    Args:
+        thresholds: the limits.
+        rows: of each variant the values that set it apart, and its summary, with the number of messages that its
+            percentiles are of (`waited`).
+    """
     return [
-        Check(threshold.text, str(summary["variant"]), float(summary[threshold.column]), passed)
+        Check(threshold.text, str(summary["variant"]), measured, threshold.is_kept_by(measured), note)
         for threshold in thresholds
         for variant, summary in rows
         if threshold.applies_to(variant)
-        for passed in [threshold.is_kept_by(float(summary[threshold.column]))]
+        for measured in [float(summary[threshold.column])]
+        for note in [_too_few(threshold.column, int(summary["waited"]))]
     ]
+
+
+def _too_few(column: str, waited: int) -> str:
+    """That so many messages do not tell this percentile; empty if they do, or if it is none."""
+    share = SHARES.get(column.removesuffix("_ms"))
+    if share is None or is_known(waited, share):
+        return ""
+    return f"too few to tell: {count(waited, 'message')}, it takes {least_count(share):,}"

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
+from test_stats import message, write_run
 
 from loadtests.analysis.read import Run
 from loadtests.analysis.verdict import judge, write_junit
@@ -115,7 +116,8 @@ def test_each_variant_is_checked(tmp_path: Path) -> None:
         ("far", True),
     ]
     assert verdict.exit_code == ExitCode.FAILED
-    assert "MISSED: response_time_ms.p50 < 50 (far: 100)" in str(verdict)
+    assert "MISSED: response_time_ms.p50 < 50 (far: 100; too few to tell: 1 message, it takes 20)" in str(verdict)
+    assert "passed: lost == 0 (far: 0)" in str(verdict)
     assert verdict.headline == "verdict: failed, thresholds kept in 3 of 4 cases (exit code 1)"
 
 
@@ -123,6 +125,20 @@ def test_where_restricts_a_threshold(tmp_path: Path) -> None:
     verdict = judge(run_of(tmp_path, "response_time_ms.p50 < 50 where link=lan"))
     assert [check.variant for check in verdict.checks] == ["lan"]
     assert verdict.exit_code == ExitCode.PASSED
+
+
+@pytest.mark.parametrize("answered", [199, 200])
+def test_a_percentile_that_is_judged_of_too_few_messages_says_so(tmp_path: Path, answered: int) -> None:
+    """What was refused did not wait."""
+    rows = [message(1, 10.0)] * answered + [message(1, None, outcome="refused")] * 10
+    run = write_run(tmp_path, {"messages": rows}, [{"link": "lan"}])
+    run.manifest.scenario["thresholds"] = ["response_time_ms.p95 < 50", "response_time_ms.average < 50"]
+    verdict = judge(run)
+    note = "too few to tell: 199 messages, it takes 200" if answered == 199 else ""
+    assert [(check.passed, check.note) for check in verdict.checks] == [(True, note), (True, "")]
+    write_junit(verdict, "s", tmp_path / "junit.xml")
+    said = [each.text for each in ET.parse(tmp_path / "junit.xml").iter("system-out")]
+    assert said == ([note] if note else [])
 
 
 @pytest.mark.parametrize(
@@ -238,6 +254,6 @@ def test_junit_shows_checks_and_trust(tmp_path: Path) -> None:
     suite = ET.parse(file).getroot()
     assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["errors"]) == ("3", "1", "1")
     cases = {(case.attrib["classname"], case.attrib["name"]): [child.tag for child in case] for case in suite}
-    assert cases["far", "response_time_ms.p50 < 50"] == ["failure"]
-    assert cases["lan", "response_time_ms.p50 < 50"] == []
+    assert cases["far", "response_time_ms.p50 < 50"] == ["failure", "system-out"]
+    assert cases["lan", "response_time_ms.p50 < 50"] == ["system-out"]
     assert cases["demo", "the run is trustworthy"] == ["error"]
