@@ -186,8 +186,8 @@ def _outcomes(run: Run, summary: pd.DataFrame) -> str:
         for label, (_, row) in zip(_names(run, summary), shown.iterrows(), strict=True)
     ]
     note = (
-        "<p class=few>Retransmissions: segments of both ends, warm-up included. Disturbed: the machine stalled "
-        "meanwhile, so the times of these messages are left out.</p>"
+        "<p class=few>Retransmissions: segments of both ends. They, copies and files are counted in the warm-up too. "
+        "Disturbed: the machine stalled meanwhile, so the times of these messages are left out.</p>"
     )
     return document.table(["variant", *(name.replace("_", " ") for name in names)], rows) + note
 
