@@ -5,11 +5,15 @@ Contexts are made once for all connections: :func:`server_context`, :func:`clien
 
 import contextlib
 import ssl
+import time
+from collections.abc import Iterator
 
 from chat.protocol.errors import TlsError
 
 #: What every TLS connection begins with: a record of the handshake.
 HANDSHAKE = 0x16
+#: Of each record: its kind, its version, and how many bytes follow; never more than so many (RFC 5246, 6.2.3).
+_HEADER_BYTES, _LONGEST_BYTES = 5, 18_432
 
 
 def server_context(certificate: str, key: str | None) -> ssl.SSLContext:
@@ -53,13 +57,17 @@ class Tls:
         to_plain: what a server answers to who does not speak TLS.
     """
 
-    __slots__ = ("_heard", "_in", "_object", "_out", "_to_plain", "ended", "ready")
+    __slots__ = ("_heard", "_in", "_object", "_out", "_rest", "_to_plain", "ended", "handshake_ns", "ready")
 
     def __init__(self, context: ssl.SSLContext, host: str | None = None, to_plain: bytes = b"") -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._in, self._out, server_side=host is None, server_hostname=host)
         self._to_plain = to_plain
         self._heard = False
+        #: Of a record that is not complete: what was received.
+        self._rest = b""
+        #: CPU time that the handshake has taken so far: how much that is, the certificate and the other end decide.
+        self.handshake_ns = 0
         #: Whether the handshake is done, so that plain bytes can go out.
         self.ready = False
         #: Whether the other end has said that nothing more will come.
@@ -70,7 +78,7 @@ class Tls:
 
     def records(self) -> bytes:
         """What is to be sent now: of the handshake, or in answer to what was received."""
-        if not self.ready and not self.ended:
+        if not self._heard:  # else it has gone on with what was received
             self._go_on()
         return self._out.read()
 
@@ -88,8 +96,9 @@ class Tls:
             raise TlsError(_words(error)) from error
         return self._out.read()
 
-    def decrypt(self, data: bytes) -> bytes:
-        """The plain bytes of what was received; none while the handshake goes on, or a record is not complete.
+    def decrypt(self, data: bytes) -> Iterator[bytes]:
+        """The plain bytes of each record that is complete now, which may be none, as in a handshake. Each is looked at
+        when it is asked for; all of them before the next bytes are received.
 
         Raises:
             TlsError: the other end is not to be trusted, or does not speak TLS. :meth:`last_words` are for it.
@@ -97,21 +106,22 @@ class Tls:
         if not self._heard and data[0] != HANDSHAKE:
             raise self._no_tls()
         self._heard = True
-        self._in.write(data)
-        if not self.ready:
-            self._go_on()
-        plain = []
-        try:
-            while self.ready and not self.ended:
-                plain.append(self._object.read(65_536))
-                self.ended = not plain[-1]
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self.ended = True
-        except ssl.SSLError as error:
-            raise TlsError(_words(error)) from error
-        return b"".join(plain)
+        data = self._rest + data
+        begin = 0
+        while not self.ended:
+            length = int.from_bytes(data[begin + 3 : begin + _HEADER_BYTES], "big")
+            end = begin + _HEADER_BYTES + min(length, _LONGEST_BYTES)
+            if end > len(data):
+                break
+            # One by one: of what it has, OpenSSL reads on in one call until there is something for us.
+            self._in.write(data[begin:end])
+            begin = end
+            if not self.ready:
+                self._go_on()
+            plain = self._read() if self.ready else b""
+            if not self.ended:
+                yield plain
+        self._rest = data[begin:]
 
     def end(self) -> bytes:
         """The record that says that nothing more will come."""
@@ -125,13 +135,29 @@ class Tls:
         return self._out.read()
 
     def _go_on(self) -> None:
+        begin_ns = time.thread_time_ns()
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
             return
         except ssl.SSLError as error:
             raise TlsError(_words(error)) from error
+        finally:
+            self.handshake_ns += time.thread_time_ns() - begin_ns
         self.ready = True
+
+    def _read(self) -> bytes:
+        plain = b""
+        try:
+            plain = self._object.read(_LONGEST_BYTES)
+            self.ended = not plain
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as error:
+            raise TlsError(_words(error)) from error
+        return plain
 
     def _no_tls(self) -> TlsError:
         self._out.read()

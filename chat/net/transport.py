@@ -11,7 +11,7 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from chat.net.loop import Loop, Timer
@@ -108,7 +108,9 @@ class Transport:
     """Calls back with data, when writable after :meth:`want_writable`, and once when the connection is lost.
 
     No callback comes from within a method of this class, nor after :meth:`close`. The socket has been through
-    :func:`set_up`. With TLS, `on_writable` is not called before the handshake is done.
+    :func:`set_up`. With TLS, `on_writable` is not called before the handshake is done; and `on_records`, if there is
+    one, is called instead of `on_data`, with what was read: the plain bytes of each record, which may be none, as in a
+    handshake. The work is done as they are asked for; until all have been, nothing more may be read.
     """
 
     __slots__ = (
@@ -119,6 +121,7 @@ class Transport:
         "_loop",
         "_on_data",
         "_on_lost",
+        "_on_records",
         "_on_writable",
         "_reading",
         "_records",
@@ -139,12 +142,14 @@ class Transport:
         on_lost: Callable[[str], None],
         connected: bool = True,
         tls: "Tls | None" = None,
+        on_records: Callable[[Iterator[bytes]], None] | None = None,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._on_data = on_data
         self._on_writable = on_writable
         self._on_lost = on_lost
+        self._on_records = on_records
         self._connected = connected
         self._reading = True
         self.wants_writable = not connected
@@ -201,6 +206,11 @@ class Transport:
     def ready(self) -> bool:
         """Whether bytes can be sent: it is connected, and private if it is to be."""
         return self._connected and (self._tls is None or self._tls.ready)
+
+    @property
+    def handshake_ns(self) -> int:
+        """CPU time that the handshake of TLS has taken so far."""
+        return 0 if self._tls is None else self._tls.handshake_ns
 
     @property
     def sock(self) -> socket.socket:
@@ -267,7 +277,7 @@ class Transport:
         self._sock.close()
         # They refer to our owner, who refers to us: a circle that only the garbage collector would find, which stops
         # everybody while it searches.
-        self._on_data = self._on_writable = self._on_lost = _nothing
+        self._on_data = self._on_records = self._on_writable = self._on_lost = _nothing
 
     def _wanted_events(self) -> int:
         # During a handshake the owner waits for its end, not for the kernel.
@@ -357,19 +367,27 @@ class Transport:
         if not data:
             self._lose("cut off: the other end did not say that this was the end")
             return
+        records = self._decrypt(tls, data)
+        if self._on_records is not None:
+            self._on_records(records)
+        elif plain := b"".join(records):
+            self._on_data(plain)
+
+    def _decrypt(self, tls: "Tls", data: bytes) -> Iterator[bytes]:
         try:
-            plain = tls.decrypt(data)
+            for plain in tls.decrypt(data):
+                if not plain:
+                    self._push(tls.records())
+                    self._watch()  # the handshake may be done
+                yield plain
         except TlsError as error:
             self._push(tls.last_words())
-            self._lose(str(error))
-            return
-        self._push(tls.records())
-        self._watch()  # the handshake may be done
-        if plain:
-            self._on_data(plain)
-        if tls.ended and not self.closed:
+            self._fail(str(error))
+            yield b""
+        if tls.ended:
+            self._push(tls.end())
             self.ended_by_peer = True
-            self._lose("closed by the other end")
+            self._fail("closed by the other end")
 
     def _receive(self) -> bytes:
         return self._sock.recv(READ_BYTES)

@@ -10,10 +10,10 @@ from chat.net.transport import Transport
 from chat.protocol.messages import Bye, Error, Pong, Up
 from chat.protocol.wire import UP, BadLine, LineReader
 from chat.server.budget import Budget, Budgets
-from chat.server.costs import MALFORMED, cost_of, cost_of_catching_up
+from chat.server.costs import BARREN, MALFORMED, UNIT_NS, cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
-from chat.server.turn import Turn
+from chat.server.turn import UNITS, Turn
 
 if TYPE_CHECKING:
     from chat.net.tls import Tls
@@ -81,14 +81,21 @@ class Peer:
         #: For the log; it outlives the session.
         self.nick = ""
         self.transport = Transport(
-            host.loop, sock, on_data=self._read, on_writable=self._writable, on_lost=self._lost, tls=tls
+            host.loop,
+            sock,
+            on_data=self._read,
+            on_writable=self._writable,
+            on_lost=self._lost,
+            tls=tls,
+            on_records=self._read_records,
         )
         self.connection = Connection(self.transport, origin)
         self._reader = LineReader(UP, host.hub.limits.line_bytes)
         #: Whether it has said anything that is a message. A web page can have a browser send anything but that first.
         self._begun = False
-        #: What was read and not yet handled, while the peer is read no further.
-        self._incoming: Iterator[Up | BadLine] | None = None
+        #: What was read and not yet handled, while the peer is read no further; a number is what work that brought no
+        #: message costs.
+        self._incoming: Iterator[Up | BadLine | float] | None = None
         #: Whether the kernel takes bytes again, and has not been given any since.
         self._is_writable = False
         #: What it may ask for, later what its session may. None: as much as it likes.
@@ -118,6 +125,7 @@ class Peer:
             if timer is not None:
                 timer.cancel()
         self._host.turn.forget(self)
+        self._incoming = None  # with TLS it refers to us
         if self._budget is not None:
             self._host.budgets.end(self.connection.origin, self._budget, self._host.loop.now_ns())
         self.transport.close()
@@ -130,7 +138,10 @@ class Peer:
             self._host.hub.delivery.on_writable(self.connection)
             self._resume()
         elif self._incoming is not None and not self.connection.closing:
+            was_ready = self.transport.ready
             self._handle(self._incoming)
+            if not was_ready:  # one handshake at a time: others who have little to say come between
+                self._host.turn.spend(UNITS)
             if self._incoming is None:
                 self.transport.read_on(True)
 
@@ -143,12 +154,40 @@ class Peer:
             self._host.handled()
         else:
             self._incoming = iter(self._reader.read(data))
-            # What somebody else from its address owes is made up for before it is heard at all.
-            wait_ns = 0 if self._begun or self._budget is None else self._budget.spend(0, self._host.loop.now_ns())
-            if wait_ns:
+            if wait_ns := self._owed_ns():
                 self._go_on_later(wait_ns)
             else:
                 self._handle(self._incoming)
+
+    def _owed_ns(self) -> int:
+        """What somebody else from its address owes is made up for before it is heard at all."""
+        return 0 if self._begun or self._budget is None else self._budget.spend(0, self._host.loop.now_ns())
+
+    def _read_records(self, records: Iterator[bytes]) -> None:
+        """With TLS. A handshake may take as long as a turn, or longer: it waits for one of its own."""
+        if self.connection.closing:
+            return
+        self._incoming = self._messages(records)
+        wait_ns = self._owed_ns()
+        if wait_ns or not self.transport.ready:
+            self._go_on_later(wait_ns)
+        else:
+            self._handle(self._incoming)
+
+    def _messages(self, records: Iterator[bytes]) -> Iterator[Up | BadLine | float]:
+        """What is in them, and the price of each in which there is nothing."""
+        paid_ns = self.transport.handshake_ns
+        for plain in records:
+            if plain and not self._begun and (error := _strange_beginning(plain)) is not None:
+                yield BadLine(error.code, error.reason)
+            is_barren = True
+            for message in self._reader.read(plain):
+                is_barren = False
+                yield message
+            if is_barren:
+                taken_ns = self.transport.handshake_ns
+                yield BARREN + (taken_ns - paid_ns) / UNIT_NS
+                paid_ns = taken_ns
 
     def _writable(self) -> None:
         """The kernel takes bytes again. A crowd may be so far behind that to send more to all takes many turns."""
@@ -167,25 +206,25 @@ class Peer:
     def _lost(self, reason: str) -> None:
         self._host.lost(self, reason)
 
-    def _handle(self, incoming: Iterator[Up | BadLine]) -> None:
+    def _handle(self, incoming: Iterator[Up | BadLine | float]) -> None:
         """Line by line, until the peer has had its share of the turn, or its budget, or its answers pile up."""
         connection, hub = self.connection, self._host.hub
         left = share = self._host.turn.share
         wait_ns = 0
         for message in incoming:
-            copies = hub.duplicates
+            units, copies = 1.0, hub.duplicates
             if isinstance(message, BadLine):
                 self._complain(message)
+            elif isinstance(message, float):
+                units = message
             else:
                 self._begun = True
                 hub.receive(connection, message)
             if not self.nick:
                 self._name()
-            if self._budget is None:
-                left -= 1
-            else:
+            if self._budget is not None:
                 units, wait_ns = self._spend(message, self._budget, is_copy=hub.duplicates > copies)
-                left -= units
+            left -= units
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
             if connection.backlog is not None:
                 if connection.closing:
@@ -211,13 +250,16 @@ class Peer:
             self._wait()
         self._resume()
 
-    def _spend(self, message: Up | BadLine, budget: Budget, *, is_copy: bool) -> tuple[float, int]:
+    def _spend(self, message: Up | BadLine | float, budget: Budget, *, is_copy: bool) -> tuple[float, int]:
         """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
+        now_ns = self._host.loop.now_ns()
+        if isinstance(message, float):
+            return message, budget.spend(message, now_ns)
         if isinstance(message, BadLine):
             units = MALFORMED
         else:
             units = cost_of(message, self._host.hub) + cost_of_catching_up(message, self.connection)
-        wait_ns = budget.pay(units, self._host.loop.now_ns(), is_copy=is_copy)
+        wait_ns = budget.pay(units, now_ns, is_copy=is_copy)
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns
 
@@ -231,7 +273,7 @@ class Peer:
         if self._host.loop.now_ns() >= self._pause_end_ns:
             self._resume()
         elif not self.connection.closing:
-            if self.connection.backlog is None:  # else it has enough to read
+            if self.connection.backlog is None and self.transport.ready:  # else it has enough to read, or cannot
                 self._host.hub.delivery.tell(self.connection, Pong())
             self._wait()
 
@@ -242,6 +284,8 @@ class Peer:
             log.info("%s is here from %s", self.nick, self.address)
             if session.budget is None:
                 session.budget = self._budget
+            elif self._budget is not session.budget:  # another connection, with a handshake of its own
+                session.budget.spend(self.transport.handshake_ns / UNIT_NS, self._host.loop.now_ns())
             self._budget = session.budget
             self._host.registered(self)
 

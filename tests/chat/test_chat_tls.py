@@ -228,8 +228,8 @@ def test_a_connection_that_was_reset_has_not_ended_in_order(good: Certificate) -
     """Several records are under way: the kernel says once that it was reset, and then only that it is closed."""
     tls, far = Tls(client_context(good.certificate), "127.0.0.1"), Tls(server_context(*good))
     while not (tls.ready and far.ready):
-        far.decrypt(tls.records())
-        tls.decrypt(far.records())
+        assert not any(far.decrypt(tls.records()))
+        assert not any(tls.decrypt(far.records()))
     lost: list[str] = []
     with Clients() as clients, socket.create_server(("127.0.0.1", 0)) as listener:
         sock = socket.create_connection(listener.getsockname())
@@ -258,11 +258,11 @@ def test_any_cut_of_the_bytes_makes_no_difference(good: Certificate) -> None:
     to_far, to_near = near.records(), b""
     while not (near.ready and far.ready):
         for byte in to_far:
-            assert far.decrypt(bytes([byte])) == b""
+            assert not any(far.decrypt(bytes([byte])))
         to_near, to_far = far.records(), b""
         for byte in to_near:
-            assert near.decrypt(bytes([byte])) == b""
+            assert not any(near.decrypt(bytes([byte])))
         to_far = near.records()
-    heard = b"".join(far.decrypt(bytes([byte])) for byte in to_far + near.encrypt(b"hello\n") + near.end())
-    assert heard == b"hello\n"
+    cut = (bytes([byte]) for byte in to_far + near.encrypt(b"hello\n") + near.end())
+    assert b"".join(plain for byte in cut for plain in far.decrypt(byte)) == b"hello\n"
     assert far.ended
