@@ -266,3 +266,16 @@ def test_any_cut_of_the_bytes_makes_no_difference(good: Certificate) -> None:
     cut = (bytes([byte]) for byte in to_far + near.encrypt(b"hello\n") + near.end())
     assert b"".join(plain for byte in cut for plain in far.decrypt(byte)) == b"hello\n"
     assert far.ended
+
+
+def test_how_a_key_is_agreed_on_is_not_the_client_s_choice(server: ServerProcess, good: Certificate) -> None:
+    """What takes the server long is refused; others begin again as it wishes; our own client begins so."""
+    host, port = server.address
+    command = ["openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_3", "-groups"]
+    for groups, agreed in (("ffdhe8192", False), ("X25519:P-256", True)):
+        done = subprocess.run([*command, groups], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        assert (b"Server Temp Key" in done.stdout or b"Negotiated TLS1.3 group" in done.stdout) == agreed
+    near, far = Tls(client_context(good.certificate), "127.0.0.1"), Tls(server_context(*good))
+    assert not any(far.decrypt(near.records()))
+    assert not any(near.decrypt(far.records()))
+    assert near.ready
