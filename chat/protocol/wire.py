@@ -52,6 +52,11 @@ class LineReader(Generic[T]):
         self._rest = bytearray()
         self._dead = False
 
+    @property
+    def is_within(self) -> bool:
+        """Whether a line has begun that is not complete."""
+        return bool(self._rest)
+
     def feed(self, data: bytes) -> list[T | BadLine]:
         """Take the next bytes; return the messages and bad lines that they complete, in order."""
         return [*self.read(data)]

@@ -148,7 +148,7 @@ class Peer:
     def _read(self, data: bytes) -> None:
         if self.connection.closing:
             return
-        if not self._begun and (error := _strange_beginning(data)) is not None:
+        if (error := self._strangeness(data)) is not None:
             self._host.strange(self, error)
             self.give_up(error)
             self._host.handled()
@@ -158,6 +158,10 @@ class Peer:
                 self._go_on_later(wait_ns)
             else:
                 self._handle(self._incoming)
+
+    def _strangeness(self, data: bytes) -> Error | None:
+        """What to say to who begins with something that is no message; not of the rest of a line that came in parts."""
+        return None if self._begun or self._reader.is_within else _strange_beginning(data)
 
     def _owed_ns(self) -> int:
         """What somebody else from its address owes is made up for before it is heard at all."""
@@ -178,7 +182,7 @@ class Peer:
         """What is in them, and the price of each in which there is nothing."""
         paid_ns = self.transport.handshake_ns
         for plain in records:
-            if plain and not self._begun and (error := _strange_beginning(plain)) is not None:
+            if plain and (error := self._strangeness(plain)) is not None:
                 yield BadLine(error.code, error.reason)
             is_barren = True
             for message in self._reader.read(plain):
@@ -256,9 +260,8 @@ class Peer:
         if isinstance(message, float):
             return message, budget.spend(message, now_ns)
         if isinstance(message, BadLine):
-            units = MALFORMED
-        else:
-            units = cost_of(message, self._host.hub) + cost_of_catching_up(message, self.connection)
+            return MALFORMED, budget.spend(MALFORMED, now_ns)
+        units = cost_of(message, self._host.hub) + cost_of_catching_up(message, self.connection)
         wait_ns = budget.pay(units, now_ns, is_copy=is_copy)
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns

@@ -1,7 +1,9 @@
 """Turn: however many have much to say, those who say little do not wait for them, and nobody waits for ever."""
 
 import gc
+import itertools
 import socket
+from collections.abc import Iterable
 
 import pytest
 from chat_helpers import RawClient, server_process
@@ -226,6 +228,21 @@ def test_who_has_to_wait_for_long_is_not_left_in_doubt() -> None:
         ana.setblocking(False)
         with pytest.raises(BlockingIOError):
             ana.recv(1)
+    loop.pass_(0)
+    server.close("done")
+    loop.close()
+
+
+@pytest.mark.parametrize("cuts", [range(1, 30), (2,), (20, 21)])
+def test_a_first_line_may_come_in_parts(cuts: Iterable[int]) -> None:
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0)
+    line = b'{"type":"hello","nick":"ana"}\n'
+    with socket.create_connection(server.address) as slow:
+        for begin, end in itertools.pairwise((0, *cuts, len(line))):
+            slow.sendall(line[begin:end])
+            loop.pass_(0)
+        assert server.hub.nicks == ["ana"]
     loop.pass_(0)
     server.close("done")
     loop.close()
