@@ -8,9 +8,9 @@ import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from chat import arguments
+from chat import arguments, records
 from chat.net.loop import Loop
 from chat.protocol import names
 from chat.protocol.errors import ChatError
@@ -79,7 +79,7 @@ def serve() -> None:
                 file = open(options.tcp_info, "w", newline="", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
                 sys.exit(_complain("chat-server", f"Cannot write {options.tcp_info}: {reason_of(error)}."))
-            files.callback(_close, file)
+            files.callback(records.close, file)
             TcpMonitor(loop, server, file)
         try:
             if options.log_format == "json":
@@ -96,12 +96,6 @@ def serve() -> None:
                 journal.close()
         except JournalError as error:
             sys.exit(_complain("chat-server", error))
-
-
-def _close(file: TextIO) -> None:
-    """What does not fit on the disk any more has been said to be missing."""
-    with contextlib.suppress(OSError):
-        file.close()
 
 
 def _server_parser() -> argparse.ArgumentParser:
@@ -175,7 +169,7 @@ def _check(path: str) -> int:
         return _complain("chat-server", f"There is no journal {path}.")
     rooms = Rooms(name_chars=Limits().nick_chars)
     try:
-        with contextlib.closing(Journal(path)) as journal:
+        with contextlib.closing(Journal(path, may_begin=False)) as journal:
             journal.restore(rooms)
     except JournalError as error:
         return _complain("chat-server", error)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 #: Floors of each package, lowest first. Rooms of one floor are side by side: they do not import each other.
 FLOORS = {
-    "chat": ["words private", "protocol arguments", "net", "server client", "console", "__main__"],
+    "chat": ["words records", "protocol arguments", "net", "server client", "console", "__main__"],
     "loadtests": [
         "errors samples stalls clocks data percentiles",
         "config",

@@ -336,7 +336,7 @@ class Paths:
             self._away_timer = None
 
     def _give_up(self, reason: str) -> None:
-        self.end_reason = f"{reason} Nothing could be reached again for {self._retry_s:g} s."
+        self.end_reason = f"{reason.removesuffix('.')}. Nothing could be reached again for {self._retry_s:g} s."
         self._end()
 
     def _is_followed(self) -> bool:

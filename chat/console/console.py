@@ -33,7 +33,7 @@ from chat.net.transport import Address
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX, LOBBY
 from chat.protocol.names import fold
-from chat.words import count, visible
+from chat.words import count, reason_of, visible
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -236,11 +236,20 @@ class Console:
 
     # What happens.
 
+    def _record(self, nick: str, event: Echoed | Received) -> None:
+        """In the transcript, as long as it can be written."""
+        if self._transcript is not None:
+            try:
+                self._transcript.add(nick, event)
+            except OSError as error:
+                self._transcript = None
+                self.show(f"! --record cannot be written: {reason_of(error)}; from here on rows are missing")
+
     def _event(self, event: Event) -> None:
         nick = self.client.nick
         self._welcomed |= isinstance(event, Registered)
-        if isinstance(event, Echoed | Received) and self._transcript is not None:
-            self._transcript.add(nick, event)
+        if isinstance(event, Echoed | Received):
+            self._record(nick, event)
         if isinstance(event, Echoed):
             self.tally.add(event.path, event.response_time_ns / 1e6)
         if isinstance(event, Closed) and not self._left:

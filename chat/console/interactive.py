@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from chat import arguments
+from chat import arguments, records
 from chat.client.client import RETRY_S, Mode
 from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
 from chat.console.pipe import Pipe
 from chat.net.loop import Loop
-from chat.private import private
 from chat.protocol.errors import TlsError
+from chat.records import private
 from chat.words import reason_of, visible
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def main() -> int:
         transcript = None
         if options.record is not None:
             try:
-                transcript = Transcript(stack.enter_context(_open(options.record)))
+                file = _open(options.record)
+                stack.callback(records.close, file)
+                transcript = Transcript(file)
             except OSError as error:
                 return _complain(f"Cannot write {options.record}: {reason_of(error)}.")
         if options.history is not None:

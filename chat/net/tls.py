@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from chat.protocol.errors import TlsError
 
-#: What every TLS connection begins with: a record of the handshake.
-HANDSHAKE = 0x16
+#: What every TLS connection begins with: a record of the handshake; or one that says why there is none.
+HANDSHAKE, ALERT = 0x16, 0x15
 #: Of each record: its kind, its version, and how many bytes follow; never more than so many (RFC 5246, 6.2.3).
 _HEADER_BYTES, _LONGEST_BYTES = 5, 18_432
 #: With what both ends agree on a key. A server that left it to its clients would compute for 0.1 s for each that wants
@@ -108,7 +108,7 @@ class Tls:
         Raises:
             TlsError: the other end is not to be trusted, or does not speak TLS. :meth:`last_words` are for it.
         """
-        if not self._heard and data[0] != HANDSHAKE:
+        if not self._heard and data[0] not in (HANDSHAKE, ALERT):
             raise self._no_tls()
         self._heard = True
         data = self._rest + data

@@ -54,7 +54,8 @@ class Target(NamedTuple):
     """Where to connect to, or listen: a numeric address and the family of sockets that it takes."""
 
     family: socket.AddressFamily
-    address: Address
+    #: With the scope of an IPv6 address, if it has one.
+    address: Address | tuple[str, int, int, int]
 
 
 def resolve(host: str, port: int) -> Target:
@@ -63,6 +64,7 @@ def resolve(host: str, port: int) -> Target:
     Raises:
         AddressError: nobody knows this host.
     """
+    host = host.removeprefix("[").removesuffix("]")
     for family in (socket.AF_INET, socket.AF_INET6):
         # Not left to getaddrinfo: under gevent it waits for a thread, which the hub's own callbacks may not do.
         with contextlib.suppress(OSError, ValueError):
@@ -72,7 +74,7 @@ def resolve(host: str, port: int) -> Target:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise AddressError(f"Cannot find the host {host}: {reason_of(error)}.") from error
-    return Target(family, (str(address[0]), int(address[1])))
+    return Target(family, address)  # type: ignore[arg-type]  # of these families it is nothing else
 
 
 def use_congestion_control(sock: socket.socket, name: str | None) -> None:

@@ -20,11 +20,11 @@ from typing import IO
 
 import msgspec
 
-from chat.private import private
 from chat.protocol.errors import ChatError
 from chat.protocol.fields import INBOX
 from chat.protocol.names import LONGEST_CHARS, fold
 from chat.protocol.wire import ROOM_LINE
+from chat.records import private
 from chat.server.directory import MAX_NAMES
 from chat.server.log import Log
 from chat.server.members import Session
@@ -70,13 +70,15 @@ class Journal:
 
     Args:
         path: the file; made if there is none.
+        may_begin: whether an empty file becomes a journal.
 
     Raises:
         JournalError: it is something else, damaged, used by another server, or cannot be written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, may_begin: bool = True) -> None:
         self._path = path
+        self._may_begin = may_begin
         self._lines: list[tuple[str, int, bytes]] = []
         self._forgotten: list[Log] = []
         #: Topics that are to be written.
@@ -221,6 +223,8 @@ class Journal:
             self._lock.close()
 
     def _acquire(self) -> IO[bytes]:
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
+            raise JournalError(f"The journal {self._path} cannot be used: it is no plain file.")
         try:
             file = open(self._path, "ab", opener=private)  # noqa: SIM115
         except OSError as error:
@@ -237,7 +241,7 @@ class Journal:
         (found,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables and not found:
+        if not tables and not found and self._may_begin:
             database.execute("PRAGMA journal_mode = WAL")
             header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
             database.executescript(f"BEGIN; {_TABLES} {header}")
@@ -272,7 +276,7 @@ class Journal:
         """For each room the number of its first line, and its lines."""
         lines: dict[str, tuple[int, list[bytes]]] = {}
         for room, seq, data in self._database.execute("SELECT room, seq, data FROM line ORDER BY room, seq"):
-            if not _is_line(room, seq, data):
+            if room in ("", INBOX) or not _is_line(room, seq, data):
                 raise self._damage(f"the row of line {seq} of {room} holds something else")
             first_seq, found = lines.setdefault(room, (seq, []))
             if seq != first_seq + len(found):

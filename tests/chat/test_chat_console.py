@@ -380,3 +380,20 @@ def test_what_was_typed_and_said_is_for_its_owner_alone(server: ServerProcess, t
     finally:
         os.umask(before)
     assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+
+
+def test_a_full_disk_costs_rows_of_the_record_and_not_the_chat(server: ServerProcess, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chat", "connect", "ana", "--port", str(server.address[1])]
+    said = [f"message {number}" for number in range(40)]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "sh", *command, "--record", str(tmp_path / "record.csv")],
+        input="\n".join(said),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("! --record cannot be written: file too large; from here on rows are missing") == 1
+    assert re.findall(r"ana: (message \d+)  ", done.stdout) == said
+    done = subprocess.run([*command, "--record", "/dev/full"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "chat-client: Cannot write /dev/full: no space left on device.\n")

@@ -1,5 +1,6 @@
 """Servers that lie: whatever they say, the client's loop goes on, nothing grows without bound, no file is touched."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,16 @@ def test_a_part_that_is_no_plain_file_is_not_written_to(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / f".{'ab' * 32}.part")
     with pytest.raises(FileError, match="Cannot store files in"):
         Part(tmp_path, "ab" * 32, 5)
+
+
+def test_what_was_received_before_may_become_shorter(tmp_path: Path) -> None:
+    with contextlib.closing(Part(tmp_path, "ab" * 32, 5)) as part:
+        part.append(b"four")
+    with contextlib.closing(Part(tmp_path, "ab" * 32, 5)) as part:
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(b"")
+        with pytest.raises(FileError, match="What was received before has become shorter"):
+            part.hash_some()
 
 
 def test_progress_of_an_empty_file(clients: Clients, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`chat-server --journal`: what was said survives the server, however it ends."""
 
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -135,6 +136,20 @@ def test_a_journal_is_checked_without_a_server(tmp_path: Path) -> None:
     done = check()
     said = f"The journal {file} is damaged: the row of line 2 of lobby holds something else. {ADVICE}"
     assert (done.returncode, done.stderr) == (2, f"chat-server: {said}\n")
+
+
+def test_a_check_makes_no_journal_of_what_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "journal"
+    command = [sys.executable, "-m", "chat", "serve", "--journal", str(file), "--check"]
+    file.touch()  # as something else may have left it
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20 * SECOND)
+    assert (done.returncode, done.stderr) == (2, f"chat-server: {file} is not a journal of this chat.\n")
+    assert file.read_bytes() == b""
+    file.unlink()
+    os.mkfifo(file)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20 * SECOND)
+    said = f"chat-server: The journal {file} cannot be used: it is no plain file.\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_a_log_of_writes_that_is_gone_is_missed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from chat_helpers import SECOND
 from chat.net.loop import Loop
 from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
-from chat.net.transport import Transport, set_up
+from chat.net.transport import Transport, resolve, set_up
 from chat.words import reason_of
 
 pytestmark = pytest.mark.realtime("chat")
@@ -316,3 +316,8 @@ def test_under_gevent(kind: str) -> None:
     command = [sys.executable, "-W", "error", "-c", GEVENT, kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30 * SECOND, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_an_ipv6_address_keeps_its_scope_and_may_have_brackets() -> None:
+    assert resolve("[::1]", 5) == (socket.AF_INET6, ("::1", 5))
+    assert resolve("fe80::5%lo", 5) == (socket.AF_INET6, ("fe80::5", 5, 0, socket.if_nametoindex("lo")))

@@ -161,6 +161,13 @@ def test_tls_on_a_plain_port(good: Certificate) -> None:
     assert "is sent away: This port does not speak TLS" in log
 
 
+def test_an_alert_says_why_there_is_no_tls(good: Certificate) -> None:
+    """As of a server that wants nothing of what we offer (RFC 8446, 6.2)."""
+    tls = Tls(client_context(good.certificate), "127.0.0.1")
+    with pytest.raises(TlsError, match="handshake failure"):
+        list(tls.decrypt(b"\x15\x03\x03\x00\x02\x02\x28"))
+
+
 def test_what_is_no_certificate(folder: Path, good: Certificate) -> None:
     nothing = folder / "nothing"
     nothing.write_text("nothing")

@@ -116,6 +116,8 @@ class Part:
         """Hash the next slice of what is there; whether that was the last one."""
         with _as_file_error("Cannot read what was received before"):
             data = os.pread(self._fd, SLICE_BYTES, self._hashed)
+        if not data and self._hashed < self.have:
+            raise FileError("What was received before has become shorter.")
         self._hash.update(data)
         self._hashed += len(data)
         return self._hashed >= self.have
