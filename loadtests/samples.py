@@ -78,10 +78,18 @@ TCP = Record(
         "delivery_rate_Bps": "Q",
     },
 )
-#: What a client counted, written when it leaves; and how long its first registration took: 0 if it was not let in.
+#: What a client counted, written when it leaves; and how long its first registration took, and when it was in its room:
+#: 0 if it was not let in.
 LEFT = Record(
     "left",
-    {"user": "I", "deliveries": "I", "copies_dropped": "I", "path_failures": "I", "registration_ns": "Q"},
+    {
+        "user": "I",
+        "deliveries": "I",
+        "copies_dropped": "I",
+        "path_failures": "I",
+        "registration_ns": "Q",
+        "let_in_ns": "q",
+    },
 )
 #: A file that was sent is over; its times count at the sender.
 FILE = Record(
@@ -124,7 +132,7 @@ TABLES: dict[str, dict[str, str]] = {
     | {
         "user": "number of the sender; those of worker N begin at N · 100000",
         "id": "number of the message, rising for each user; from 1000000000 on: those that the client did not take, as "
-        "too many were under way or its session was over; they are `lost`",
+        "too many were under way, its session was over, or it was never let in; they are `lost`",
         "kind": "`say` (to everyone) or `tell` (to one)",
         "size_bytes": "length of the text",
         "intended_s": "when the schedule wanted it sent; seconds since the start of the trial's load",
@@ -132,7 +140,7 @@ TABLES: dict[str, dict[str, str]] = {
         "echoed_s": "when the first copy of the echo arrived, which is the acknowledgement; empty if none came",
         "response_time_ms": "`echoed_s − intended_s`: what a user waits, schedule lag included",
         "service_time_ms": "`echoed_s − sent_s`: client, link and server alone",
-        "send_lag_ms": "`sent_s − intended_s`: how late the load generator was",
+        "send_lag_ms": "`sent_s − intended_s`: how late the load generator was, or its user let in",
         "seen_lag_ms": "from `echoed_s` to when the process read it",
         "stamp": "whose time `echoed_s` is: `wire` (of the packet that completed the line), `kernel` (of the read that "
         "it ended), or `read` (of a read that took more, or so for the other copy: it came no later than that)",
@@ -182,6 +190,8 @@ TABLES: dict[str, dict[str, str]] = {
         "path_failures": "connections that broke",
         "registration_ms": "from connecting to being let in by the server: the handshake of TCP, that "
         "of TLS if there is one, and the registration; empty if it was not let in, or not into its room",
+        "let_in_s": "when it was in its room, and could send what was due; seconds since the start of the trial's "
+        "load; empty if it never was",
     },
     "files": _TRIAL
     | {

@@ -29,7 +29,7 @@ OLDEST_SCHEMA = 3
 #: Columns that older tables lack → what they say instead, in SQL.
 _INSTEAD = {"stamp": "CASE exact WHEN 1 THEN 'kernel' ELSE 'read' END", "disturbed": "0"}
 #: Columns that a small table of this schema may lack; one of an older schema lacks others too.
-_ADDED = {"descriptors"}
+_ADDED = {"descriptors", "let_in_s"}
 #: Texts of the large tables → what they may say.
 _CATEGORIES = {
     "kind": KINDS,

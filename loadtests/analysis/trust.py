@@ -29,6 +29,8 @@ _DISTURBED_SHARE = 0.02
 _LEAST_LEFT = 0.5
 #: The schedule may lag by this much, or by half of the delay that is measured (medians: a tail shows by itself).
 _LAG_MS, _LAG_SHARE = 1.0, 0.5
+#: From this share of messages on, p99 tells what they waited for.
+_WAITED_SHARE = 0.01
 #: Wall clock and monotonic clock may drift apart by this much during a trial (NTP slews 0.5 ms a second).
 _CLOCK_STEP_MS = 50.0
 #: A shorter stall of a core is none.
@@ -92,7 +94,7 @@ def _unfinished(run: Run) -> list[Doubt]:
 
 
 def _not_let_in(run: Run) -> list[Doubt]:
-    """Who could not join sends nothing, and so misses no threshold."""
+    """All that they were to say is lost; what nobody said to them, nobody misses."""
     if run.manifest.schema_version < _LET_IN_SCHEMA:
         return []
     clients = run.table("clients", ["registration_ms"])
@@ -171,11 +173,18 @@ def _generator(run: Run) -> list[Doubt]:
 
 
 def _schedule(run: Run) -> list[Doubt]:
-    messages = run.measured("user", "send_lag_ms", "service_time_ms")
+    """Who was not let in yet was no late generator; but the response times tell of that waiting, not of the link's."""
+    messages = run.measured("user", "intended_s", "send_lag_ms", "service_time_ms")
+    keys = ["trial", "user"]
+    let_in = run.rows("clients", ["user", "let_in_s"]).drop_duplicates(keys)
+    let_in_s = let_in.set_index(keys)["let_in_s"].reindex(pd.MultiIndex.from_frame(messages[keys]))
+    let_in_s = let_in_s.set_axis(messages.index)
+    waits_s = (let_in_s - messages["intended_s"]).where(let_in_s > messages["intended_s"])
     processes = messages["user"] // USERS_PER_WORKER
     is_many = processes.any()
-    groups = messages.groupby(["variant", processes], observed=True)
+    groups = messages[waits_s.isna()].groupby(["variant", processes], observed=True)
     medians = groups[["send_lag_ms", "service_time_ms"]].median().reset_index()
+    waited = waits_s.groupby(messages["variant"], observed=True).agg(["count", "size", "max"]).reset_index()
     return _one(
         "",
         (
@@ -184,6 +193,15 @@ def _schedule(run: Run) -> list[Doubt]:
             for variant, process, lag, service in medians.itertuples(index=False)
             if lag > max(_LAG_MS, _LAG_SHARE * service)
         ),
+    ) + _one(
+        "",
+        (
+            f"{variant}: {late} of {due} messages were due before their user was let in, and waited for that, "
+            f"up to {longest_s:.1f} s; a longer warm-up leaves them out"
+            for variant, late, due, longest_s in waited.itertuples(index=False)
+            if late > _WAITED_SHARE * due
+        ),
+        is_fatal=False,
     )
 
 

@@ -96,7 +96,7 @@ class Participant:
         self._failure: str | None = None
         self._deliveries = 0
         self._path_failures = 0
-        self._connect_ns = self._registration_ns = 0
+        self._connect_ns = self._registration_ns = self._let_in_ns = 0
 
     def join(self) -> None:
         """Connect, register and go into the room; raises ConnectionError."""
@@ -109,8 +109,8 @@ class Participant:
         # Whoever has never been let in has a lobby too.
         if not self.client.registered or self._room not in self.client.rooms:
             self.client.close()
-            self._registration_ns = 0
             raise ConnectionError(self._failure or f"not let in within {JOIN_S:g} s")
+        self._let_in_ns = self.engine.loop.now_ns()
         self.engine.members[self.number] = self
 
     def say(self, text: str, intended_ns: int) -> None:
@@ -175,7 +175,8 @@ class Participant:
             self._wait(self._closed, JOIN_S)
         self.client.close()
         counts = (self._deliveries, self.client.duplicates, self._path_failures)
-        self.engine.recorder.add(LEFT, self.number, *counts, self._registration_ns)
+        registration_ns = self._registration_ns if self._let_in_ns else 0
+        self.engine.recorder.add(LEFT, self.number, *counts, registration_ns, self._let_in_ns)
 
     def _await(self, event: Event, timeout_s: float) -> None:
         event.clear()

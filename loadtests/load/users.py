@@ -1,22 +1,28 @@
-"""The Locust user classes. A user of your own is a subclass of :class:`ChatUser` with one-line tasks."""
+"""The Locust user classes. One of your own is a subclass of :class:`ChatUser` with one-line tasks that never wait."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from locust import User, constant, task
 from locust.exception import StopUser
+from locust.user.task import DefaultTaskSet
 
 from loadtests.load.engine import Engine
 from loadtests.load.participant import Participant
 from loadtests.load.process import LOAD
 from loadtests.scenario.schedule import Ramp, intended_times
 
+#: When what is never due is due.
+_NEVER_NS = sys.maxsize
+
 
 class ChatUser(User):
     """A participant whose tasks run at the intended times of its schedule: an open workload.
 
     Locust asks `wait_time` how long to wait after a task. Here it waits itself, until the next intended time on an
-    absolute schedule; a user that is late goes on at once and skips nothing. With `think_time` the workload is closed.
+    absolute schedule; a user that is late goes on at once and skips nothing. The schedule begins when Locust starts the
+    user, so that what is due before it is let in waits for that. With `think_time` the workload is closed.
     """
 
     abstract = True
@@ -25,16 +31,19 @@ class ChatUser(User):
         super().__init__(environment)
         self.engine: Engine = LOAD.users_engine()
         self.participant: Participant
-        self.intended_ns = 0
+        #: When what comes next is due, as far as that is known.
+        self.intended_ns = _NEVER_NS
+        self._stopped_ns = 0
 
     def on_start(self) -> None:
+        self.participant = Participant(self.engine, self.engine.next_number())
+        self._due = self.schedule()
         try:
-            self.participant = Participant(self.engine, self.engine.next_number())
             self.participant.join()
         except OSError as error:
             self.engine.report("join", 0.0, 0, error)
-            raise StopUser from error
-        self._due = self.schedule()
+            if self.engine.scenario.messages.think_time is not None:
+                raise StopUser from error  # it would wait for answers
         self.wait_time()
 
     def schedule(self) -> Iterator[int]:
@@ -48,7 +57,18 @@ class ChatUser(User):
         ramp = ramp.left_after((now_ns - self.engine.recorder.start_ns) / 1e9)
         return intended_times(messages.arrival, ramp, messages.burst, now_ns, self.participant.schedule_rng)
 
+    def stop(self, force: bool = False) -> bool:
+        self._stopped_ns = self._stopped_ns or self.engine.loop.now_ns()
+        return bool(super().stop(force))
+
     def on_stop(self) -> None:
+        """Send what was due before Locust stopped this user, if it has come to none of that yet, and leave."""
+        if self.intended_ns == _NEVER_NS:
+            self.intended_ns = next(self._due, _NEVER_NS)
+        tasks = DefaultTaskSet(self)
+        while self.intended_ns <= self._stopped_ns:
+            tasks.execute_task(tasks.get_next_task())
+            self.intended_ns = next(self._due, _NEVER_NS)
         self.participant.leave()
 
     def _after_answers(self, think_time_s: float) -> Iterator[int]:
@@ -57,6 +77,7 @@ class ChatUser(User):
             yield self.engine.loop.now_ns() + int(think_time_s * 1e9)
 
     def wait_time(self) -> float:
+        self.intended_ns = _NEVER_NS  # until an answer has come, in a closed workload
         self.intended_ns = next(self._due)
         self.engine.loop.sleep_until(self.intended_ns)
         return 0.0
@@ -98,11 +119,14 @@ class FileUser(ChatUser):
     """Sends a file to a random user now and then; says nothing."""
 
     def schedule(self) -> Iterator[int]:
-        """That of the files alone: what is said of messages is nothing to this user."""
+        """That of the files alone: what is said of messages is nothing to this user.
+
+        It begins (as a generator does) when the user is in: a file's goodput is none of waiting for that.
+        """
         scenario = self.engine.scenario
         rate = 1 / scenario.files.every
         now_ns = self.engine.loop.now_ns()
-        return intended_times(
+        yield from intended_times(
             "constant", Ramp(rate, rate, scenario.duration_s), 1, now_ns, self.participant.schedule_rng
         )
 
@@ -115,6 +139,10 @@ class ListeningUser(ChatUser):
     """Only listens; being there makes every broadcast one delivery dearer."""
 
     wait_time = constant(1)
+
+    def schedule(self) -> Iterator[int]:
+        """Nothing is ever due."""
+        return iter(())
 
     @task
     def listen(self) -> None:

@@ -38,7 +38,7 @@ from loadtests.samples import (
 #: Records of lines that came, as they are read: first copies, and others.
 _LINES = (ECHOED, ECHOED_AGAIN, DELIVERED, DELIVERED_AGAIN)
 #: Fields that are times on the clock of the machine where they were noted.
-_MOMENTS = {"intended_ns", "sent_ns", "received_ns", "seen_ns", "at_ns"}
+_MOMENTS = {"intended_ns", "sent_ns", "received_ns", "seen_ns", "at_ns", "let_in_ns"}
 
 
 def read_records(folder: Path, record: Record) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def tables_of(
         "messages": _messages(folder, sent, echoes, deliveries, start_ns, warmup_s, disturbances),
         "deliveries": deliveries,
         "tcp": _tcp(folder, start_ns, paths),
-        "clients": _clients(folder),
+        "clients": _clients(folder, start_ns),
         "files": _files(folder, start_ns, disturbances),
         "pauses": _pauses(folder, start_ns),
         "machine": _load_processes(folder, start_ns),
@@ -205,9 +205,13 @@ def _files(folder: Path, start_ns: int, disturbances: Disturbances) -> pd.DataFr
     return rows.sort_values("started_s")
 
 
-def _clients(folder: Path) -> pd.DataFrame:
+def _clients(folder: Path, start_ns: int) -> pd.DataFrame:
     rows = read_records(folder, LEFT)
-    return rows.assign(registration_ms=(rows["registration_ns"] / 1e6).where(rows["registration_ns"] > 0))
+    was_let_in = rows["registration_ns"] > 0
+    return rows.assign(
+        registration_ms=(rows["registration_ns"] / 1e6).where(was_let_in),
+        let_in_s=((rows["let_in_ns"] - start_ns) / 1e9).where(was_let_in),
+    )
 
 
 def _pauses(folder: Path, start_ns: int) -> pd.DataFrame:

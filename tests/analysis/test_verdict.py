@@ -102,6 +102,10 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
         + [{"trial": n, "when": "change", "time_s": 1.0, "path": "primary", "change": "outage"} for n in times],
     }
     rows["clients"] = [{"trial": 1, "registration_ms": ms} for ms in changes.get("registrations_ms", ())]
+    if "let_in_s" in changes:
+        rows["clients"] = [
+            {"trial": n, "user": 0, "registration_ms": 3, "let_in_s": changes["let_in_s"]} for n in times
+        ]
     for table, columns in TABLES.items():
         pd.DataFrame(rows.get(table, []), columns=list(columns)).to_csv(folder / f"{table}.csv", index=False)
     return Run(folder)
@@ -208,6 +212,15 @@ def test_what_the_machine_did_is_said_once_and_takes_no_threshold_away(
     assert doubt.sentence.startswith(reason), doubt.sentence
     assert str(doubt).startswith("note: ")
     assert verdict.exit_code == ExitCode.FAILED
+
+
+def test_what_waited_for_its_user_to_be_let_in_is_told_and_not_held_against_the_generator(tmp_path: Path) -> None:
+    verdict = judge(run_of(tmp_path, let_in_s=7.9, send_lag_ms=2900.0))
+    assert [str(doubt) for doubt in verdict.doubts] == [
+        "note: lan: 1 of 1 messages were due before their user was let in, and waited for that, up to 2.9 s; "
+        "a longer warm-up leaves them out (and 1 more like it)"
+    ]
+    assert verdict.exit_code == ExitCode.PASSED
 
 
 def test_too_little_that_is_undisturbed_is_no_answer(tmp_path: Path) -> None:

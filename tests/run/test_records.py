@@ -42,8 +42,8 @@ def record_three_messages(folder: Path) -> int:
     recorder.add(REFUSED, 0, 2)
     recorder.add(DELIVERED, 1, 0, 1, 0, 0, True, t0 + 1027 * MS, t0 + 1028 * MS, 800)
     recorder.add(TCP, 0, 0, t0 + 1000 * MS, 50_000, 1000, 49_000, 3, 400, 5000, 40, 0, 3, 10, 1000)
-    recorder.add(LEFT, 0, 12, 7, 1, 200 * MS)
-    recorder.add(LEFT, 1, 0, 0, 2, 0)
+    recorder.add(LEFT, 0, 12, 7, 1, 200 * MS, t0 + 300 * MS)
+    recorder.add(LEFT, 1, 0, 0, 2, 0, 0)
     recorder.add(FILE, 0, 1, 125_000, t0 + 500 * MS, t0 + 1000 * MS, 4096, 0)
     recorder.add(FILE, 1, 0, 125_000, t0 + 600 * MS, t0 + 1000 * MS, 0, 3)
     recorder.add(ECHOED_AGAIN, 0, 1, 0, True, t0 + 1060 * MS, t0 + 1060 * MS, 700)
@@ -73,6 +73,7 @@ def test_tables_are_derived_from_records(tmp_path: Path) -> None:
     assert tables["tcp"].loc[0, ["retransmissions", "rtt_ms", "delivery_rate_bps"]].tolist() == [3, 50.0, 8000]
     assert tables["clients"].loc[0, ["copies_dropped", "registration_ms"]].tolist() == [7, 200]
     assert tables["clients"]["registration_ms"].isna().tolist() == [False, True], "the second was not let in"
+    assert tables["clients"]["let_in_s"].tolist() == pytest.approx([0.3, float("nan")], nan_ok=True)
     files = tables["files"]
     assert files.loc[0, ["started_s", "duration_ms", "goodput_bps"]].tolist() == pytest.approx([0.5, 500, 2e6])
     assert files["outcome"].tolist() == ["done", "failed"]

@@ -51,7 +51,7 @@ def test_every_message_is_accounted_for(finished: tuple[Path, str]) -> None:
     counts = messages.groupby("trial").size()
     assert counts.between(140 - 4 * 140**0.5, 140 + 4 * 140**0.5).all(), counts
     compared = 0
-    # When a user joins depends on the link (its SYN may be lost); from then on its schedule is exactly the same.
+    # When Locust starts a user is its own time in each trial; from then on its schedule is exactly the same.
     for _, mine in messages.sort_values("id").groupby("user"):
         gaps = [rows["intended_s"].diff().dropna().to_numpy() for _, rows in mine.groupby("trial")]
         both = min(map(len, gaps))
