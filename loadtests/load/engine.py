@@ -73,6 +73,8 @@ class Engine:
         self.failed = Event()
         #: Those who have come and not begun to leave.
         self.members: dict[int, Member] = {}
+        #: Those who have connections, from before they have come until they are gone.
+        self.connected: dict[int, Member] = {}
         self.drain_s = DRAIN_S
         self.workers = workers
         self._numbers = itertools.count(worker * USERS_PER_WORKER)
@@ -116,7 +118,7 @@ class Engine:
         return self.nick(rng.choice(others) if others else number)
 
     def _sample(self) -> None:
-        for member in self.members.values():
+        for member in self.connected.values():
             member.sample_tcp()
         rss_bytes = self._process.memory_info().rss
         self.recorder.add(PROCESS, self.loop.now_ns(), time.process_time_ns(), run_delay_ns(), rss_bytes)

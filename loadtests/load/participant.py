@@ -101,6 +101,7 @@ class Participant:
     def join(self) -> None:
         """Connect, register and go into the room; raises ConnectionError."""
         self._connect_ns = self.engine.loop.now_ns()
+        self.engine.connected[self.number] = self
         self.client.connect()
         self._registered.wait(JOIN_S)
         if self.client.registered and self._room != LOBBY:
@@ -174,6 +175,7 @@ class Participant:
             self.client.leave()
             self._wait(self._closed, JOIN_S)
         self.client.close()
+        self.engine.connected.pop(self.number, None)
         counts = (self._deliveries, self.client.duplicates, self._path_failures)
         registration_ns = self._registration_ns if self._let_in_ns else 0
         self.engine.recorder.add(LEFT, self.number, *counts, registration_ns, self._let_in_ns)

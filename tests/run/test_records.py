@@ -3,8 +3,10 @@
 from pathlib import Path
 from unittest.mock import Mock
 
+import gevent
 import pytest
 
+from chat.net.tcpinfo import TcpInfo
 from loadtests import samples
 from loadtests.load.engine import Engine
 from loadtests.load.participant import Participant
@@ -139,6 +141,32 @@ def test_a_message_that_the_client_does_not_take_is_lost_and_has_a_row(tmp_path:
     assert messages["id"].tolist() == [1_000_000_000, 1_000_000_001]
     assert reported == ["lost", "lost"]
     other.expect.assert_not_called()  # nothing is on its way to it
+
+
+def test_the_connections_of_who_leaves_are_sampled_until_they_are_gone(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.start()
+    engine = Engine(Scenario(), lambda: (("127.0.0.1", 1), None), recorder, lambda *_: None, tls=None, nick_prefix="aa")
+    user = Participant(engine, 0)
+    user.client = client = Mock(registered=True, rooms=["lobby"], pending=1, closed=False, duplicates=0)
+    client.tcp_info.return_value = {"primary": TcpInfo()}
+
+    def sampled() -> int:
+        engine._sample()
+        return len(read_records(tmp_path, TCP))
+
+    user._registered.set()
+    user.join()
+    assert sampled() == 1
+    leaving = gevent.spawn(user.leave)
+    gevent.sleep(0)
+    assert engine.member("aa-0") is None, "nobody sends it anything any more"
+    assert sampled() == 2, "what it said last is still on its way"
+    client.pending, client.closed = 0, True
+    user.expect(0)
+    leaving.get()
+    assert sampled() == 2
+    engine.loop.close()
 
 
 def test_server_side_of_tcp_is_joined_by_path_and_user(tmp_path: Path) -> None:
