@@ -94,9 +94,12 @@ def _profile(document: Document, path: KeyPath, name: str) -> LinkProfile:
         for place in _said(document, path, key):
             raise document.error(place, sentence)
     block = document.convert(LinkBlock, path)
-    if _said(document, path, "rtt"):
-        for place in _said(document, path, "delay"):
-            raise document.error(place, "not together with rtt: rtt is there and back, delay is one way")
+    rtt, delay = (_said(document, path, key) for key in ("rtt", "delay"))
+    if rtt and delay:
+        # Both are in order: the one that is said first in a later entry of the timeline is the one too many.
+        place = max(delay[0], rtt[0], key=lambda place: _entry_of(place[len(path) :]))
+        other = "delay" if place == rtt[0] else "rtt"
+        raise document.error(place, f"not together with {other}: rtt is there and back, delay is one way")
     if not _said(document, path, "rate") and not _said(document, path, "trace"):
         for place in _said(document, path, "queue"):
             raise document.error(place, "a queue forms only in front of a rate: give a rate too")
@@ -133,6 +136,11 @@ def _contradiction(direction: Direction) -> tuple[str, str] | None:
     if direction.trace and direction.rate_bps:
         return "trace", "not together with rate: a trace is the rate"
     return None
+
+
+def _entry_of(place: KeyPath) -> int:
+    """Which entry of the link's timeline a key is in; -1 for what is said of the beginning."""
+    return int(place[1]) if place[0] == "timeline" else -1
 
 
 def _said(document: Document, path: KeyPath, key: str) -> list[KeyPath]:

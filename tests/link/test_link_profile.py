@@ -79,6 +79,10 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
             "test.yaml:2: delay: not together with rtt: rtt is there and back, delay is one way",
         ),
         ("rtt: 40ms\nup: {delay: 20ms}", "test.yaml:2: up.delay: not together with rtt"),
+        (
+            "up: {delay: 2ms}\ntimeline:\n  - {at: 1s, loss: 1%}\n  - {at: 2s, rtt: 4ms}",
+            "test.yaml:4: timeline.1.rtt: not together with delay: rtt is there and back, delay is one way",
+        ),
         ("up: {rtt: 40ms}", "test.yaml:1: up.rtt: unknown key; "),
         ("rtt: 40", "test.yaml:1: rtt: expected a time with a unit (us, ms, s, min, h) such as 50ms, got '40'"),
         ("\nloss: 2", "test.yaml:2: loss: expected a percentage from 0% to 100%"),
