@@ -68,8 +68,12 @@ def main(arguments: argparse.Namespace) -> int:
 def _load(scenario: Scenario) -> Iterator[str]:
     """Users, rates, shape and thresholds: a line each."""
     most = max(stage.users for stage in scenario.shape)
-    mix = ", ".join(f"{number} {name}" for name, number in scenario.users.items())
-    yield f"users: {most} ({mix}) in {count(scenario.rooms, 'room')}"
+    mix = [f"{number} {name}" for name, number in scenario.users.items()]
+    if most == sum(scenario.users.values()):
+        of_classes = ", ".join(mix)
+    else:  # shares of it
+        of_classes = " to ".join(mix) if len(mix) > 1 else next(iter(scenario.users))
+    yield f"users: {most} ({of_classes}) in {count(scenario.rooms, 'room')}"
     yield f"connections: {scenario.connections}"
     messages = scenario.messages
     if messages.think_time is not None:

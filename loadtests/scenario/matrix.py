@@ -1,6 +1,7 @@
 """A scenario → the ordered list of trials: variants × repetitions, interleaved, in an order that the seed decides."""
 
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,7 @@ def plan(document: Document) -> list[Trial]:
     """
     base, _ = decode(document)
     variants = [(labels, variant, *decode(variant)) for labels, variant in _variants(document, base.vary)]
+    _check_shares(document, [scenario for _, _, scenario, _ in variants])
     trials: list[Trial] = []
     for repetition in range(1, base.repetitions + 1):
         block = list(variants)
@@ -77,6 +79,24 @@ def _check_varied(document: Document, vary: dict[str, list[Any]]) -> None:
         labels = [label(value) for value in values]
         for twice in (name for number, name in enumerate(labels) if name in labels[:number]):
             raise document.error(place, f"{twice!r} is there twice; expected values that differ")
+
+
+def _check_shares(document: Document, variants: list[Scenario]) -> None:
+    """Raises ConfigError: `users` are varied in two ways of which stages, which give the totals, make the same."""
+    found: dict[bytes, Scenario] = {}
+    for scenario in variants:
+        if scenario.stages:
+            divisor = math.gcd(*scenario.users.values())
+            shares = {name: number // divisor for name, number in sorted(scenario.users.items())}
+            load = msgspec.structs.replace(scenario, users=shares)
+            other = found.setdefault(msgspec.json.encode(load, enc_hook=str), scenario)
+            if other.users != scenario.users:
+                key = next(key for key in scenario.vary if key.split(".")[0] == "users")
+                raise document.error(
+                    ("vary", key),
+                    f"{label(other.users)} and {label(scenario.users)} run the same: beside stages, which say how "
+                    "many, users are shares; allowed: shares that differ, or vary stages.0.users",
+                )
 
 
 def _variants(document: Document, vary: dict[str, list[Any]]) -> Iterator[tuple[dict[str, str], Document]]:

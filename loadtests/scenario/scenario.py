@@ -132,7 +132,7 @@ class Scenario(msgspec.Struct, frozen=True):
     #: Private connections. An embedded server gets a certificate of its own; one elsewhere must have one that the
     #: system's authorities vouch for (OpenSSL's SSL_CERT_FILE names others).
     tls: bool = False
-    #: User class → number of users of that class.
+    #: User class → number of users of that class; with stages, its share of theirs.
     users: dict[str, UserCount] = msgspec.field(default_factory=lambda: {"BroadcastUser": 10})
     messages: Messages = msgspec.field(default_factory=Messages)
     files: Files = msgspec.field(default_factory=Files)

@@ -88,6 +88,16 @@ def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> N
         ("vary: {thresholds.0: [lost == 0]}", "s.yaml:1: vary.thresholds.0: all variants have the same"),
         ("vary: {vary.link: [[lan]]}", "s.yaml:1: vary.vary.link: all variants have the same"),
         ("vary: {description: [a, b]}", "s.yaml:1: vary.description: all variants have the same"),
+        (
+            "stages: [{users: 5, duration: 5s}]\nvary: {users.BroadcastUser: [2, 10]}",
+            "s.yaml:2: vary.users.BroadcastUser: {BroadcastUser: 2} and {BroadcastUser: 10} run the same: beside "
+            "stages, which say how many, users are shares; allowed: shares that differ, or vary stages.0.users",
+        ),
+        (
+            "stages: [{users: 6, duration: 5s}]\nrooms: 2\nvary:\n  rooms: [1, 2]\n"
+            "  users: [{BroadcastUser: 2, PrivateUser: 1}, {PrivateUser: 2, BroadcastUser: 4}]",
+            "s.yaml:5: vary.users: {BroadcastUser: 2, PrivateUser: 1} and {PrivateUser: 2, BroadcastUser: 4} run the ",
+        ),
         ("vary: {files: [{size: 1kB}]}", "s.yaml:1: vary.files: the summary has a column files; vary what is in it"),
     ],
 )
@@ -95,6 +105,18 @@ def test_errors_name_file_line_and_key(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan(parse(text))
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vary: {users.BroadcastUser: [2, 10]}",
+        "stages: [{users: 6, duration: 5s}]\nusers: {PrivateUser: 1}\nvary: {users.BroadcastUser: [2, 10]}",
+        "vary: {stages: [[{users: 2, duration: 5s}], [{users: 10, duration: 5s}]]}",
+    ],
+)
+def test_users_are_varied_by_their_number_by_their_shares_or_by_the_stages(text: str) -> None:
+    assert len(plan(parse(text))) == 2
 
 
 def test_an_unknown_scenario_lists_the_known_ones() -> None:
