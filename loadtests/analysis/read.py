@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from glob import glob
 from pathlib import Path
 
 import duckdb
@@ -245,6 +246,12 @@ def open_run(path: str | Path | None = None, *, with_disturbed: bool | None = No
             raise FileNotFoundError(f"{folder}: no run yet; `chatlab run demo` makes one")
         chosen = runs[-1].parent
     if not os.path.isfile(Path(chosen) / "run.json"):
+        if glob("*.start", root_dir=chosen):
+            raise FileNotFoundError(
+                f"{chosen}: raw records of plain Locust (--record), not a run: in Python, "
+                "loadtests.run.collect.tables_of(folder, trial=1, warmup_s=0, paths={}) makes tables of them; "
+                "`chatlab run` with `server: HOST:PORT` in the scenario makes a run"
+            )
         raise FileNotFoundError(f"{chosen}: not a run directory: it has no run.json")
     if with_disturbed is None:
         with_disturbed = bool(os.environ.get("CHATLAB_WITH_DISTURBED"))

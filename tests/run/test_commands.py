@@ -77,6 +77,25 @@ def test_check_says_what_would_run(tmp_path: Path) -> None:
     assert lines[-1].startswith("disk: about ")
 
 
+def test_check_says_that_users_are_shares_of_what_the_stages_say(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text("users: {BroadcastUser: 2, PrivateUser: 1}\nstages: [{users: 6, duration: 5s}]\n")
+    assert "users: 6 (2 BroadcastUser to 1 PrivateUser) in 1 room" in chatlab("check", scenario).stdout
+    scenario.write_text("users: {BroadcastUser: 10}\nstages: [{users: 5, duration: 5s}]\n")
+    assert "users: 5 (BroadcastUser) in 1 room" in chatlab("check", scenario).stdout
+
+
+def test_the_records_of_plain_locust_are_no_run_and_what_can_be_done_with_them_is_said(tmp_path: Path) -> None:
+    (tmp_path / "4711.start").write_text("{}")
+    done = chatlab("report", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"chatlab: {tmp_path}: raw records of plain Locust (--record), not a run: in Python, "
+        "loadtests.run.collect.tables_of(folder, trial=1, warmup_s=0, paths={}) makes tables of them; "
+        "`chatlab run` with `server: HOST:PORT` in the scenario makes a run\n",
+    )
+
+
 def test_check_says_that_a_slow_link_takes_long_to_measure(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("link: {rate: 1kbit}\n")
     lines = chatlab("check", tmp_path / "s.yaml").stdout.splitlines()
