@@ -39,6 +39,7 @@ Values = npt.NDArray[np.float64]
 def distribution(run: Run) -> Gallery:
     """ECDF of response times; lost messages keep it below 1."""
     messages = _waited(run)
+    messages = messages.assign(response_time_ms=messages["response_time_ms"].fillna(np.inf))
     pictures = _curves(run, messages, "response_time_ms", _RESPONSE_TIME, "share answered by then")
     return Gallery(
         "How long does a message take?", pictures, "Dotted: 99 %. Where a curve ends below 1, messages were lost."
@@ -118,27 +119,23 @@ def percentile_table(run: Run) -> Gallery:
 def one_way_delay(run: Run) -> Gallery:
     """ECDF of one-way delay: from the sender's hand, through the server, to each receiver."""
     rows = run.delivered("one_way_delay_ms")
-    pictures = _curves(run, rows, "one_way_delay_ms", "one-way delay (ms)", "share delivered by then")
-    return Gallery("How long until the others have it?", pictures)
+    pictures = _curves(run, rows, "one_way_delay_ms", "one-way delay (ms)", "share of deliveries")
+    note = "Of deliveries after the warm-up; what never came is not among them."
+    if unknown := int(rows["one_way_delay_ms"].isna().sum()):
+        note += f" Not drawn: {unknown:,} of {len(rows):,}, whose sender and receiver are on different machines."
+    return Gallery("How long until the others have it?", pictures, note)
 
 
 def fan_out(run: Run) -> Gallery:
     """ECDF of the time until the last receiver had a message."""
     rows = run.measured("last_delivery_ms")
-    pictures = _curves(
-        run,
-        rows.dropna(subset="last_delivery_ms"),
-        "last_delivery_ms",
-        "until the last one has it (ms)",
-        "share of messages",
-    )
+    pictures = _curves(run, rows, "last_delivery_ms", "until the last one has it (ms)", "share of messages")
     return Gallery("When does the last receiver have it?", pictures)
 
 
 def jitter(run: Run) -> Gallery:
     """ECDF over receivers of the interarrival jitter."""
-    receivers = per_receiver(run).dropna(subset="jitter_ms")
-    pictures = _curves(run, receivers, "jitter_ms", "interarrival jitter, RFC 3550 (ms)", "share of receivers")
+    pictures = _curves(run, per_receiver(run), "jitter_ms", "interarrival jitter, RFC 3550 (ms)", "share of receivers")
     return Gallery("How unsteady is the delay?", pictures)
 
 
@@ -266,13 +263,13 @@ def _tail(name: str, groups: Iterator[tuple[str | None, pd.DataFrame, str, int]]
 
 
 def _curves(run: Run, rows: pd.DataFrame, column: str, x_label: str, y_label: str) -> list[Picture]:
-    """An ECDF in each panel; what is missing never came, and keeps the curve below 1."""
+    """An ECDF of what is known in each panel; what is infinite never came, and keeps the curve below 1."""
     pictures = []
-    for name, groups in _panels(run, rows):
+    for name, groups in _panels(run, rows.dropna(subset=column)):
         figure, [axes] = panel()
         is_positive = False
         for label, of, colour, place in groups:
-            values = np.sort(of[column].fillna(np.inf).to_numpy(float))
+            values = np.sort(of[column].to_numpy(float))
             x, y = _thinned(values, np.arange(1, len(values) + 1) / max(len(values), 1))
             is_positive |= bool(x.size) and 0 < x[0] < np.inf
             axes.plot(x[np.isfinite(x)], y[np.isfinite(x)], color=colour, linestyle=DASHES[place % 8], label=label)

@@ -1,0 +1,69 @@
+"""What is drawn in figures, read off their axes; the runs are made by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from test_stats import message, write_run
+
+from loadtests.analysis import pictures, plots, sweeps
+from loadtests.analysis.pictures import Gallery, Picture
+from loadtests.analysis.read import Run
+
+Drawn = Callable[[Callable[[Run], Gallery], Run], tuple[Gallery, list[list[Axes]]]]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """Draws a figure of a run: the gallery, and the axes of each of its pictures."""
+    figures: list[Figure] = []
+
+    def kept(figure: Figure, alt: str) -> Picture:
+        figures.append(figure)
+        return pictures.finished(figure, alt)
+
+    for module in (plots, sweeps):
+        monkeypatch.setattr(module, "finished", kept)
+
+    def draw(figure_of: Callable[[Run], Gallery], run: Run) -> tuple[Gallery, list[list[Axes]]]:
+        figures.clear()
+        gallery = figure_of(run)
+        return gallery, [figure.axes for figure in figures]
+
+    return draw
+
+
+def points(axes: Axes, curve: int = 0) -> list[tuple[float, float]]:
+    x, y = np.asarray(axes.lines[curve].get_xydata()).T
+    return [*zip(x.tolist(), y.tolist(), strict=True)]
+
+
+def delivery(id_: int, delay_ms: float | None, *, disturbed: int = 0) -> dict[str, object]:
+    return {"trial": 1, "receiver": 2, "sender": 1, "id": id_, "one_way_delay_ms": delay_ms, "disturbed": disturbed}
+
+
+def test_a_delay_that_is_unknown_is_none_that_never_ended(tmp_path: Path, drawn: Drawn) -> None:
+    """Between different machines nobody knows it; warm-up and what was disturbed are left out, as everywhere."""
+    messages = [message(1, 9.0, warmup=int(n == 0)) | {"id": n} for n in range(10)]
+    deliveries = [delivery(1, 4.0), delivery(2, 5.0), *(delivery(n, None) for n in (3, 4, 5))]
+    deliveries += [delivery(6, 700.0, disturbed=1), delivery(0, 900.0)]
+    run = write_run(tmp_path, {"messages": messages, "deliveries": deliveries}, [{"link": "lan"}])
+    gallery, [[axes]] = drawn(plots.one_way_delay, run)
+    assert points(axes)[-2:] == [(4.0, 0.5), (5.0, 1.0)]
+    assert "Not drawn: 3 of 5, whose sender and receiver are on different machines." in gallery.note
+
+
+def test_a_message_that_was_lost_keeps_the_curve_below_1(tmp_path: Path, drawn: Drawn) -> None:
+    messages = [message(1, 4.0), message(1, 5.0), *[message(1, None, outcome="lost")] * 2]
+    _, [[axes]] = drawn(plots.distribution, write_run(tmp_path, {"messages": messages}, [{"link": "lan"}]))
+    assert points(axes)[-1] == (5.0, 0.5)
+
+
+def test_a_receiver_whose_jitter_is_unknown_is_left_out(tmp_path: Path, drawn: Drawn) -> None:
+    deliveries = [delivery(n, ms) for n, ms in ((1, 4.0), (2, 20.0))] + [delivery(1, 4.0) | {"receiver": 3}]
+    rows = {"messages": [message(1, 9.0)], "deliveries": deliveries}
+    _, [[axes]] = drawn(plots.jitter, write_run(tmp_path, rows, [{"link": "lan"}]))
+    assert points(axes)[-1] == (1.0, 1.0)
