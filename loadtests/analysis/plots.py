@@ -163,7 +163,8 @@ def second_copy(run: Run) -> Gallery:
         if gains_ms.size < LEAST_BEYOND:
             continue
         x, y = _thinned(gains_ms, np.arange(len(gains_ms), 0, -1) / len(of))
-        axes.plot(x, 100 * y, color=PALETTE[place % 8], linestyle=DASHES[place % 8], label=str(name))
+        colour, dashes = PALETTE[place % 8], DASHES[place % 8]
+        axes.plot(x, 100 * y, color=colour, linestyle=dashes, label=str(name), drawstyle="steps-pre")
     axes.set(title="How much earlier was it?", xlabel="gain (ms)", ylabel="messages that gained more (%)", xscale="log")
     from_zero(axes)
     plain_log(axes.xaxis)
@@ -254,7 +255,7 @@ def _tail(name: str, groups: Iterator[tuple[str | None, pd.DataFrame, str, int]]
         beyond = 1 - np.arange(1, len(times) + 1) / max(len(times), 1)
         shown = np.isfinite(times) & (beyond * len(times) >= LEAST_BEYOND)
         x, y = _thinned(times[shown], beyond[shown])
-        axes.plot(x, y, color=colour, linestyle=DASHES[place % 8], label=label)
+        axes.plot(x, y, color=colour, linestyle=DASHES[place % 8], label=label, drawstyle="steps-post")
     axes.set(title=name, xlabel=_RESPONSE_TIME, ylabel="share of messages that took longer", xscale="log", yscale="log")
     axes.set_ylim(top=1)
     plain_log(axes.xaxis)
@@ -271,8 +272,10 @@ def _curves(run: Run, rows: pd.DataFrame, column: str, x_label: str, y_label: st
         for label, of, colour, place in groups:
             values = np.sort(of[column].to_numpy(float))
             x, y = _thinned(values, np.arange(1, len(values) + 1) / max(len(values), 1))
-            is_positive |= bool(x.size) and 0 < x[0] < np.inf
-            axes.plot(x[np.isfinite(x)], y[np.isfinite(x)], color=colour, linestyle=DASHES[place % 8], label=label)
+            x, y = x[np.isfinite(x)], y[np.isfinite(x)]
+            is_positive |= bool(x.size) and x[0] > 0
+            x, y = np.append(x[:1], x), np.append(0 * y[:1], y)  # the first step begins at 0
+            axes.plot(x, y, color=colour, linestyle=DASHES[place % 8], label=label, drawstyle="steps-post")
         axes.axhline(0.99, color="grey", linewidth=0.8, linestyle=":")
         axes.set(title=_titled(run, name), xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))
         if is_positive:

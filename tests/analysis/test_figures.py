@@ -67,3 +67,11 @@ def test_a_receiver_whose_jitter_is_unknown_is_left_out(tmp_path: Path, drawn: D
     rows = {"messages": [message(1, 9.0)], "deliveries": deliveries}
     _, [[axes]] = drawn(plots.jitter, write_run(tmp_path, rows, [{"link": "lan"}]))
     assert points(axes)[-1] == (1.0, 1.0)
+
+
+def test_a_share_stays_until_the_next_value_changes_it(tmp_path: Path, drawn: Drawn) -> None:
+    """Of four values half are below all that lies between the second and the third: no slant leads through there."""
+    messages = [message(1, ms) for ms in (1.0, 2.0, 50.0, 60.0)]
+    _, [[axes]] = drawn(plots.distribution, write_run(tmp_path, {"messages": messages}, [{"link": "lan"}]))
+    assert points(axes) == [(1.0, 0.0), (1.0, 0.25), (2.0, 0.5), (50.0, 0.75), (60.0, 1.0)]
+    assert axes.lines[0].get_drawstyle() == "steps-post"
