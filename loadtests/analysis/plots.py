@@ -165,15 +165,17 @@ def second_copy(run: Run) -> Gallery:
         x, y = _thinned(gains_ms, np.arange(len(gains_ms), 0, -1) / len(of))
         colour, dashes = PALETTE[place % 8], DASHES[place % 8]
         axes.plot(x, 100 * y, color=colour, linestyle=dashes, label=str(name), drawstyle="steps-pre")
+    note = (
+        "Of messages that came twice. The gain is how much earlier the second connection brought its copy; a curve "
+        f"takes {LEAST_BEYOND} of them"
+    )
+    if not axes.lines:
+        return Gallery(question, pictures, f"{note}, and no variant has so many.")
     axes.set(title="How much earlier was it?", xlabel="gain (ms)", ylabel="messages that gained more (%)", xscale="log")
     from_zero(axes)
     plain_log(axes.xaxis)
     pictures.append(finished(gained, "Share of messages that the second connection brought earlier, by how much"))
-    note = (
-        "Of messages that came twice. The gain is how much earlier the second connection brought its copy; a curve "
-        f"takes {LEAST_BEYOND} of them."
-    )
-    return Gallery(question, pictures, note)
+    return Gallery(question, pictures, f"{note}.")
 
 
 def seconds(run: Run) -> Gallery:

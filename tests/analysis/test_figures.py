@@ -75,3 +75,13 @@ def test_a_share_stays_until_the_next_value_changes_it(tmp_path: Path, drawn: Dr
     _, [[axes]] = drawn(plots.distribution, write_run(tmp_path, {"messages": messages}, [{"link": "lan"}]))
     assert points(axes) == [(1.0, 0.0), (1.0, 0.25), (2.0, 0.5), (50.0, 0.75), (60.0, 1.0)]
     assert axes.lines[0].get_drawstyle() == "steps-post"
+
+
+@pytest.mark.parametrize("gains", [9, 10])
+def test_a_gain_of_too_few_messages_is_no_empty_picture(tmp_path: Path, drawn: Drawn, gains: int) -> None:
+    paths = ["secondary"] * gains + ["primary"] * 20
+    messages = [message(1, 9.0) | {"path": path, "second_copy_lag_ms": 1.0 + n} for n, path in enumerate(paths)]
+    run = write_run(tmp_path, {"messages": messages}, [{"connections": "redundant"}])
+    gallery, figures = drawn(plots.second_copy, run)
+    assert len(figures) == 1 + (gains == 10)
+    assert gallery.note.endswith("a curve takes 10 of them" + ("." if gains == 10 else ", and no variant has so many."))
