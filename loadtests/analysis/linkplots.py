@@ -1,6 +1,7 @@
 """What the link did: its delay in each direction, and its queues beside the response times of the same seconds."""
 
 from loadtests.analysis.pictures import MARKERS, PALETTE, Gallery, finished, from_zero, panel, plain_log
+from loadtests.analysis.plots import draw_by_second, response_times
 from loadtests.analysis.read import Run
 
 _DIRECTIONS = {"up": "client to server", "down": "server to client"}
@@ -34,16 +35,13 @@ def link_delay(run: Run) -> Gallery:
 
 def queue(run: Run) -> Gallery:
     """Response time, and how long packets queued, of the same seconds: RTT above the smallest of each connection."""
-    messages = run.measured("intended_s", "response_time_ms")
+    messages = response_times(run, "intended_s")
     tcp = run.table("tcp", ["side", "time_s", "rtt_ms", "min_rtt_ms"])
     tcp = tcp[tcp["time_s"] >= 0].assign(queue_ms=tcp["rtt_ms"] - tcp["min_rtt_ms"])
     pictures = []
     for variant, rows in messages.groupby("variant", observed=True):
         figure, [response, waiting] = panel(2)
-        by_second = rows.groupby(["trial", rows["intended_s"].floordiv(1)])["response_time_ms"]
-        for place, (values, label) in enumerate(((by_second.median(), "median"), (by_second.quantile(0.95), "p95"))):
-            mean = values.groupby(level=1).mean()
-            response.plot(mean.index + 0.5, mean, label=label, color=PALETTE[place], linestyle=("-", "--")[place])
+        draw_by_second(response, rows, {"median": 0.5, "p95": 0.95})
         ends = tcp[tcp["variant"] == variant]
         for place, side in enumerate(("client", "server"), 2):
             of = ends[ends["side"] == side]
@@ -56,5 +54,8 @@ def queue(run: Run) -> Gallery:
         for axes in (response, waiting):
             from_zero(axes)
         pictures.append(finished(figure, f"Response time, and RTT above its smallest, of the same seconds: {variant}"))
-    note = "Queue: how far TCP's smoothed RTT is above the smallest of its connection; retransmissions raise it too."
+    note = (
+        "Queue: how far TCP's smoothed RTT is above the smallest of its connection; retransmissions raise it too. "
+        "Cross: so many messages were lost that the percentile is infinite."
+    )
     return Gallery("Was it a queue?", pictures, note)

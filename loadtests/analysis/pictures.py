@@ -6,7 +6,7 @@ Each panel is a picture of its own, drawn in the size in which it is read; a pag
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,13 @@ def finished(figure: Figure, alt: str) -> Picture:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_DPI)
     return Picture(buffer.getvalue(), alt)
+
+
+def crosses(axes: Axes, at: Iterable[float], colour: str) -> None:
+    """At the upper edge: there a message was lost."""
+    x = list(at)
+    [drawn] = axes.plot(x, [1] * len(x), "x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+    drawn.set_in_layout(False)
 
 
 def from_zero(axes: Axes, least: float = 0.0) -> None:

@@ -4,7 +4,7 @@ The first varied key of the scenario is the condition (a panel each, or the x ax
 both in the scenario's order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,14 @@ from loadtests.analysis.pictures import (
     PALETTE,
     Gallery,
     Picture,
+    crosses,
     finished,
     from_zero,
     panel,
     plain_log,
 )
 from loadtests.analysis.read import Run
-from loadtests.analysis.stats import per_receiver
+from loadtests.analysis.stats import CONNECTION, per_receiver, tcp_samples
 from loadtests.percentiles import LEAST_BEYOND, SHARES, is_known, percentiles
 
 _RESPONSE_TIME = "response time (ms)"
@@ -38,7 +39,7 @@ Values = npt.NDArray[np.float64]
 
 def distribution(run: Run) -> Gallery:
     """ECDF of response times; lost messages keep it below 1."""
-    messages = _waited(run)
+    messages = response_times(run)
     messages = messages.assign(response_time_ms=messages["response_time_ms"].fillna(np.inf))
     pictures = _curves(run, messages, "response_time_ms", _RESPONSE_TIME, "share answered by then")
     return Gallery(
@@ -48,7 +49,7 @@ def distribution(run: Run) -> Gallery:
 
 def tail(run: Run) -> Gallery:
     """The share of messages that waited longer, on a log scale, down to where ten messages are left."""
-    messages = _waited(run)
+    messages = response_times(run)
     enough = messages.groupby(run.conditions[0], observed=True)["response_time_ms"].count() > LEAST_BEYOND
     pictures = [_tail(_titled(run, name), groups) for name, groups in _panels(run, messages) if enough[name]]
     note = f"0.01 is p99, 0.001 is p99.9. Curves end where fewer than {LEAST_BEYOND} messages took longer."
@@ -57,7 +58,7 @@ def tail(run: Run) -> Gallery:
 
 def over_time(run: Run) -> Gallery:
     """Each message at its intended time: retransmissions are the steps above the floor, overload is a slope."""
-    messages = _waited(run, "intended_s")
+    messages = response_times(run, "intended_s")
     changes, stalls = run.link_changes, run.table("stalls")
     stalls = stalls[stalls["length_ms"] >= _FELT_STALL_MS]
     pictures = []
@@ -71,9 +72,7 @@ def over_time(run: Run) -> Gallery:
             else:
                 axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=MARKERS[place % 8], label=label, linewidth=0)
             lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
-            upper_edge = axes.get_xaxis_transform()
-            [crosses] = axes.plot(lost_s, np.ones(len(lost_s)), "x", color=colour, transform=upper_edge, clip_on=False)
-            crosses.set_in_layout(False)
+            crosses(axes, lost_s, colour)
         for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
             axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
         stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
@@ -88,7 +87,7 @@ def over_time(run: Run) -> Gallery:
 
 def percentile_table(run: Run) -> Gallery:
     """Percentiles side by side, one panel each, only those that enough messages tell."""
-    messages, condition, colour = _with_roles(run, _waited(run))
+    messages, condition, colour = _with_roles(run, response_times(run))
     values = [value for value in run.trials[condition].cat.categories if (run.trials[condition] == value).any()]
     curves = 1 if colour is None else len(messages[colour].cat.categories)
     pictures = []
@@ -180,37 +179,41 @@ def second_copy(run: Run) -> Gallery:
 
 def seconds(run: Run) -> Gallery:
     """Response time, throughput, retransmissions, RTT and congestion window of the same seconds, by variant."""
-    messages = run.measured("intended_s", "response_time_ms")
-    tcp = run.table("tcp")
-    tcp = tcp[tcp["side"] == "client"]
+    messages, tcp = response_times(run, "intended_s"), _retransmitted(run)
+    answers = run.table("messages", ["echoed_s"])
+    answers = answers.assign(second=answers["echoed_s"].floordiv(1))
     pictures = []
     for variant, rows in messages.groupby("variant", observed=True):
         figure, [time, rate, retransmitted, rtt, window] = panel(5)
-        by_second = rows.groupby(["trial", rows["intended_s"].floordiv(1)])["response_time_ms"]
-        for axes, values, label in (
-            (time, by_second.quantile(0.5), "median"),
-            (time, by_second.max(), "slowest"),
-            (rate, by_second.count(), None),
-        ):
-            mean = values.groupby(level=1).mean()
-            axes.plot(mean.index + 0.5, mean, label=label, linestyle="--" if label == "slowest" else "-")
-        ends = tcp[(tcp["variant"] == variant) & (tcp["time_s"] >= 0)]
-        when = ends["time_s"].floordiv(1)
-        steps = ends.sort_values("time_s").groupby(["trial", "user", "path"])["retransmissions"].diff().clip(lower=0)
-        # Summed over connections within a trial, then the mean over trials.
-        counts = steps.groupby([ends["trial"], when]).sum().groupby(level=1).mean()
-        retransmitted.bar(counts.index + 0.5, counts, width=0.8)
+        draw_by_second(time, rows, {"median": 0.5, "slowest": 1.0})
+        answered, ends = answers[answers["variant"] == variant], tcp[tcp["variant"] == variant]
+        last_s = np.nanmax([0, answered["second"].max(), ends["second"].max(), rows["intended_s"].max()])
+        every = pd.MultiIndex.from_product([answered["trial"].unique(), np.arange(last_s + 1)])
+        counts = _mean_counts(answered.groupby(["trial", "second"]).size().astype(float), every)
+        rate.plot(counts.index + 0.5, counts)
+        below = 0 * counts
+        for place, side in enumerate(("client", "server"), 2):
+            of_trials = ends[ends["side"] == side].groupby(["trial", "second"])["retransmitted"].sum()
+            counts, colour = _mean_counts(of_trials, every), PALETTE[place]
+            x = counts.index + 0.5
+            retransmitted.bar(x, counts, width=0.8, bottom=below, color=colour, label=f"{side}'s end")
+            below += counts
+        clients = ends[(ends["side"] == "client") & (ends["time_s"] >= 0)]
         for axes, column in ((rtt, "rtt_ms"), (window, "cwnd_segments")):
-            mean = ends.groupby(when)[column].mean()
+            mean = clients.groupby("second")[column].mean()
             axes.plot(mean.index + 0.5, mean)
-        names = ("resp. (ms)", "answered/s", "retrans./s", "RTT (ms)", "cwnd (seg.)")
+        names = ("resp. (ms)", "answers/s", "retrans./s", "RTT (ms)", "cwnd (seg.)")
         for axes, name in zip((time, rate, retransmitted, rtt, window), names, strict=True):
             axes.set_ylabel(name)
             from_zero(axes, least=1.0 if axes is retransmitted else 0.0)
         time.set_title(str(variant))
         window.set_xlabel("time (s)")
         pictures.append(finished(figure, f"Response time, throughput, retransmissions, RTT and window: {variant}"))
-    return Gallery("What happened in the same seconds?", pictures, "TCP as the clients' ends saw it, mean over trials.")
+    note = (
+        "Response times stand where messages were due, a cross where one was lost, which makes them infinite; answers "
+        "where they came. RTT and window: of the clients' ends. All: mean over trials; warm-up in all but the first."
+    )
+    return Gallery("What happened in the same seconds?", pictures, note)
 
 
 def cpu(run: Run) -> Gallery:
@@ -236,10 +239,38 @@ def cpu(run: Run) -> Gallery:
     return Gallery(question, pictures, note)
 
 
-def _waited(run: Run, *columns: str) -> pd.DataFrame:
+def response_times(run: Run, *columns: str) -> pd.DataFrame:
     """The response times, and these columns, of all messages but those that were refused: they did not wait."""
     messages = run.measured("response_time_ms", "outcome", *columns)
     return messages[messages["outcome"] != "refused"]
+
+
+def _percentile(times_ms: "pd.Series[float]", share: float) -> float:
+    return percentiles(times_ms, [share])[0]
+
+
+def _retransmitted(run: Run) -> pd.DataFrame:
+    """The samples of `tcp` with the `second` of each, and how many segments its connection `retransmitted` since the
+    one before, or until the first."""
+    tcp = tcp_samples(run)
+    more = tcp.groupby(CONNECTION)["retransmissions"].diff().fillna(tcp["retransmissions"])
+    return tcp.assign(second=tcp["time_s"].floordiv(1), retransmitted=more)
+
+
+def _mean_counts(counts: "pd.Series[float]", every: pd.MultiIndex) -> "pd.Series[float]":
+    """Of each second the mean over trials; `every`: all trials and seconds, where there is no count it is 0."""
+    return counts.reindex(every, fill_value=0).groupby(level=1).mean()
+
+
+def draw_by_second(axes: Axes, messages: pd.DataFrame, shares: Mapping[str, float]) -> None:
+    """Curves of percentiles by the second in which messages were due, mean over trials; lost ones are infinite."""
+    by_second = messages.groupby(["trial", messages["intended_s"].floordiv(1)])["response_time_ms"]
+    for place, (label, share) in enumerate(shares.items()):
+        of_trials = by_second.agg(_percentile, share)
+        mean = of_trials.groupby(level=1).mean()
+        x, y = mean.index + 0.5, mean.replace(np.inf, np.nan)
+        axes.plot(x, y, marker=".", label=label, color=PALETTE[place], linestyle=DASHES[place])
+        crosses(axes, x[y.isna()], PALETTE[place])
 
 
 def drawn_processes(machine: pd.DataFrame) -> list[str]:

@@ -21,6 +21,8 @@ SHARES = {f"{name}_ms": percentile_shares[name] for name in ("p50", "p95", "p99"
 COUNTS = (
     "count", "disturbed", "lost", "refused", "duplicated", "copies_dropped", "retransmissions", "files", "files_failed",
 )  # fmt: skip
+#: What tells a connection's end from all others in :func:`tcp_samples`.
+CONNECTION = ["trial", "side", "user", "path", "connection"]
 #: Columns of `tcp.csv` that only rise as long as a connection lives.
 _COUNTERS = ["sent_bytes", "segments_out", "retransmitted_bytes", "retransmissions"]
 #: Weights of the last differences in RFC 3550's jitter; older ones weigh less than a double can tell.
@@ -123,18 +125,23 @@ def presentable(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def retransmissions(run: Run) -> pd.DataFrame:
-    """The last count of each connection's end: one row per trial, side, user, path, and connection there.
+    """The last count of each connection's end: one row per trial, side, user, path, and connection there."""
+    return tcp_samples(run).groupby(CONNECTION).tail(1)
+
+
+def tcp_samples(run: Run) -> pd.DataFrame:
+    """The table `tcp` in order of time, with the number of the `connection` on its path that each row is of.
 
     A path whose connection broke gets another one, which counts from 0 again; the server's end of the one that broke
     is sampled on beside it until it is given up.
     """
     tcp = run.table("tcp").sort_values("time_s", kind="stable").assign(connection=0)
-    keys = ["trial", "side", "user", "path"]
+    keys = CONNECTION[:-1]
     ends = tcp.groupby(keys).ngroup()
     fell = (tcp.groupby(ends)[_COUNTERS].diff() < 0).any(axis="columns")
     for _, samples in tcp[ends.isin(ends[fell])].groupby(keys):
         tcp.loc[samples.index, "connection"] = connections(samples[_COUNTERS].to_numpy(float).tolist())
-    return tcp.groupby([*keys, "connection"]).tail(1)
+    return tcp
 
 
 def connections(samples: Iterable[list[float]]) -> list[int]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from test_stats import message, write_run
 
-from loadtests.analysis import pictures, plots, sweeps
+from loadtests.analysis import linkplots, pictures, plots, sweeps
 from loadtests.analysis.pictures import Gallery, Picture
 from loadtests.analysis.read import Run
 
@@ -25,7 +25,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
         figures.append(figure)
         return pictures.finished(figure, alt)
 
-    for module in (plots, sweeps):
+    for module in (plots, linkplots, sweeps):
         monkeypatch.setattr(module, "finished", kept)
 
     def draw(figure_of: Callable[[Run], Gallery], run: Run) -> tuple[Gallery, list[list[Axes]]]:
@@ -85,3 +85,48 @@ def test_a_gain_of_too_few_messages_is_no_empty_picture(tmp_path: Path, drawn: D
     gallery, figures = drawn(plots.second_copy, run)
     assert len(figures) == 1 + (gains == 10)
     assert gallery.note.endswith("a curve takes 10 of them" + ("." if gains == 10 else ", and no variant has so many."))
+
+
+def test_answers_are_counted_where_they_came_in_every_trial(tmp_path: Path, drawn: Drawn) -> None:
+    """Trial 1 answers at once, trial 2 all at the end; who has nothing in a second counts as none, not as left out."""
+    due_s = {1: [0.5, 1.5, 1.6, 2.5], 2: [1.5, 1.6, 1.7, 1.8]}
+    came_s = {1: [0.6, 1.6, 1.7, 2.6], 2: [3.1, 3.2, 3.3, 3.4]}
+    messages = [
+        message(trial, 1000 * (came - due), warmup=int(due < 1)) | {"intended_s": due, "echoed_s": came}
+        for trial in (1, 2)
+        for due, came in zip(due_s[trial], came_s[trial], strict=True)
+    ]
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}] * 2, repetitions=[1, 2])
+    _, [[_, rate, *_]] = drawn(plots.seconds, run)
+    assert points(rate) == [(0.5, 0.5), (1.5, 1.0), (2.5, 0.5), (3.5, 2.0)]
+
+
+@pytest.mark.parametrize("figure_of", [plots.seconds, linkplots.queue])
+def test_a_second_that_lost_messages_has_a_cross_instead_of_a_finite_tail(
+    tmp_path: Path, drawn: Drawn, figure_of: Callable[[Run], Gallery]
+) -> None:
+    messages = [message(1, 10.0) | {"intended_s": at} for at in (1.1, 1.2, 1.3, 2.1, 2.2, 2.3)]
+    messages += [message(1, None, outcome="lost") | {"intended_s": 2.4}]
+    messages += [message(1, None, outcome="refused") | {"intended_s": 1.4}]
+    _, [[times, *_]] = drawn(figure_of, write_run(tmp_path, {"messages": messages}, [{"link": "lan"}]))
+    median, crosses_of_median, tail, crosses_of_tail = (points(times, curve) for curve in range(4))
+    assert (median, crosses_of_median) == ([(1.5, 10.0), (2.5, 10.0)], [])
+    assert (tail[0], np.isnan(tail[1][1]), crosses_of_tail) == ((1.5, 10.0), True, [(2.5, 1.0)])
+
+
+def test_retransmissions_of_both_ends_are_drawn(tmp_path: Path, drawn: Drawn) -> None:
+    """A connection that is new on its path counts from 0 again; the server's old end may be sampled beside it."""
+    samples = {
+        "client": [(0.5, 100, 2), (1.5, 200, 3), (2.5, 300, 3), (3.5, 50, 1)],
+        "server": [(0.5, 100, 0), (1.5, 200, 10), (2.4, 200, 40), (2.5, 50, 1), (3.4, 200, 42), (3.5, 60, 1)],
+    }
+    tcp = [
+        {"trial": 1, "side": side, "user": 1, "path": "primary", "time_s": time_s}
+        | {"sent_bytes": sent, "retransmissions": count}
+        for side, of in samples.items()
+        for time_s, sent, count in of
+    ]
+    run = write_run(tmp_path, {"messages": [message(1, 9.0) | {"intended_s": 1.0}], "tcp": tcp}, [{"link": "lan"}])
+    _, [[_, _, retransmitted, *_]] = drawn(plots.seconds, run)
+    heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in retransmitted.containers}
+    assert heights == {"client's end": [2, 1, 0, 1], "server's end": [0, 10, 31, 2]}
