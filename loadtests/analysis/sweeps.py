@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.colors import LogNorm
+from matplotlib.patches import Rectangle
 from scipy.stats import t as student
 
 from loadtests.analysis.compare import per_trial
@@ -23,6 +24,8 @@ _UNITS: tuple[tuple[type[Quantity], str, float], ...] = (
 )
 _METRICS = {"p50_ms": "p50", "p95_ms": "p95", "p99_ms": "p99"}
 _MAPPED = ("p50_ms", "p99_ms")
+#: What stands in a cell instead of a number, and its colour, which no number has.
+_WITHOUT_NUMBER = {"lost": PALETTE[1], "too few": "#E5E5E5"}
 #: From this ratio of the largest to the smallest value on, the axis is logarithmic.
 _WIDE = 20
 
@@ -132,8 +135,12 @@ def _map(trials: pd.DataFrame, rows: str, columns: str, metric: str, said: str) 
     figure, [axes] = panel()
     sns.heatmap(
         shown, annot=cells, fmt="", cmap="cividis", norm=LogNorm(low, max(high, 1.01 * low)), ax=axes,
-        mask=np.zeros(shown.shape, bool), cbar_kws={"label": "response time (ms)"}, linewidths=1,
+        cbar_kws={"label": "response time (ms)"}, linewidths=1,
     )  # fmt: skip
+    for (row, column), word in np.ndenumerate(cells.to_numpy()):
+        if colour := _WITHOUT_NUMBER.get(word):  # which seaborn leaves blank
+            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
+            axes.text(column + 0.5, row + 0.5, word, ha="center", va="center")
     axes.grid(visible=False)
     if bar := axes.collections[0].colorbar:
         plain_log(bar.ax.yaxis)

@@ -130,3 +130,15 @@ def test_retransmissions_of_both_ends_are_drawn(tmp_path: Path, drawn: Drawn) ->
     _, [[_, _, retransmitted, *_]] = drawn(plots.seconds, run)
     heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in retransmitted.containers}
     assert heights == {"client's end": [2, 1, 0, 1], "server's end": [0, 10, 31, 2]}
+
+
+def test_a_cell_of_a_map_without_a_number_says_why(tmp_path: Path, drawn: Drawn) -> None:
+    variants = [{"link.loss": loss, "link.rtt": rtt} for loss in ("0%", "2%") for rtt in ("10ms", "50ms")]
+    answered = [message(trial, 10.0 * trial) | {"intended_s": at / 10} for trial in (1, 2, 3, 4) for at in range(30)]
+    lost = [row | {"response_time_ms": None, "outcome": "lost"} for row in answered if row["trial"] == 3]
+    few = [row for row in answered if row["trial"] == 4][:5]
+    messages = [row for row in answered if row["trial"] in (1, 2)] + lost + few
+    _, [[axes, _]] = drawn(sweeps.heat_map, write_run(tmp_path, {"messages": messages}, variants))
+    words = {text.get_position(): text.get_text() for text in axes.texts}
+    assert words == {(0.5, 0.5): "10", (1.5, 0.5): "20", (0.5, 1.5): "lost", (1.5, 1.5): "too few"}
+    assert len({patch.get_facecolor() for patch in axes.patches}) == 2, "each in a colour of its own"
