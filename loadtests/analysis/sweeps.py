@@ -67,8 +67,13 @@ def heat_map(run: Run) -> Gallery:
 
 
 def quantities(run: Run, key: str) -> tuple[list[float], str] | None:
-    """The values of a varied key in the scenario's order, and their unit; None if they are no numbers, or all alike."""
+    """The values of a varied key in the scenario's order, and their unit, which counts have none of.
+
+    None if they are no numbers, or all alike, or seeds, of which one is no more than another.
+    """
     labels = [str(label) for label in run.trials[key].cat.categories]
+    if all(label.isdecimal() for label in labels) and len(set(labels)) > 1 and key != "seed":
+        return [float(label) for label in labels], ""
     for kind, unit, factor in _UNITS:
         try:
             values = [factor * kind.from_yaml(label) for label in labels]
@@ -106,7 +111,12 @@ def _curves(run: Run, trials: pd.DataFrame, swept: str, metric: str, name: str) 
             marker=marker,
             ls=DASHES[place % 8],
         )
-    axes.set(title=f"{name} over {swept}", xlabel=f"{swept} ({unit})", ylabel="response time (ms)", yscale="log")
+    axes.set(
+        title=f"{name} over {swept}",
+        xlabel=f"{swept} ({unit})" if unit else swept,
+        ylabel="response time (ms)",
+        yscale="log",
+    )
     if is_log:
         axes.set_xscale("log")
         plain_log(axes.xaxis)

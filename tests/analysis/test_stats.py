@@ -326,6 +326,16 @@ def test_swept_quantities_become_a_curve_and_a_map(tmp_path: Path) -> None:
     assert "0%: 10ms 10, 50ms 20; 2%: 10ms 30, 50ms 40" in heat_map(run).pictures[0].alt
 
 
+def test_a_count_is_a_quantity_and_a_seed_is_none(tmp_path: Path) -> None:
+    variants = [{"users.BroadcastUser": users, "seed": seed} for users in ("2", "10") for seed in ("1", "2")]
+    messages = [message(n, 10.0 * n) | {"intended_s": at / 10} for n in range(1, 5) for at in range(30)]
+    run = write_run(tmp_path, {"messages": messages}, variants)
+    assert (quantities(run, "users.BroadcastUser"), quantities(run, "seed")) == (([2, 10], ""), None)
+    assert [picture.alt for picture in sweep(run).pictures] == [
+        "p50 of response time over users.BroadcastUser, with 95 % intervals"
+    ]
+
+
 def test_a_run_that_sweeps_nothing_names_the_scenario_that_does(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 9.0)]}, [{"link": "lan"}])
     assert "loss-delay" in heat_map(run).note
