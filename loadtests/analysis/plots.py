@@ -4,7 +4,8 @@ The first varied key of the scenario is the condition (a panel each, or the x ax
 both in the scenario's order.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ _MOST_POINTS = 3000
 _FELT_STALL_MS = 5.0
 #: More points than this add nothing to a curve of 700 pixels.
 _CURVE_POINTS = 1000
+#: Changes that are nearer to each other than this share of the axis are drawn as one: a ramp has up to 50 steps.
+_NEAR = 0.025
 Values = npt.NDArray[np.float64]
 
 
@@ -73,15 +76,22 @@ def over_time(run: Run) -> Gallery:
                 axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=MARKERS[place % 8], label=label, linewidth=0)
             lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
             crosses(axes, lost_s, colour)
-        for time_s in changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique():
-            axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
+        changed_s = changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique()
+        for begin_s, end_s in together(changed_s, _NEAR * np.ptp(axes.get_xlim())):
+            for time_s in {begin_s, end_s}:
+                axes.axvline(time_s, color="black", alpha=0.5, linewidth=0.9, linestyle="--", zorder=1)
+            if begin_s < end_s:
+                axes.axvspan(begin_s, end_s, color="black", alpha=0.08, linewidth=0, zorder=0.5)
         stalled_s = stalls.loc[stalls[run.conditions[0]] == name, "time_s"]
         for time_s in stalled_s[stalled_s.between(*axes.get_xlim())]:
             axes.axvline(time_s, ymax=0.05, color="black", linewidth=0.9)
         axes.set(title=_titled(run, name), xlabel="intended time of the message (s)", ylabel=_RESPONSE_TIME)
         from_zero(axes)
         pictures.append(finished(figure, f"Response time of each message over time, {name}"))
-    note = "Dashed: the link changes. Cross at the upper edge: lost. Tick at the lower: a stall. Bands: 1 to 99 %."
+    note = (
+        "Dashed: the link changes; shaded: in many steps. Cross at the upper edge: lost. Tick at the lower: a stall. "
+        "Bands: 1 to 99 %."
+    )
     return Gallery("When were messages slow?", pictures, note)
 
 
@@ -271,6 +281,18 @@ def draw_by_second(axes: Axes, messages: pd.DataFrame, shares: Mapping[str, floa
         x, y = mean.index + 0.5, mean.replace(np.inf, np.nan)
         axes.plot(x, y, marker=".", label=label, color=PALETTE[place], linestyle=DASHES[place])
         crosses(axes, x[y.isna()], PALETTE[place])
+
+
+def together(times: Iterable[float], near: float) -> list[tuple[float, float]]:
+    """The times, each as its own begin and end; three or more that follow each other closely are one, from to."""
+    groups: list[list[float]] = []
+    for time in sorted(times):
+        if groups and time - groups[-1][-1] <= near:
+            groups[-1].append(time)
+        else:
+            groups.append([time])
+    marks = ([(of[0], of[-1])] if len(of) > 2 else [(time, time) for time in of] for of in groups)
+    return list(chain.from_iterable(marks))
 
 
 def drawn_processes(machine: pd.DataFrame) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from test_stats import message, write_run
 from loadtests.analysis import linkplots, pictures, plots, sweeps
 from loadtests.analysis.pictures import Gallery, Picture
 from loadtests.analysis.read import Run
+from loadtests.samples import TABLES
 
 Drawn = Callable[[Callable[[Run], Gallery], Run], tuple[Gallery, list[list[Axes]]]]
 
@@ -142,3 +144,17 @@ def test_a_cell_of_a_map_without_a_number_says_why(tmp_path: Path, drawn: Drawn)
     words = {text.get_position(): text.get_text() for text in axes.texts}
     assert words == {(0.5, 0.5): "10", (1.5, 0.5): "20", (0.5, 1.5): "lost", (1.5, 1.5): "too few"}
     assert len({patch.get_facecolor() for patch in axes.patches}) == 2, "each in a colour of its own"
+
+
+def test_the_steps_of_a_ramp_are_drawn_as_one(tmp_path: Path, drawn: Drawn) -> None:
+    messages = [message(1, 9.0) | {"intended_s": at} for at in (0.0, 15.0)]
+    run = write_run(tmp_path, {"messages": messages}, [{"link": "train"}])
+    ramp_s = [4 + step / 10 for step in range(1, 31)]
+    rows = [{"trial": 1, "when": "change", "time_s": at + 0.0002} for at in (*ramp_s, 8.0, 8.3, 11.0)]
+    pd.DataFrame(rows, columns=list(TABLES["link"])).to_csv(run.path / "link.csv", index=False)
+    _, [[axes]] = drawn(plots.over_time, run)
+    lines = sorted(line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--")
+    assert lines == [4.1, 7.0, 8.0, 8.3, 11.0]
+    assert [
+        patch.get_extents().transformed(axes.transData.inverted()).intervalx.tolist() for patch in axes.patches
+    ] == [pytest.approx([4.1, 7.0])]
