@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -126,15 +127,20 @@ def _circumstances(run: Run) -> str:
     stages = scenario.get("stages", [])
     duration = " + ".join(str(stage.get("duration", "?")) for stage in stages) or "12s"
     people = ", ".join(f"{count} {name}" for name, count in users.items())
+    steps = [str(stage.get("users", "?")) for stage in stages]
+    if {*steps} - {str(sum(map(int, users.values())))}:  # then the scenario's users are the mix of whoever is there
+        mix = " : ".join(users) + (f" = {' : '.join(map(str, users.values()))}" if len(users) > 1 else "")
+        people = f"{', then '.join(step for step, _ in groupby(steps))} users ({mix})"
     messages = scenario.get("messages", {})
-    talk = f"{messages.get('rate', '1/s')} for each user who talks"
+    ramp = f", {messages['ramp_to']} at the end," if "ramp_to" in messages else ""
+    talk = f"{messages.get('rate', '1/s')}{ramp} for each user who talks"
     if "think_time" in messages:
         talk = f"who talks waits {messages['think_time']} after each answer (closed workload)"
     if _is_varied(run, "stages"):
         duration = "varied length"
-    if _is_varied(run, "users"):
+    if _is_varied(run, "users") or _is_varied(run, "stages"):
         people = "varied users"
-    if _is_varied(run, "messages.rate") or _is_varied(run, "messages.think_time"):
+    if any(_is_varied(run, f"messages.{key}") for key in ("rate", "ramp_to", "think_time")):
         talk = "a varied rate for each user who talks"
     clock = " In virtual time, where computing takes no time: these are the times of network and protocol alone."
     started = f"{manifest.started_utc[:16].replace('T', ' ')} UTC" if manifest.started_utc else "date unknown"

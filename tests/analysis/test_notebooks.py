@@ -197,10 +197,37 @@ def test_a_closed_workload_is_told_as_such(tmp_path: Path) -> None:
     assert "who talks waits 2s after each answer (closed workload)" in page(run)
 
 
-@pytest.mark.parametrize("key", ["messages.rate", "messages.think_time", "messages"])
+@pytest.mark.parametrize(
+    ("users", "counts", "words"),
+    [
+        (
+            {"BroadcastUser": "2", "PrivateUser": "1"},
+            [6, 24, 3],
+            "6, then 24, then 3 users (BroadcastUser : PrivateUser = 2 : 1)",
+        ),
+        ({"BroadcastUser": 1}, [6, 6], "6 users (BroadcastUser)"),
+        ({"BroadcastUser": 2, "PrivateUser": 1}, [3, "3"], "2 BroadcastUser, 1 PrivateUser"),
+    ],
+)
+def test_as_many_users_are_told_as_there_were(
+    tmp_path: Path, users: dict[str, object], counts: list[object], words: str
+) -> None:
+    """Of stages that say other numbers, the scenario's users are but the mix."""
+    run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{"link": "lan"}])
+    run.manifest.scenario |= {"users": users, "stages": [{"users": count, "duration": "5s"} for count in counts]}
+    run.manifest.scenario["messages"] = {"rate": "1/s", "ramp_to": "10/s"}
+    assert f"; {words}; 1/s, 10/s at the end, for each user who talks;" in page(run)
+
+
+@pytest.mark.parametrize("key", ["messages.rate", "messages.ramp_to", "messages.think_time", "messages"])
 def test_a_rate_that_is_varied_is_told_as_such(tmp_path: Path, key: str) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{key: "1/s"}])
     assert "a varied rate for each user who talks" in page(run)
+
+
+def test_stages_that_are_varied_say_neither_how_many_nor_how_long(tmp_path: Path) -> None:
+    run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{"stages": "[{users: 3}]"}])
+    assert " of varied length, state finished; varied users;" in page(run)
 
 
 def test_each_process_has_a_colour_of_its_own(tmp_path: Path) -> None:
