@@ -1,6 +1,7 @@
 """`chatlab report RUN…`: summary, report and verdict of a run, or one page of several."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from loadtests.analysis.read import Run, open_run
 from loadtests.analysis.stats import summarise
 from loadtests.analysis.verdict import judge, write_junit
 from loadtests.commands.words import table
-from loadtests.errors import HarnessError
+from loadtests.errors import HarnessError, complain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,16 +78,25 @@ def shown(summary: pd.DataFrame) -> str:
 def finish(
     run_directory: Path, junit: Path | None = None, *, with_report: bool = True, with_disturbed: bool = False
 ) -> int:
-    """Write summary and report, say the verdict; raises HarnessError: there is no such run, or it cannot be read."""
+    """Write summary and report, say the verdict, also of a run that is only to be read.
+
+    Raises HarnessError: there is no such run, or it cannot be read.
+    """
     run = _opened(run_directory, with_disturbed)
     summary = summarise(run)
-    summary.to_csv(run.path / "summary.csv", index=False)
     print(shown(summary))
-    if with_report:
-        # Imported here: what draws figures takes a second to load.
-        from loadtests.analysis.report import write_report
+    try:
+        summary.to_csv(run.path / "summary.csv", index=False)
+        if with_report:
+            # Imported here: what draws figures takes a second to load.
+            from loadtests.analysis.report import write_report
 
-        print(f"report:  {write_report(run.path, with_disturbed=with_disturbed)}")
+            print(f"report:  {write_report(run.path, with_disturbed=with_disturbed)}")
+    except OSError as error:
+        sys.stdout.flush()  # so that it stands below the table
+        complain(
+            f"{error.filename or run.path}: cannot be written: {reason_of(error)}; the verdict is told all the same"
+        )
     verdict = judge(run)
     if str(verdict):
         print(verdict)

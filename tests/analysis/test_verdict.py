@@ -10,6 +10,7 @@ from test_stats import message, write_run
 
 from loadtests.analysis.read import Run
 from loadtests.analysis.verdict import judge, write_junit
+from loadtests.cli import main
 from loadtests.config.yamlfile import Document
 from loadtests.errors import ConfigError, ExitCode
 from loadtests.link.backends.backend import LinkStats
@@ -259,6 +260,21 @@ def test_a_terminal_gets_five_lines_and_the_report_everything(tmp_path: Path) ->
 )
 def test_a_run_without_reason_for_doubt_is_trusted(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert judge(run_of(tmp_path, **changes)).doubts == []
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "report.html"])
+def test_a_run_that_is_only_to_be_read_is_judged_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A folder in the file's place keeps root from writing it, too."""
+    run_of(tmp_path, "lost == 0")
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    assert main(["report", str(tmp_path)]) == ExitCode.PASSED
+    said = capsys.readouterr()
+    place = tmp_path / name
+    assert said.err == f"chatlab: {place}: cannot be written: is a directory; the verdict is told all the same\n"
+    assert "verdict: passed, thresholds kept in 2 of 2 cases\n" in said.out
 
 
 def test_junit_shows_checks_and_trust(tmp_path: Path) -> None:
