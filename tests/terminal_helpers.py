@@ -28,8 +28,8 @@ class Terminal:
         self.display = pyte.Screen(100, 24)
         self._emulator = pyte.Stream(self.display)
 
-    def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
+    def type(self, keys: str | bytes) -> None:
+        os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
 
     def until(self, text: str, after: str = "") -> None:
         """Read until this has been shown; `after`: after this, which has been shown before."""

@@ -49,6 +49,9 @@ class ChatClient:
             :meth:`leave`. A server that says when it will be back is waited for that much longer.
         password: the server's, if it has one.
         tls: makes the connections private; see :func:`chat.net.tls.client_context`.
+
+    Raises:
+        NotText: the nickname or the password has half a character in it.
     """
 
     def __init__(
@@ -175,6 +178,7 @@ class ChatClient:
             NotRegistered: there is no session.
             TooMuchUnderWay: too many messages wait for their echo, or for a connection.
             TooLong: the server takes no line of this length.
+            NotText: there is half a character in it.
         """
         now_ns = self._time_to_speak_ns()
         number = self._session.say(text, now_ns if intended_ns is None else intended_ns, now_ns, room)
@@ -226,6 +230,7 @@ class ChatClient:
         Raises:
             NotRegistered: there is no session, or no connection to it just now.
             TooLong: the server takes no line of this length.
+            NotText: there is half a character in it.
         """
         self._ask(messages.Who(room))
 

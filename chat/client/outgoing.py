@@ -55,6 +55,7 @@ class Outgoing:
         Raises:
             TooMuchUnderWay: too many messages are neither echoed nor refused.
             TooLong: it needs a line of more than `line_bytes`.
+            NotText: there is half a character in it.
         """
         if self.pending and self._last_id - next(iter(self.pending)) >= MAX_UNDER_WAY - 1:
             raise TooMuchUnderWay(f"{len(self.pending)} messages are under way; wait until some have come back.")
@@ -136,7 +137,7 @@ class Outgoing:
 
 
 def line_of(message: Message, line_bytes: int) -> bytes:
-    """The line of a message; raises TooLong: the server takes none of this length."""
+    """The line of a message; raises TooLong: the server takes none of this length; NotText: as :func:`encode`."""
     line = encode(message)
     if len(line) - 1 > line_bytes:
         raise TooLong(f"That is too long: the server takes no more than {line_bytes} bytes at once.")

@@ -50,6 +50,9 @@ class ClientSession:
         nick: the nickname to ask for.
         key: a secret of our own, with which the session may be asked for again.
         password: the server's, if it has one.
+
+    Raises:
+        NotText: one of them has half a character in it.
     """
 
     def __init__(self, nick: str, key: str = "", password: str = "") -> None:
@@ -77,6 +80,7 @@ class ClientSession:
         self._earlier: Cursors = {}
         #: Ids of the `join` and `leave` among them.
         self._changes: list[int] = []
+        self.hello()  # what cannot be said is refused now, not when a connection is there
 
     def __repr__(self) -> str:
         state = "registered" if self.registered else "not registered"
@@ -134,6 +138,7 @@ class ClientSession:
             NotRegistered: there is no session yet.
             TooMuchUnderWay: too many messages are neither echoed nor refused.
             TooLong: the server takes no line of this length.
+            NotText: there is half a character in it.
         """
         return self._add(lambda number: messages.Say(text, number, room), intended_ns, sent_ns)
 

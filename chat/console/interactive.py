@@ -14,7 +14,7 @@ from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
 from chat.console.pipe import Pipe
 from chat.net.loop import Loop
-from chat.protocol.errors import TlsError
+from chat.protocol.errors import NotText, TlsError
 from chat.records import private
 from chat.words import reason_of, visible
 
@@ -52,20 +52,23 @@ def main() -> int:
         stack.callback(loop.close)
         driver = _driver(loop, options)
         primary = (options.host, options.port)
-        console = Console(
-            loop,
-            options.nick,
-            primary,
-            options.secondary,
-            mode,
-            show=driver.show,
-            transcript=transcript,
-            downloads=options.downloads,
-            # A person decides how long to wait; a script cannot.
-            retry_s=RETRY_S if isinstance(driver, Pipe) else math.inf,
-            password=options.password or "",
-            tls=tls,
-        )
+        try:
+            console = Console(
+                loop,
+                options.nick,
+                primary,
+                options.secondary,
+                mode,
+                show=driver.show,
+                transcript=transcript,
+                downloads=options.downloads,
+                # A person decides how long to wait; a script cannot.
+                retry_s=RETRY_S if isinstance(driver, Pipe) else math.inf,
+                password=options.password or "",
+                tls=tls,
+            )
+        except NotText as error:
+            return _complain(str(error))
         stack.callback(console.client.close)
         driver.run(console)
         return 0 if console.failure is None else _complain(console.failure)

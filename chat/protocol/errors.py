@@ -6,6 +6,7 @@
     - :exc:`NotRegistered`: our own program speaks before the server has welcomed it, or after the end
     - :exc:`TooMuchUnderWay`: our own program speaks faster than it is heard
     - :exc:`TooLong`: our own program asks for what does not fit into a line of this server
+    - :exc:`NotText`: our own program says what has no UTF-8
     - :exc:`FileError`: a file cannot be read, stored, or is not what it was said to be
     - :exc:`AddressError`: a host or port cannot be listened on, resolved, or reached
     - :exc:`TlsError`: a certificate cannot be used, or the other end's cannot be trusted
@@ -42,6 +43,10 @@ class TooMuchUnderWay(ChatError):
 
 class TooLong(ChatError):
     """The caller's fault: the server would end the connection over a line of this length."""
+
+
+class NotText(ChatError):
+    """The caller's fault: half a character; Python makes one of each typed byte, or argument's, that is not UTF-8."""
 
 
 class FileError(ChatError):

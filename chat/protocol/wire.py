@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from chat.protocol.errors import NotText
 from chat.protocol.message import Message
 from chat.protocol.messages import Down, RoomLine, Up
-from chat.words import brief
+from chat.words import brief, visible
 
 _encoder = msgspec.json.Encoder()
 UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
@@ -39,8 +40,16 @@ class BadLine:
 
 
 def encode(message: Message) -> bytes:
-    """The line of a message, with its newline. JSON escapes control characters, so there is no other newline in it."""
-    return _encoder.encode(message) + b"\n"
+    """The line of a message, with its newline. JSON escapes control characters, so there is no other newline in it.
+
+    Raises:
+        NotText: something in it has no UTF-8.
+    """
+    try:
+        return _encoder.encode(message) + b"\n"
+    except UnicodeEncodeError as error:
+        wrong = visible(error.object[error.start : error.end])
+        raise NotText(f"That cannot be sent: {wrong} in it is no character.") from None
 
 
 class LineReader(Generic[T]):

@@ -275,6 +275,9 @@ def test_what_cannot_be_done_is_one_sentence(server: ServerProcess, tmp_path: Pa
     done = run("ana", "--port", port, "--record", str(tmp_path / "no" / "such.csv"))
     assert done.returncode == 1
     assert done.stderr.endswith("no/such.csv: no such file or directory.\n")
+    done = run(os.fsdecode(b"\xff"), "--port", port)
+    assert done.returncode == 1
+    assert done.stderr == "chat-client: That cannot be sent: \\udcff in it is no character.\n"
     done = run("ana", "--secondary", "nonsense")
     assert done.returncode == 2
     assert "expected HOST:PORT, with a port from 1 to 65535, got 'nonsense'" in done.stderr

@@ -169,6 +169,17 @@ def test_either_side_calls_it_off(
     leave(clients, ana, ben)
 
 
+def test_a_reason_that_is_not_utf_8_is_told_all_the_same(server: ServerProcess, clients: Clients, source: Path) -> None:
+    """As when it names a folder of ours that is not."""
+    ana, ben = (clients.join(nick, server.address) for nick in ("ana", "ben"))
+    ana.files.send("ben", source)
+    clients.until(lambda: clients.of(ben, FileOffered))
+    ben.files.cancel(clients.of(ben, FileOffered)[0].id, "not in \udce4")
+    clients.until(lambda: clients.of(ana, FileFailed))
+    assert clients.of(ana, FileFailed)[0].reason == r"not in \udce4"
+    leave(clients, ana, ben)
+
+
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 def test_either_side_leaves_midway(
     server: ServerProcess, clients: Clients, who: str, source: Path, folder: Path

@@ -22,7 +22,7 @@ from chat.client.events import (
 from chat.client.outgoing import MAX_UNDER_WAY
 from chat.client.session import ClientSession
 from chat.protocol import messages
-from chat.protocol.errors import NotRegistered, PeerError, TooLong, TooMuchUnderWay
+from chat.protocol.errors import NotRegistered, NotText, PeerError, TooLong, TooMuchUnderWay
 from chat.protocol.filemessages import FileEnd
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Down
@@ -212,6 +212,22 @@ def test_what_another_one_of_our_name_said_meanwhile_is_not_ours() -> None:
     assert not renamed.own, "2 is no request for a name"
     assert kinds(receive(session, said(10, "mallory", 2, "mine"))) == ["Received"]
     assert kinds(receive(session, said(5, "ana", 1, "same"), "secondary")) == ["ReceivedAgain"]
+
+
+def test_half_a_character_is_not_taken(session: ClientSession) -> None:
+    """Python makes one of a byte that is not UTF-8."""
+    for attempt in (session.join, session.leave):
+        with pytest.raises(NotText, match=r"^That cannot be sent: \\udce4 in it is no character\.$"):
+            attempt("te\udce4", 0)
+    with pytest.raises(NotText):
+        session.say("\ud83d", 0, 0)
+    with pytest.raises(NotText):
+        session.request(lambda number: messages.Nick("\udcff", number), 0)
+    assert (session.pending, session.waiting) == (0, 0)
+    assert session.say("next", 0, 0) == 1
+    for nick, password in (("\udcff", ""), ("ana", "\udcff")):
+        with pytest.raises(NotText):
+            ClientSession(nick, "", password)
 
 
 def test_what_fits_no_line_is_not_taken(session: ClientSession) -> None:

@@ -88,6 +88,16 @@ def test_page_up_shows_what_was_said_before(server: ServerProcess) -> None:
         assert "Traceback" not in client.screen
 
 
+def test_a_byte_that_is_not_utf_8_is_one_sentence(server: ServerProcess) -> None:
+    client = TerminalClient("ana", server, "--no-colour")
+    client.type(b"\xe4\r")
+    client.until(r"! That cannot be sent: \udce4 in it is no character.")
+    client.type("still here\r")
+    client.until("ana: still here")
+    client.type("\x04")
+    assert client.end() == 0
+
+
 def test_control_z_suspends(server: ServerProcess) -> None:
     client = TerminalClient("ana", server, "--no-colour")
     client.type("\x1a")

@@ -31,6 +31,7 @@ from chat.protocol.filemessages import (
 )
 from chat.protocol.limits import Limits
 from chat.protocol.message import Message
+from chat.words import visible
 
 #: Most files that may be offered to us at once; a server of ours lets eight through.
 MAX_OFFERS = 64
@@ -322,7 +323,7 @@ class FileDesk:
         # Then the server has ended it; or it takes no lines that are long enough to be told.
         with contextlib.suppress(NotRegistered, TooLong):
             try:
-                end = self._host.request(lambda request: FileEnd(number, outcome, reason[:200], request))
+                end = self._host.request(lambda request: FileEnd(number, outcome, visible(reason)[:200], request))
                 self._last_words.add(end)
             except TooMuchUnderWay:
                 self._loop.call_later(1, partial(self._end, number, outcome, reason))
