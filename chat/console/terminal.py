@@ -29,7 +29,7 @@ from chat.console.display import colour_of
 from chat.console.lookback import LookBack
 from chat.console.wrap import Fragment, wrapped
 from chat.net.loop import Loop
-from chat.words import visible
+from chat.words import brief, visible
 
 #: Who has not touched a key for so long has perhaps not read what came in the meantime.
 IDLE_S = 30.0
@@ -37,6 +37,9 @@ IDLE_S = 30.0
 _STATUS_S = 1.0
 #: How many lines can be scrolled back to.
 _KEPT_LINES = 10_000
+#: Longest line that is shown whole. A text is at most half as long (8 KiB, each byte of which may be shown as four
+#: characters); a list of people may be longer, and so may anything of a server that keeps to no limits.
+_LINE_CHARS = 65_536
 #: Lines that are broken go on below what is said, beside the time.
 _INDENT = len("00:00 ")
 
@@ -115,6 +118,7 @@ class Terminal:
                 self._add(DIM, "── new ──\n")
             self._unread += 1
         self._add(DIM, time.strftime("%H:%M "))
+        line = brief(line, _LINE_CHARS)
         before, name, after = line.partition(visible(speaker)) if speaker else ("", "", line)
         self._add(style, before)
         self._add(colour_of(speaker), name)

@@ -1,6 +1,7 @@
 """What people expect of a chat client on a terminal: keys, status bar, pasted lines, commands of their own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,11 +9,19 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess
+from hypothesis import given
+from hypothesis import strategies as st
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.utils import get_cwidth
 from terminal_helpers import TerminalClient
 from test_chat_shelf import Person
 
 from chat.console.commands import COMMANDS, named, unquoted
+from chat.console.terminal import Terminal
 from chat.console.wrap import wrapped
+from chat.net.loop import Loop
+from chat.protocol.limits import Limits
+from chat.words import visible
 
 pytestmark = pytest.mark.realtime("chat")
 
@@ -24,8 +33,38 @@ def test_lines_break_between_words() -> None:
     assert plain("one two three four", 9) == "one two\n  three\n  four"
     assert plain("one two", 7) == "one two"
     assert plain("漢字 漢字", 6) == "漢字\n  漢字"
-    assert plain("http://a/very/long/address", 9) == "http://a/very/long/address", "left whole, to be copied"
+    assert plain("http://a/very/long/address", 9) == "http://a/\n  very/lo\n  ng/addr\n  ess"
+    assert plain("see http://a/b", 7) == "see\n  http:\n  //a/b"
+    assert plain("abc", 1) == "a\nb\nc"
     assert wrapped([("bold", "ab"), ("", "c d")], 80, 2) == [("bold", "ab"), ("", "c d")]
+
+
+@given(
+    st.lists(st.sampled_from([" ", "\N{NO-BREAK SPACE}", "\N{IDEOGRAPHIC SPACE}", "a", "漢", "\u0301", "\u200d"])),
+    st.integers(3, 12),
+    st.integers(0, 6),
+)
+def test_no_text_reaches_the_left_edge_again(chars: list[str], width: int, indent: int) -> None:
+    """There a line begins with its time and who says it, which nobody else may write."""
+    text = "".join(chars)
+    broken = "".join(part for _, part in wrapped([("", text)], width, indent))
+    first, *others = broken.split("\n")
+    margin = " " * min(indent, width - 2)
+    assert all(row.startswith(margin) for row in others)
+    assert all(get_cwidth(row) <= width for row in (first, *others))
+    rest = first + "".join(row.removeprefix(margin) for row in others)
+    assert rest.replace(" ", "") == text.replace(" ", ""), "nothing but spaces at breaks is left out"
+
+
+def test_what_is_shown_of_a_line_has_an_end() -> None:
+    loop = Loop()
+    terminal = Terminal(loop, colours=False, history=InMemoryHistory())
+    longest_text = visible("\x7f" * Limits().text_bytes)
+    terminal.show(f"ben: {longest_text}", speaker="ben")
+    terminal.show("x" * 1_000_000)
+    shown = re.sub(r"\d\d:\d\d ", "", "".join(text for _, text in terminal._lines)).splitlines()
+    assert shown == [f"ben: {longest_text}", "x" * 65_536 + "…"]
+    loop.close()
 
 
 def test_commands_by_their_beginning() -> None:
