@@ -116,13 +116,10 @@ def _parser() -> argparse.ArgumentParser:
 def _driver(loop: Loop, options: argparse.Namespace) -> "Terminal | Pipe":
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return Pipe(loop)
-    from prompt_toolkit.history import FileHistory, InMemoryHistory  # a pipe need not wait for these to load
+    from chat.console.terminal import Terminal  # a pipe need not wait for prompt_toolkit to load
 
-    from chat.console.terminal import Terminal
-
-    history = FileHistory(options.history) if options.history else InMemoryHistory()
     colours = not (options.no_colour or os.environ.get("NO_COLOR"))
-    return Terminal(loop, colours=colours, history=history, bell=options.bell)
+    return Terminal(loop, colours=colours, history=options.history, bell=options.bell)
 
 
 def _open(path: str) -> TextIO:

@@ -17,7 +17,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.formatted_text.utils import split_lines
-from prompt_toolkit.history import History
+from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.renderer import print_formatted_text as print_fragments
 from prompt_toolkit.shortcuts import CompleteStyle, clear
@@ -26,6 +26,7 @@ from prompt_toolkit.styles import Style
 from chat.console.commands import COMMANDS, enter, kind_at
 from chat.console.console import DIM, Console
 from chat.console.display import colour_of
+from chat.console.history import KeptHistory
 from chat.console.lookback import LookBack
 from chat.console.wrap import Fragment, wrapped
 from chat.net.loop import Loop
@@ -85,14 +86,14 @@ class Terminal:
 
     Args:
         colours: whether to use any.
-        history: what was typed earlier, for the arrow keys.
+        history: the file that keeps what is typed, for the arrow keys; none if not given.
         bell: whether to ring when somebody speaks to us.
     """
 
-    def __init__(self, loop: Loop, *, colours: bool, history: History, bell: bool = False) -> None:
+    def __init__(self, loop: Loop, *, colours: bool, history: str | None = None, bell: bool = False) -> None:
         self._loop = loop
         self._colours = colours
-        self._history = history
+        self._history: History = KeptHistory(history, self.show) if history else InMemoryHistory()
         self._bell = bell
         #: What is to be printed.
         self._lines: list[Fragment] = []

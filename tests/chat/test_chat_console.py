@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess, server_process
-from prompt_toolkit.history import InMemoryHistory
 from terminal_helpers import TerminalClient
 
 from chat.client.events import (
@@ -121,7 +121,7 @@ def test_what_is_being_typed(line: str, kind: str) -> None:
 
 def test_what_came_while_nobody_looked_is_marked() -> None:
     loop = Loop()
-    terminal = Terminal(loop, colours=False, history=InMemoryHistory())
+    terminal = Terminal(loop, colours=False)
     terminal.show("ben: one", speaker="ben")
     terminal._touched_s -= IDLE_S + 1
     terminal.show("* cem joined")
@@ -355,6 +355,27 @@ def test_completion_history_and_rooms_on_a_terminal(server: ServerProcess, tmp_p
         client.type("/exit\r")
         assert client.end() == 0
     assert "+/msg benjamin psst" in history.read_text()
+
+
+def test_a_history_that_cannot_be_written_is_told_once(server: ServerProcess, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    client = TerminalClient("ana", server, "--no-colour", "--history", str(history))
+    allowed = resource.prlimit(client.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(client.process.pid, resource.RLIMIT_FSIZE, (0, allowed[1]))  # a disk as good as full
+    client.type("one\r")
+    client.until("ana: one")
+    client.type("two\r")
+    client.until("ana: two")
+    client.type("\x1b[A\x1b[A!\r")
+    client.until("ana: one!")
+    resource.prlimit(client.process.pid, resource.RLIMIT_FSIZE, allowed)
+    client.type("three\r")
+    client.until("ana: three")
+    client.type("\x04")
+    assert client.end() == 0
+    assert client.screen.count("! What you type cannot be kept in") == 1
+    assert "Traceback" not in client.screen
+    assert [line for line in history.read_text().splitlines() if line.startswith("+")] == ["+three"]
 
 
 def test_on_a_terminal_the_server_goes() -> None:

@@ -11,7 +11,6 @@ import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess
 from hypothesis import given
 from hypothesis import strategies as st
-from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.utils import get_cwidth
 from terminal_helpers import TerminalClient
 from test_chat_shelf import Person
@@ -58,7 +57,7 @@ def test_no_text_reaches_the_left_edge_again(chars: list[str], width: int, inden
 
 def test_what_is_shown_of_a_line_has_an_end() -> None:
     loop = Loop()
-    terminal = Terminal(loop, colours=False, history=InMemoryHistory())
+    terminal = Terminal(loop, colours=False)
     longest_text = visible("\x7f" * Limits().text_bytes)
     terminal.show(f"ben: {longest_text}", speaker="ben")
     terminal.show("x" * 1_000_000)
