@@ -24,6 +24,8 @@ class Terminal:
         )
         os.close(slave)
         self.screen = ""
+        #: Whether it was left so that keys are handed over one by one, and not shown.
+        self.is_raw = False
         #: What a person sees.
         self.display = pyte.Screen(100, 24)
         self._emulator = pyte.Stream(self.display)
@@ -63,6 +65,7 @@ class Terminal:
             try:
                 self._read()
             except OSError:  # the other side is closed
+                self.is_raw = not termios.tcgetattr(self._master)[3] & termios.ICANON
                 os.close(self._master)
                 return self.process.wait(10 * SECOND)
 

@@ -5,6 +5,7 @@ Below it a status bar. prompt_toolkit's asyncio loop watches the chat's loop: th
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -100,7 +101,7 @@ class Terminal:
         #: What was, line by line, for PageUp.
         self._past: deque[list[Fragment]] = deque(maxlen=_KEPT_LINES)
         #: Somebody reads there: what comes is printed afterwards.
-        self._looks_back = False
+        self._looking_back: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._touched_s = time.monotonic()
         #: Messages that came while nobody touched a key.
@@ -135,6 +136,7 @@ class Terminal:
         changed = asyncio.Event()
         console.on_change = changed.set
         asyncio.get_running_loop().add_reader(self._loop.fileno(), self._turn)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop, changed)
         console.client.connect()
         self._turn()
         with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C before there is a prompt to catch it
@@ -159,9 +161,17 @@ class Terminal:
         if not console.client.closed:
             console.go()
             self._turn()
-            await over
+        while not console.client.closed:
+            changed.clear()
+            await changed.wait()
         asyncio.get_running_loop().remove_reader(self._loop.fileno())
         self._print()
+
+    def _stop(self, changed: asyncio.Event) -> None:
+        """End the prompt, which gives the terminal back as it was; then we leave."""
+        if self._looking_back:
+            self._looking_back.cancel()  # the prompt would wait for it
+        changed.set()
 
     def _make_session(self, console: Console) -> PromptSession[str]:
         # What was typed disappears on Enter, and appears again as a message once the server has it.
@@ -221,14 +231,14 @@ class Terminal:
         return keys
 
     async def _look_back(self) -> None:
-        if not self._past or self._looks_back:
+        if not self._past or self._looking_back:
             return
-        self._looks_back = True
+        self._looking_back = asyncio.current_task()
         try:
             async with in_terminal():
                 await LookBack(self._past, _INDENT).show()
         finally:
-            self._looks_back = False
+            self._looking_back = None
             self._touch()
             self._print()
 
@@ -254,7 +264,7 @@ class Terminal:
         self._lines.append((style if self._colours else "", text))
 
     def _print(self) -> None:
-        if self._looks_back:
+        if self._looking_back:
             return
         if self._lines:
             width = get_app_session().output.get_size().columns

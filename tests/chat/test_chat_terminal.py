@@ -148,6 +148,26 @@ def test_control_z_suspends(server: ServerProcess) -> None:
     assert client.end() == 0
 
 
+@pytest.mark.parametrize("where", ["at the prompt", "at a question", "looking back"])
+def test_sigterm_leaves_and_gives_the_terminal_back(server: ServerProcess, where: str) -> None:
+    with RawClient(server.address, "ben") as ben:
+        client = TerminalClient("ana", server, "--no-colour")
+        client.until("2 here: ben, ana")
+        if where == "at a question":
+            client.type("\x1b[200~one\ntwo\x1b[201~\r")
+            client.until("Enter these 2 lines one by one?")
+        elif where == "looking back":
+            client.type("\x1b[5~")
+            client.until_shown("any other key back to the chat")
+        client.process.terminate()
+        assert client.end() == 0
+        assert ben.until("left")["reason"] == "said bye"
+        assert not client.is_raw
+        for mode in ("2004", "1049"):  # bracketed paste, the other screen
+            assert client.screen.rfind(f"\x1b[?{mode}l") >= client.screen.rfind(f"\x1b[?{mode}h")
+        assert "Traceback" not in client.screen
+
+
 def test_the_status_bar_counts_what_is_unread_elsewhere(server: ServerProcess) -> None:
     with RawClient(server.address, "ben") as ben:
         ben.send(type="join", room="tea")
