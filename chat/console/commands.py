@@ -85,14 +85,19 @@ def named(typed: str) -> list[Command]:
 
 def enter(console: Console, line: str) -> None:
     """The person entered a line."""
-    line = line.strip()
     try:
-        if line.startswith("/") and not line.startswith("//"):
-            _command(console, *line.split(maxsplit=1))
-        elif line:
-            console.say(line.removeprefix("/"))
+        obey(console, line)
     except ChatError as error:
         console.show(f"! {error}")
+
+
+def obey(console: Console, line: str) -> None:
+    """Do what a line says. Raises ChatError: it cannot be done, or not now."""
+    line = line.strip()
+    if line.startswith("/") and not line.startswith("//"):
+        _command(console, *line.split(maxsplit=1))
+    elif line:
+        console.say(line.removeprefix("/"))
 
 
 def _command(console: Console, name: str, rest: str = "") -> None:

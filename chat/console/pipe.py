@@ -1,22 +1,23 @@
 """The interactive client in a pipe: plain lines in and out, without a terminal's help, so that scripts can use it."""
 
 import codecs
-import contextlib
 import os
 import selectors
 import signal
 import sys
 from collections import deque
 
-from chat.console.commands import enter
+from chat.console.commands import obey
 from chat.console.console import Console
 from chat.net.loop import Loop
+from chat.protocol.errors import ChatError, TooMuchUnderWay
 
 
 class Pipe:
     """Drives a console whose input is a pipe or a file: plain lines.
 
-    At their end, or after `/exit`, it leaves as soon as everything that was said has come back.
+    No more is read than there is room for: whoever writes faster than the server takes it waits. At their end, or after
+    `/exit`, it leaves as soon as everything that was said has come back.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -27,6 +28,9 @@ class Pipe:
         self._at_end = False
         self._after_command = False
         self._input = sys.stdin.fileno()
+        #: A file is always ready, so it cannot be waited for.
+        self._is_file = False
+        self._is_watched = False
 
     def show(self, line: str, style: str = "", speaker: str = "", *, is_for_us: bool = False) -> None:
         """Print the line at once."""
@@ -35,16 +39,25 @@ class Pipe:
     def run(self, console: Console) -> None:
         """Until the client has ended."""
         console.client.connect()
-        try:
-            self._loop.add(self._input, selectors.EVENT_READ, lambda _: self._read())
-        except PermissionError:  # a file is always ready, so it cannot be waited for
-            while not self._at_end:
-                self._read()
         # Not a KeyboardInterrupt: raised in the middle of a turn, it would lose what that turn had just read.
         signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(console.go))
         while not console.client.closed:
+            self._watch()
             self._loop.run_once()
             self._hand_over(console)
+
+    def _watch(self) -> None:
+        """Wait for more input only once all that was read is handed over."""
+        wanted = not (self._lines or self._at_end or self._is_file)
+        if wanted and not self._is_watched:
+            try:
+                self._loop.add(self._input, selectors.EVENT_READ, lambda _: self._read())
+                self._is_watched = True
+            except PermissionError:
+                self._is_file = True
+        elif self._is_watched and not wanted:
+            self._loop.remove(self._input)
+            self._is_watched = False
 
     def _read(self) -> None:
         data = os.read(self._input, 65_536)
@@ -53,17 +66,27 @@ class Pipe:
         if not data:
             self._lines.append(self._rest)
             self._at_end = True
-            with contextlib.suppress(KeyError):
-                self._loop.remove(self._input)
+
+    def _has_line(self) -> bool:
+        while self._is_file and not self._lines and not self._at_end:
+            self._read()
+        return bool(self._lines)
 
     def _hand_over(self, console: Console) -> None:
-        while self._lines and console.client.registered and not console.leaving:
-            is_command = self._lines[0].lstrip().startswith("/")
+        while console.client.registered and not console.leaving and self._has_line():
+            line = self._lines[0]
+            is_command = line.lstrip().startswith("/")
             # What a command does is done before what comes after it, and after what was said before it.
             if (is_command or self._after_command) and console.client.pending:
                 break
+            try:
+                obey(console, line)
+            except TooMuchUnderWay:
+                break  # until some of it has come back
+            except ChatError as error:
+                self.show(f"! {error}")
             self._after_command = is_command
-            enter(console, self._lines.popleft())
+            self._lines.popleft()
         done = console.leaving or (self._at_end and not self._lines and not console.client.files.busy)
         if done and console.client.registered and not console.client.pending:
             console.go()
