@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,7 +15,7 @@ from chat.client.transcript import Transcript
 from chat.console.console import DOWNLOADS, Console
 from chat.console.pipe import Pipe
 from chat.net.loop import Loop
-from chat.protocol.errors import NotText, TlsError
+from chat.protocol.errors import FileError, NotText, TlsError
 from chat.records import private
 from chat.words import reason_of, visible
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 def main() -> int:
     """The command `chat-client`; returns its exit code."""
     options = _parser().parse_args()
+    try:
+        return _chat(options)
+    except FileError as error:
+        return _complain(str(error))
+    except BrokenPipeError:  # nobody reads what we show: as if the signal had ended us, as it does other programs
+        return 128 + signal.SIGPIPE
+
+
+def _chat(options: argparse.Namespace) -> int:
     mode: Mode = options.mode or ("redundant" if options.secondary else "single")
     with contextlib.ExitStack() as stack:
         transcript = None
@@ -114,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _driver(loop: Loop, options: argparse.Namespace) -> "Terminal | Pipe":
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):  # None: closed
         return Pipe(loop)
     from chat.console.terminal import Terminal  # a pipe need not wait for prompt_toolkit to load
 

@@ -1,6 +1,7 @@
 """The interactive client in a pipe: plain lines in and out, without a terminal's help, so that scripts can use it."""
 
 import codecs
+import io
 import os
 import selectors
 import signal
@@ -10,7 +11,8 @@ from collections import deque
 from chat.console.commands import obey
 from chat.console.console import Console
 from chat.net.loop import Loop
-from chat.protocol.errors import ChatError, TooMuchUnderWay
+from chat.protocol.errors import ChatError, FileError, TooMuchUnderWay
+from chat.words import reason_of
 
 
 class Pipe:
@@ -27,24 +29,46 @@ class Pipe:
         self._lines: deque[str] = deque()
         self._at_end = False
         self._after_command = False
+        if sys.stdin is None:
+            raise FileError("Cannot read the standard input: it is closed.")
         self._input = sys.stdin.fileno()
         #: A file is always ready, so it cannot be waited for.
         self._is_file = False
         self._is_watched = False
+        self._failure: Exception | None = None
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # whatever somebody says, in whatever encoding
 
     def show(self, line: str, style: str = "", speaker: str = "", *, is_for_us: bool = False) -> None:
         """Print the line at once."""
-        print(line, flush=True)
+        try:
+            print(line, flush=True)
+        except BrokenPipeError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(FileError(f"Cannot write to the standard output: {reason_of(error)}."))
+
+    def _fail(self, failure: Exception) -> None:
+        """Not raised here, in the middle of what the client does. What is still to be shown goes nowhere."""
+        self._failure = failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def run(self, console: Console) -> None:
-        """Until the client has ended."""
+        """Until the client has ended.
+
+        Raises:
+            FileError: the input cannot be read, or the output not be written.
+            BrokenPipeError: nobody reads the output any more.
+        """
         console.client.connect()
         # Not a KeyboardInterrupt: raised in the middle of a turn, it would lose what that turn had just read.
         signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(console.go))
-        while not console.client.closed:
+        while not console.client.closed and self._failure is None:
             self._watch()
             self._loop.run_once()
             self._hand_over(console)
+        if self._failure is not None:
+            raise self._failure
 
     def _watch(self) -> None:
         """Wait for more input only once all that was read is handed over."""
@@ -60,7 +84,10 @@ class Pipe:
             self._is_watched = False
 
     def _read(self) -> None:
-        data = os.read(self._input, 65_536)
+        try:
+            data = os.read(self._input, 65_536)
+        except OSError as error:
+            raise FileError(f"Cannot read the standard input: {reason_of(error)}.") from error
         *lines, self._rest = (self._rest + self._decoder.decode(data, final=not data)).split("\n")
         self._lines.extend(lines)
         if not data:

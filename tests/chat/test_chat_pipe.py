@@ -71,3 +71,49 @@ def test_what_cannot_be_handed_over_is_not_read(monkeypatch: pytest.MonkeyPatch)
             loop.close()
         unread = int.from_bytes(fcntl.ioctl(stdin, termios.FIONREAD, b"\0" * 4), sys.byteorder)
     assert unread == size // 7 * 7 - 65_536
+
+
+def test_who_reads_no_more_ends_it_quietly(server: ServerProcess) -> None:
+    """As SIGPIPE ends other programs."""
+    with subprocess.Popen(
+        command(server.address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        assert client.stderr is not None
+        client.stdout.readline()
+        client.stdout.close()
+        client.stdin.write("hello\n")
+        client.stdin.flush()
+        assert client.stderr.read() == ""
+        client.wait(timeout=10 * SECOND)
+    assert client.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("redirection", "sentence"),
+    [
+        ("</dev/null >/dev/full", "Cannot write to the standard output: no space left on device."),
+        ("<&-", "Cannot read the standard input: it is closed."),
+        ("0>/dev/null", "Cannot read the standard input: bad file descriptor."),
+    ],
+)
+def test_input_or_output_that_cannot_be_used_is_one_sentence(
+    server: ServerProcess, redirection: str, sentence: str
+) -> None:
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command(server.address)]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=10 * SECOND, check=False)
+    assert (done.returncode, done.stderr) == (1, f"chat-client: {sentence}\n")
+
+
+def test_what_the_output_cannot_encode_is_shown_as_an_escape(server: ServerProcess) -> None:
+    done = subprocess.run(
+        command(server.address),
+        input="snow ☃\n".encode(),
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        timeout=10 * SECOND,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"ana: snow \\u2603  (" in done.stdout
