@@ -12,7 +12,7 @@ from chat.console.commands import obey
 from chat.console.console import Console
 from chat.net.loop import Loop
 from chat.protocol.errors import ChatError, FileError, TooMuchUnderWay
-from chat.words import reason_of
+from chat.words import count, reason_of, visible
 
 
 class Pipe:
@@ -67,8 +67,18 @@ class Pipe:
             self._watch()
             self._loop.run_once()
             self._hand_over(console)
+        if not console.leaving:
+            self._tell_unsent()
         if self._failure is not None:
             raise self._failure
+
+    def _tell_unsent(self) -> None:
+        """The end came before everything was handed over; more may have been to come."""
+        self._has_line()
+        unsent = [line for line in (*self._lines, self._rest) if line.strip()]
+        if unsent:
+            number = f"{'' if self._at_end else 'at least '}{count(len(unsent), 'line was', 'lines were')}"
+            self.show(f"! {number} not sent; the first: {visible(unsent[0].strip())}")
 
     def _watch(self) -> None:
         """Wait for more input only once all that was read is handed over."""
@@ -92,6 +102,7 @@ class Pipe:
         self._lines.extend(lines)
         if not data:
             self._lines.append(self._rest)
+            self._rest = ""
             self._at_end = True
 
     def _has_line(self) -> bool:

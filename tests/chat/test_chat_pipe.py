@@ -10,7 +10,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from chat_helpers import SECOND, ServerProcess
+from chat_helpers import SECOND, RawClient, ServerProcess
 
 from chat.client.outgoing import MAX_UNDER_WAY
 from chat.console.console import Console
@@ -117,3 +117,13 @@ def test_what_the_output_cannot_encode_is_shown_as_an_escape(server: ServerProce
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"ana: snow \\u2603  (" in done.stdout
+
+
+def test_lines_behind_the_end_are_told_of(server: ServerProcess, tmp_path: Path) -> None:
+    typed = tmp_path / "typed"
+    typed.write_text("one\n\n/who\ntwo\n")
+    with typed.open() as file, RawClient(server.address, "ana"):
+        done = subprocess.run(
+            command(server.address), stdin=file, capture_output=True, text=True, timeout=10 * SECOND, check=False
+        )
+    assert (done.returncode, done.stdout) == (1, "! at least 3 lines were not sent; the first: one\n")
