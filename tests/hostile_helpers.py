@@ -32,16 +32,20 @@ Script = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
 
 @contextlib.contextmanager
-def liar(script: Script) -> Iterator[Address]:
-    """A server that answers the first line of each connection as the script says, and then listens."""
+def liar(script: Script, heard: Callable[[dict[str, Any]], object] = lambda _: None) -> Iterator[Address]:
+    """A server that answers the first line of each connection as the script says, and then listens.
+
+    Args:
+        heard: called with each line that it answers no more.
+    """
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             with contextlib.suppress(OSError):
                 first = json.loads(self.rfile.readline() or b"{}")
                 self.wfile.write(b"".join([json.dumps(line).encode() + b"\n" for line in script(first)]))
-                while self.rfile.readline():
-                    pass
+                while line := self.rfile.readline():
+                    heard(json.loads(line))
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True

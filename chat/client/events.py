@@ -74,7 +74,7 @@ class NotSent(_Event, frozen=True):
     to: str | None
     text: str
     log: str
-    #: True: it was not accepted, nobody has seen it. False: perhaps it was, just before the server went.
+    #: True: it was not accepted, nobody has seen it. False: perhaps it was, and the answer did not come.
     is_certain: bool
 
 

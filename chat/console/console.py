@@ -100,6 +100,8 @@ class Console:
         self.on_change: Callable[[], None] = lambda: None
         #: Why the chat ended, if we did not leave ourselves.
         self.failure: str | None = None
+        #: How many messages and requests had no answer when the chat ended.
+        self.lost = 0
         #: The person wants to go; the driver sees to it.
         self.leaving = False
         #: The room that the person speaks in.
@@ -252,9 +254,11 @@ class Console:
             self._record(nick, event)
         if isinstance(event, Echoed):
             self.tally.add(event.path, event.response_time_ns / 1e6)
-        if isinstance(event, Closed) and not self._left:
-            lost = f" {count(len(event.lost), 'message')} may be lost." if event.lost else ""
-            self.failure = event.reason + lost
+        if isinstance(event, Closed):
+            self.lost = len(event.lost)
+            if not self._left:
+                lost = f" {count(self.lost, 'message')} may be lost." if self.lost else ""
+                self.failure = event.reason + lost
         self._notice(event)
         if isinstance(event, RoomList) and self._unasked:
             self._unasked -= 1

@@ -94,7 +94,7 @@ def describe(event: Event, nick: str, here: str = LOBBY) -> str | None:
             promise = "" if back_in_s is None else f"; the server will be back in about {back_in_s:.0f} s"
             return f"! No connection; reconnecting{promise}. What you say is kept, and sent then."
         case NotSent(to=to, text=text, is_certain=is_certain):
-            what = "not sent" if is_certain else "perhaps not sent (the server went before it answered)"
+            what = "not sent" if is_certain else "perhaps not sent (no answer came)"
             return f"! {what}: {_label(event.log, here)}{f'→ {visible(to)}: ' if to else ''}{visible(text)}"
         case Resumed():
             return "* Reconnected."

@@ -32,6 +32,8 @@ def main() -> int:
         return _complain(str(error))
     except BrokenPipeError:  # nobody reads what we show: as if the signal had ended us, as it does other programs
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _chat(options: argparse.Namespace) -> int:

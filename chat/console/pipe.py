@@ -35,6 +35,7 @@ class Pipe:
         #: A file is always ready, so it cannot be waited for.
         self._is_file = False
         self._is_watched = False
+        self._is_interrupted = False
         self._failure: Exception | None = None
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # whatever somebody says, in whatever encoding
@@ -59,26 +60,33 @@ class Pipe:
         Raises:
             FileError: the input cannot be read, or the output not be written.
             BrokenPipeError: nobody reads the output any more.
+            KeyboardInterrupt: SIGINT came before everything was answered.
         """
         console.client.connect()
         # Not a KeyboardInterrupt: raised in the middle of a turn, it would lose what that turn had just read.
-        signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(console.go))
+        signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(lambda: self._interrupt(console)))
         while not console.client.closed and self._failure is None:
             self._watch()
             self._loop.run_once()
             self._hand_over(console)
-        if not console.leaving:
-            self._tell_unsent()
+        is_unsent = not console.leaving and self._tell_unsent()
         if self._failure is not None:
             raise self._failure
+        if self._is_interrupted and (console.lost or is_unsent):
+            raise KeyboardInterrupt
 
-    def _tell_unsent(self) -> None:
-        """The end came before everything was handed over; more may have been to come."""
+    def _interrupt(self, console: Console) -> None:
+        self._is_interrupted = True
+        console.go()
+
+    def _tell_unsent(self) -> bool:
+        """The end came; whether that was before everything was handed over. More may have been to come."""
         self._has_line()
         unsent = [line for line in (*self._lines, self._rest) if line.strip()]
         if unsent:
             number = f"{'' if self._at_end else 'at least '}{count(len(unsent), 'line was', 'lines were')}"
             self.show(f"! {number} not sent; the first: {visible(unsent[0].strip())}")
+        return bool(unsent)
 
     def _watch(self) -> None:
         """Wait for more input only once all that was read is handed over."""

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
 
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess
+from hostile_helpers import liar, welcomed
 
 from chat.client.outgoing import MAX_UNDER_WAY
 from chat.console.console import Console
@@ -127,3 +129,22 @@ def test_lines_behind_the_end_are_told_of(server: ServerProcess, tmp_path: Path)
             command(server.address), stdin=file, capture_output=True, text=True, timeout=10 * SECOND, check=False
         )
     assert (done.returncode, done.stdout) == (1, "! at least 3 lines were not sent; the first: one\n")
+
+
+def test_an_interruption_before_everything_was_answered_is_told() -> None:
+    said = threading.Event()
+    with (
+        liar(welcomed(), heard=lambda line: line["type"] == "say" and said.set()) as address,
+        subprocess.Popen(command(address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client,
+    ):
+        assert client.stdin is not None
+        client.stdin.write("hello\n/who\n")
+        client.stdin.flush()
+        assert said.wait(10 * SECOND)
+        client.send_signal(signal.SIGINT)
+        shown, _ = client.communicate(timeout=10 * SECOND)
+    assert client.returncode == 128 + signal.SIGINT
+    assert shown.splitlines()[1:] == [
+        "! perhaps not sent (no answer came): hello",
+        "! at least 1 line was not sent; the first: /who",
+    ]
