@@ -14,6 +14,34 @@ from chat.net.loop import Loop
 from chat.protocol.errors import ChatError, FileError, TooMuchUnderWay
 from chat.words import count, reason_of, visible
 
+#: How long to wait for answers while none comes, though there is a connection. The longest message of all, to 10,000
+#: people, keeps the next one of its sender waiting for 67 s (see "Limits" in chat/README.md).
+PATIENCE_S = 120.0
+
+
+class Patience:
+    """Has an end when nothing has been answered for too long. Times are CLOCK_MONOTONIC in ns."""
+
+    def __init__(self) -> None:
+        #: None: nothing is waited for.
+        self._since_ns: int | None = None
+        self._missing = 0
+
+    def note(self, missing: int, now_ns: int, *, is_progress: bool) -> None:
+        """So many answers are waited for now; there may have been progress, whatever their number says."""
+        if not missing:
+            self._since_ns = None
+        elif is_progress or self._since_ns is None or missing < self._missing:
+            self._since_ns, self._missing = now_ns, missing
+
+    def ends_ns(self, now_ns: int) -> int:
+        """When it will be over, or is since, unless something is answered."""
+        return (now_ns if self._since_ns is None else self._since_ns) + int(PATIENCE_S * 1e9)
+
+    def is_over(self, now_ns: int) -> bool:
+        """Whether to give up."""
+        return self._since_ns is not None and now_ns >= self.ends_ns(now_ns)
+
 
 class Pipe:
     """Drives a console whose input is a pipe or a file: plain lines.
@@ -36,6 +64,7 @@ class Pipe:
         self._is_file = False
         self._is_watched = False
         self._is_interrupted = False
+        self._patience = Patience()
         self._failure: Exception | None = None
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # whatever somebody says, in whatever encoding
@@ -65,6 +94,7 @@ class Pipe:
         console.client.connect()
         # Not a KeyboardInterrupt: raised in the middle of a turn, it would lose what that turn had just read.
         signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(lambda: self._interrupt(console)))
+        self._look_at_patience(console)
         while not console.client.closed and self._failure is None:
             self._watch()
             self._loop.run_once()
@@ -119,6 +149,7 @@ class Pipe:
         return bool(self._lines)
 
     def _hand_over(self, console: Console) -> None:
+        is_progress = False
         while console.client.registered and not console.leaving and self._has_line():
             line = self._lines[0]
             is_command = line.lstrip().startswith("/")
@@ -133,6 +164,19 @@ class Pipe:
                 self.show(f"! {error}")
             self._after_command = is_command
             self._lines.popleft()
+            is_progress = True
         done = console.leaving or (self._at_end and not self._lines and not console.client.files.busy)
         if done and console.client.registered and not console.client.pending:
             console.go()
+        is_waiting = (done or self._lines) and console.client.registered and not console.client.away
+        missing = console.client.pending if is_waiting else 0
+        self._patience.note(missing, self._loop.now_ns(), is_progress=is_progress)
+
+    def _look_at_patience(self, console: Console) -> None:
+        """Leave if it is over; if not, look again when it may be."""
+        now_ns = self._loop.now_ns()
+        if self._patience.is_over(now_ns):
+            console.failure = f"The server has answered nothing for {PATIENCE_S:g} s."
+            console.go()
+        else:
+            self._loop.call_at(self._patience.ends_ns(now_ns), lambda: self._look_at_patience(console))

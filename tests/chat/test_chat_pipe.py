@@ -16,7 +16,7 @@ from hostile_helpers import liar, welcomed
 
 from chat.client.outgoing import MAX_UNDER_WAY
 from chat.console.console import Console
-from chat.console.pipe import Pipe
+from chat.console.pipe import PATIENCE_S, Patience, Pipe
 from chat.net.loop import Loop
 from chat.net.transport import Address
 
@@ -148,3 +148,39 @@ def test_an_interruption_before_everything_was_answered_is_told() -> None:
         "! perhaps not sent (no answer came): hello",
         "! at least 1 line was not sent; the first: /who",
     ]
+
+
+@pytest.mark.parametrize("lines", ["hello\n/exit\n", "hello\n", "hello\n/who\n"])
+def test_a_server_that_answers_nothing_is_not_waited_for_without_end(tmp_path: Path, lines: str) -> None:
+    typed = tmp_path / "typed"
+    typed.write_text(lines)
+    impatient = (
+        "import sys; from chat.console import interactive, pipe; pipe.PATIENCE_S = 0; sys.exit(interactive.main())"
+    )
+    with liar(welcomed()) as address, typed.open() as file:
+        done = subprocess.run(
+            [sys.executable, "-c", impatient, *command(address)[4:]],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            timeout=10 * SECOND,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "chat-client: The server has answered nothing for 0 s.\n")
+    assert done.stdout.splitlines()[1] == "! perhaps not sent (no answer came): hello"
+    assert ("not sent; the first: /who" in done.stdout) == ("/who" in lines)
+
+
+def test_patience_begins_anew_with_each_answer() -> None:
+    patience = Patience()
+    now_ns, almost_ns = 0, int(PATIENCE_S * 1e9) - 1
+    for missing, is_progress in [(3, False), (2, False), (5, True), (4, False), (0, False), (4, False)]:
+        patience.note(missing, now_ns, is_progress=is_progress)
+        now_ns += almost_ns
+        assert not patience.is_over(now_ns)
+    patience.note(4, now_ns, is_progress=False)
+    patience.note(5, now_ns, is_progress=False)
+    assert patience.ends_ns(now_ns) == now_ns + 1
+    assert patience.is_over(now_ns + 1)
+    patience.note(0, now_ns, is_progress=False)
+    assert not patience.is_over(now_ns + 1)
