@@ -100,6 +100,12 @@ def obey(console: Console, line: str) -> None:
         console.say(line.removeprefix("/"))
 
 
+def leaves(line: str) -> bool:
+    """Whether this line ends the chat, so that nothing behind it is meant to be done."""
+    words = line.split()
+    return len(words) == 1 and [command.run for command in named(words[0])] == [Console.leave]
+
+
 def _command(console: Console, name: str, rest: str = "") -> None:
     meant = named(name)
     if not meant:

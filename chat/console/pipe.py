@@ -7,8 +7,9 @@ import selectors
 import signal
 import sys
 from collections import deque
+from itertools import takewhile
 
-from chat.console.commands import obey
+from chat.console.commands import leaves, obey
 from chat.console.console import Console
 from chat.net.loop import Loop
 from chat.protocol.errors import ChatError, FileError, TooMuchUnderWay
@@ -112,7 +113,8 @@ class Pipe:
     def _tell_unsent(self) -> bool:
         """The end came; whether that was before everything was handed over. More may have been to come."""
         self._has_line()
-        unsent = [line for line in (*self._lines, self._rest) if line.strip()]
+        meant = takewhile(lambda line: not leaves(line), (*self._lines, self._rest))
+        unsent = [line for line in meant if line.strip()]
         if unsent:
             number = f"{'' if self._at_end else 'at least '}{count(len(unsent), 'line was', 'lines were')}"
             self.show(f"! {number} not sent; the first: {visible(unsent[0].strip())}")

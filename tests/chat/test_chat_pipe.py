@@ -168,7 +168,7 @@ def test_a_server_that_answers_nothing_is_not_waited_for_without_end(tmp_path: P
         )
     assert (done.returncode, done.stderr) == (1, "chat-client: The server has answered nothing for 0 s.\n")
     assert done.stdout.splitlines()[1] == "! perhaps not sent (no answer came): hello"
-    assert ("not sent; the first: /who" in done.stdout) == ("/who" in lines)
+    assert ("not sent; the first: /who" in done.stdout) == ("the first: " in done.stdout) == ("/who" in lines)
 
 
 def test_patience_begins_anew_with_each_answer() -> None:
