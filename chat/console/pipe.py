@@ -47,8 +47,8 @@ class Patience:
 class Pipe:
     """Drives a console whose input is a pipe or a file: plain lines.
 
-    No more is read than there is room for: whoever writes faster than the server takes it waits. At their end, or after
-    `/exit`, it leaves as soon as everything that was said has come back.
+    No more is read than there is room for: whoever writes faster than the server takes it waits. At the end of the
+    input, or after `/exit`, it leaves when all is answered, or when no answer has come for `PATIENCE_S`.
     """
 
     def __init__(self, loop: Loop) -> None:

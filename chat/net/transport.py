@@ -59,12 +59,14 @@ class Target(NamedTuple):
 
 
 def resolve(host: str, port: int) -> Target:
-    """The first address of a host. A name may block for as long as DNS takes; a numeric address never does.
+    """The first address of a host. A name may block for as long as DNS takes; a numeric address, in brackets or not,
+    never does.
 
     Raises:
         AddressError: nobody knows this host.
     """
-    host = host.removeprefix("[").removesuffix("]")
+    if host[:1] + host[-1:] == "[]":
+        host = host[1:-1]
     for family in (socket.AF_INET, socket.AF_INET6):
         # Not left to getaddrinfo: under gevent it waits for a thread, which the hub's own callbacks may not do.
         with contextlib.suppress(OSError, ValueError):

@@ -23,19 +23,20 @@ class Budget:
         self._per_ns = limits.cost_per_s / 1e9
         self._store = self._balance = float(limits.cost_burst)
         self._since_ns = now_ns
-        #: Messages that were paid for and have not come a second time.
-        self._paid = 0
+        #: Units that were paid for what has not come a second time.
+        self._paid = 0.0
 
     def __repr__(self) -> str:
         return f"<Budget {self._balance:.1f} of {self._store:g}>"
 
     def pay(self, units: float, now_ns: int, *, is_copy: bool) -> int:
-        """Spend them for a message, unless it is the copy of one that was paid for."""
-        if is_copy and self._paid:
-            self._paid -= 1
-            units = 0
+        """Spend them for a message; for the copy of one, what has not been paid for."""
+        if is_copy:
+            free = min(units, self._paid)
+            self._paid -= free
+            units -= free
         else:
-            self._paid += not is_copy
+            self._paid = min(self._store, self._paid + units)
         return self.spend(units, now_ns)
 
     def spend(self, units: float, now_ns: int) -> int:
@@ -48,6 +49,7 @@ class Budget:
     def as_of(self, now_ns: int) -> Self:
         """A copy that from now on is somebody else's."""
         mine = copy.copy(self)
+        mine._paid = 0.0
         mine.spend(0, now_ns)
         return mine
 

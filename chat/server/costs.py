@@ -68,11 +68,13 @@ def cost_of(message: Up, hub: Hub) -> float:
     return 1.0
 
 
-def cost_of_catching_up(message: Up, connection: Connection) -> float:
+def cost_of_catching_up(message: Up, connection: Connection, hub: Hub) -> float:
     """What its connection is sent of what was said before, if this asks for it; when it has just been handled."""
     match message:
-        case Hello() | Attach() | Join(cursor=int()):
+        case Hello() | Attach():
             return connection.lag_bytes / AGAIN_BYTES
+        case Join(name, _, int(cursor)) if (room := hub.rooms.find(name)) is not None:
+            return room.log.bytes_after(cursor) / AGAIN_BYTES
     return 0.0
 
 

@@ -70,7 +70,7 @@ class Journal:
 
     Args:
         path: the file; made if there is none.
-        may_begin: whether an empty file becomes a journal.
+        may_begin: whether an empty file becomes a journal, and an older one one of today.
 
     Raises:
         JournalError: it is something else, damaged, used by another server, or cannot be written.
@@ -254,7 +254,8 @@ class Journal:
             (fault,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if fault != "ok":
                 raise self._fault("is damaged", sqlite3.DatabaseError(fault.splitlines()[-1].rstrip(".")))
-        database.execute(_OWNERS)
+        if self._may_begin:
+            database.execute(_OWNERS)  # of a journal that is older
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA wal_autocheckpoint = 0")
 
@@ -287,6 +288,8 @@ class Journal:
     def _read_owners(self) -> list[tuple[str, list[str]]]:
         """For each hash of a key the names of who has it."""
         owners: list[tuple[str, list[str]]] = []
+        if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'owner'").fetchone():
+            return owners
         seen: set[str] = set()
         for name, key, nicks in self._database.execute("SELECT name, key, nicks FROM owner"):
             if not _is_owner(name, key, nicks):

@@ -102,7 +102,7 @@ class Log:
     def bytes_after(self, cursor: int) -> int:
         """About how long the lines after it are that are still there."""
         lines = self.last_seq + 1 - self.first_seq
-        return self._bytes * min(self.last_seq - cursor, lines) // lines if lines else 0
+        return self._bytes * max(0, min(self.last_seq - cursor, lines)) // lines if lines else 0
 
     def tail(self, lines: int, max_bytes: int) -> list[bytes]:
         """The last so many lines, oldest first; fewer, if there are no more or `max_bytes` hold no more."""

@@ -261,7 +261,7 @@ class Peer:
             return message, budget.spend(message, now_ns)
         if isinstance(message, BadLine):
             return MALFORMED, budget.spend(MALFORMED, now_ns)
-        units = cost_of(message, self._host.hub) + cost_of_catching_up(message, self.connection)
+        units = cost_of(message, self._host.hub) + cost_of_catching_up(message, self.connection, self._host.hub)
         wait_ns = budget.pay(units, now_ns, is_copy=is_copy)
         # What costs hardly anything takes its part of the turn all the same.
         return (units if units >= LEAST_PART else 1.0), wait_ns

@@ -330,7 +330,7 @@ class ChatServer:
             if self._slow == "close":
                 reason = f"{connection.skipped} line(s) were dropped before you took them."
                 self.hub.delivery.tell(connection, Error("too_slow", reason))
-                self._keep(connection, reason)  # who has taken little in time may have been sent it by a stranger
+                self._keep(connection, reason)  # others can send so much that anybody is slow
             return
         if peer.leaving is None:
             self._strangers.pop(peer, None)

@@ -182,7 +182,7 @@ def _measure(name: str, metric: str, a: pd.DataFrame, b: pd.DataFrame, may_pair:
         least = int(min(a["waited"].min(), b["waited"].min()))
         note = f"{least} messages in a trial; it takes {least_count(SHARES[metric])}"
     elif np.isnan([*of_a, *of_b]).any():
-        note = "a trial was cut short in its warm-up, which tells no rate"
+        note = "nothing was due after the warm-up of a trial, which tells no rate"
     elif not is_paired and min(trials) < LEAST_TRIALS:
         note = f"{count(min(trials), 'trial')}; it takes {LEAST_TRIALS}"
     if note:

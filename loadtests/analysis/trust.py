@@ -94,7 +94,7 @@ def _unfinished(run: Run) -> list[Doubt]:
 
 
 def _not_let_in(run: Run) -> list[Doubt]:
-    """All that they were to say is lost; what nobody said to them, nobody misses."""
+    """In an open workload what they were to say is lost; else no table has anything of them, and no threshold fails."""
     if run.manifest.schema_version < _LET_IN_SCHEMA:
         return []
     clients = run.table("clients", ["registration_ms"])

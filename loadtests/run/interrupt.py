@@ -28,6 +28,6 @@ class Interrupt:
     def _press(self, _number: int, _frame: FrameType | None) -> None:
         now_s = time.monotonic()
         is_echo = self._pressed_s is not None and now_s - self._pressed_s < ECHO_S
-        self._pressed_s = now_s
         if not is_echo:
+            self._pressed_s = now_s
             raise KeyboardInterrupt

@@ -296,3 +296,14 @@ def test_a_journal_from_before_there_were_owners_is_used(restarted: Restarted, t
     restarted.connect(Hello("ana", KEY))
     restarted.restart()
     assert restarted.refusal(Hello("ana")) == kept("ana")
+
+
+def test_a_check_changes_no_older_journal(tmp_path: Path) -> None:
+    file = str(tmp_path / "j")
+    Journal(file).close()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("DROP TABLE owner")
+    with contextlib.closing(Journal(file, may_begin=False)) as journal:
+        assert journal.restore(Rooms(name_chars=32)) == []
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'owner'").fetchall()

@@ -15,9 +15,9 @@ from test_chat_hub import Hall
 from chat.net.loop import Loop
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
-from chat.protocol.messages import Attach, Hello, ListRooms, Ping, Say, Tell, Up, Who
+from chat.protocol.messages import Attach, Hello, Join, ListRooms, Ping, Say, Tell, Up, Who
 from chat.server.budget import Budget, Budgets
-from chat.server.costs import cost_of
+from chat.server.costs import cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
 from chat.server.server import ChatServer, _network
@@ -154,6 +154,31 @@ def test_a_copy_of_nothing_is_paid_for() -> None:
     budget = Budget(Limits(cost_per_s=1, cost_burst=3), 0)
     has_to_wait = [budget.pay(1, 0, is_copy=is_copy) > 0 for is_copy in (False, True, True, True, True)]
     assert has_to_wait == [False, False, False, False, True]
+
+
+def test_what_is_cheap_pays_for_no_copy_of_what_is_dear() -> None:
+    budget = Budget(Limits(cost_per_s=1, cost_burst=100), 0)
+    for _ in range(99):
+        budget.pay(0.01, 0, is_copy=False)
+    assert budget.pay(101, 0, is_copy=True) > 0
+
+
+def test_who_comes_back_to_a_room_pays_for_its_lines_alone() -> None:
+    hall = Hall()
+    ana = hall.join("ana")
+    for room in ("tea", "wine"):
+        hall.hub.receive(ana, Join(room))
+        for _ in range(100):
+            hall.hub.receive(ana, Say("x" * 1_000, room=room))
+    ben = hall.join("ben")
+    prices = []
+    for room in ("tea", "wine"):
+        message = Join(room, 1, 0)
+        hall.hub.receive(ben, message)
+        prices.append(cost_of_catching_up(message, ben, hall.hub))
+    assert prices == [pytest.approx(26, abs=1)] * 2
+    assert cost_of_catching_up(Join("tea", 2, 1_000), ben, hall.hub) == 0
+    assert cost_of_catching_up(Join("nowhere", 3, 0), ben, hall.hub) == 0
 
 
 def test_a_flood_is_not_lost() -> None:

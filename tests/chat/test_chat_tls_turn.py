@@ -210,11 +210,13 @@ def test_who_changes_its_key_again_and_again_is_read_no_further(
         talk.stdin.write(HELLO)
         heard = b""
         while b'"welcome"' not in heard:
+            assert talk.poll() is None, heard
             house.loop.run_once(0)
             heard += talk.stdout.read() or b""
         for number in range(1, 61):
             talk.stdin.write(b"K\n")
             while heard.count(b"KEYUPDATE") < number:
+                assert talk.poll() is None, heard
                 heard += talk.stdout.read() or b""
         talk.stdin.write(b'{"type":"ping"}\n')
         (peer,) = house.server._peers.values()
