@@ -14,7 +14,7 @@ from chat.protocol.errors import TlsError
 HANDSHAKE, ALERT = 0x16, 0x15
 #: Of each record: its kind, its version, and how many bytes follow; never more than so many (RFC 5246, 6.2.3).
 _HEADER_BYTES, _LONGEST_BYTES = 5, 18_432
-#: With what both ends agree on a key. A server that left it to its clients would compute for 0.1 s for each that wants
+#: With what both ends agree on a key. A server that left it to its clients would compute very long for each that wants
 #: ffdhe8192; a client that left it to its server would have to begin twice.
 _GROUP = "prime256v1"
 

@@ -27,8 +27,8 @@ class Absent:
         self._all: OrderedDict[Session, Absence] = OrderedDict()
         self._from: defaultdict[str, dict[Session, None]] = defaultdict(dict)
 
-    def __len__(self) -> int:
-        return len(self._all)
+    def __repr__(self) -> str:
+        return f"<Absent {len(self._all)} session(s)>"
 
     def add(self, session: Session, absence: Absence) -> tuple[Session, str] | None:
         """One more; which one is to be ended instead, and why it will have left, if there are too many."""

@@ -33,8 +33,7 @@ CHANGE = 10.0
 MALFORMED = 5.0
 #: A record of TLS that completes no line; most of all is done when the other end changes its key.
 BARREN = 2.0
-#: A handshake costs what it takes, so many ns of CPU for one unit: 14 units with a key of P-256, 29 with RSA of 2,048
-#: bits, 290 with 4,096.
+#: A handshake costs what it takes, so many ns of CPU for one unit: much more with a long key of RSA than with P-256.
 UNIT_NS = 15_000
 #: A chunk or a credit that is passed on: no transfer is so fast that it notices, since the receiver holds it back.
 PASSED_ON = 1 / 256

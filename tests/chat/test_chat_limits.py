@@ -1,9 +1,7 @@
 """Limits of a public server. chat/README.md, "Limits"."""
 
-import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,6 @@ import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
 from test_chat_hub import Hall
 
-from chat.net.loop import Loop
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.protocol.messages import Attach, Hello, Join, ListRooms, Ping, Say, Tell, Up, Who
@@ -20,7 +17,7 @@ from chat.server.budget import Budget, Budgets
 from chat.server.costs import cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
-from chat.server.server import ChatServer, _network
+from chat.server.server import _network
 
 pytestmark = pytest.mark.realtime("chat")
 
@@ -117,37 +114,6 @@ def test_a_flood_waits_while_others_are_served() -> None:
             heard_before = int(line["text"])
         assert heard_before < 2_000, "the flood is not over when the witness is heard"
         flooder.close()
-
-
-@pytest.mark.parametrize("second_says", ["the same", "nothing"])
-def test_the_second_copy_of_a_message_costs_nothing(second_says: str) -> None:
-    """Only what has been paid for comes twice: a second connection that says nothing makes the first no cheaper."""
-    loop = Loop()
-    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=70))  # 10 of them for the hello
-    said = [b'{"type":"say","text":"x","id":%d}\n' % number for number in range(1, 101)]
-    with contextlib.closing(loop), socket.create_connection(server.address) as first:
-        first.setblocking(False)
-        first.sendall(b'{"type":"hello","nick":"ana"}\n')
-        while not server.hub.nicks:
-            loop.run_once(1)
-        (session,) = server.hub._by_token.values()
-        with socket.create_connection(server.address) as second:
-            second.sendall(b'{"type":"attach","token":"%s"}\n' % session.token.encode())
-            while len(session.connections) < 2:
-                loop.run_once(1)
-            first.sendall(b"".join(said[:30]))
-            while session.ids.highest < 30:
-                loop.run_once(1)
-            second.sendall(b"".join(said[:30] if second_says == "the same" else said[30:60]))
-            while server.hub.duplicates + session.ids.highest < 60 and not any(
-                peer._pause for peer in server._peers.values()
-            ):
-                loop.run_once(1)
-            is_waiting = any(peer._pause for peer in server._peers.values())
-            server.close("done")
-            while not server.idle:
-                loop.run_once(1)
-    assert is_waiting == (second_says == "nothing")
 
 
 def test_a_copy_of_nothing_is_paid_for() -> None:

@@ -193,6 +193,7 @@ def test_another_connection_of_a_session_has_paid_for_its_handshake(house: House
     assert before - session.budget._balance > 2 * STEP_UNITS
 
 
+@pytest.mark.realtime("chat")
 @budget(burst=60)
 def test_who_changes_its_key_again_and_again_is_read_no_further(
     house: House, good: Certificate, monkeypatch: pytest.MonkeyPatch

@@ -185,6 +185,30 @@ def test_a_flooder_who_comes_again_waits_all_the_same() -> None:
     loop.close()
 
 
+@pytest.mark.parametrize("second_says", ["the same", "something else"])
+def test_the_second_copy_of_a_message_costs_nothing(second_says: str) -> None:
+    """Only what has been paid for comes twice: a second connection makes what is said once no cheaper."""
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=60))  # hello and attach take 20
+    said = [b'{"type":"say","text":"x","id":%d}\n' % number for number in range(1, 61)]
+    with socket.create_connection(server.address) as first, socket.create_connection(server.address) as second:
+        first.sendall(b'{"type":"hello","nick":"ana"}\n')
+        loop.pass_(0)
+        (session,) = server.hub._by_token.values()
+        second.sendall(b'{"type":"attach","token":"%s"}\n' % session.token.encode())
+        loop.pass_(0)
+        first.sendall(b"".join(said[:30]))
+        loop.pass_(0)
+        second.sendall(b"".join(said[:30] if second_says == "the same" else said[30:]))
+        loop.pass_(0)
+        is_waiting = any(peer._pause for peer in server._peers.values())
+        assert is_waiting == (second_says == "something else")
+        assert (server.hub.duplicates == 30) == (second_says == "the same")
+    server.close("done")
+    loop.pass_(LINGER_S)
+    loop.close()
+
+
 def test_pieces_of_files_take_their_part_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their price is next to nothing, but not the time that they take."""
     spent: list[float] = []
