@@ -38,13 +38,13 @@ def links(run: Run) -> str:
     if rows_of.empty:
         return "<p>This run used no link of its own.</p>"
     heads = [
-        str(column).replace("_ratio", " (share)").replace("_ms", " (ms)").replace("_mbps", " (Mbit/s)")
-        for column in rows_of
+        str(column).removesuffix("_ratio").replace("_ms", " (ms)").replace("_mbps", " (Mbit/s)") for column in rows_of
     ]
     rows = [[str(cell) for cell in row] for row in rows_of.itertuples(index=False)]
     note = (
         "<p class=few>Asked for → measured by probes just before and after each trial, means over trials; up: client "
-        "to server, both: there and back. Coloured, with an exclamation mark: outside its tolerance.</p>"
+        "to server, both: there and back. Loss, reordered and duplicated are shares of the packets. Coloured, with an "
+        "exclamation mark: outside its tolerance.</p>"
     )
     return table(heads, rows) + note
 

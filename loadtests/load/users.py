@@ -62,11 +62,13 @@ class ChatUser(User):
         return bool(super().stop(force))
 
     def on_stop(self) -> None:
-        """Send what was due before Locust stopped this user, if it has come to none of that yet, and leave."""
+        """Send what was due before the load's end, and Locust's, and this user has not come to, and leave."""
         if self.intended_ns == _NEVER_NS:
             self.intended_ns = next(self._due, _NEVER_NS)
         tasks = DefaultTaskSet(self)
-        while self.intended_ns <= self._stopped_ns:
+        # Locust stops all users a little after the end: what is due between is no part of the load.
+        end_ns = self.engine.recorder.start_ns + int(self.engine.scenario.duration_s * 1e9)
+        while self.intended_ns <= min(end_ns, self._stopped_ns):
             tasks.execute_task(tasks.get_next_task())
             self.intended_ns = next(self._due, _NEVER_NS)
         self.participant.leave()

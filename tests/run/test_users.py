@@ -10,8 +10,9 @@ import sys
 import pytest
 from run_helpers import ROOT
 
-END_S = 4.0
-#: 5 a second for 4 s, from half of a gap on.
+#: When the load ends, and when Locust has come to this user to stop it.
+END_S, STOP_S = 4.0, 4.15
+#: 5 a second for 4 s, from half of a gap on; the next one would be due before users are stopped.
 DUE_S = [0.1 + 0.2 * number for number in range(20)]
 
 #: Name → when a user is let in, and whether it is: it may be refused, or killed as it waits.
@@ -36,7 +37,7 @@ from loadtests.load import users
 from loadtests.scenario.scenario import Messages, PerSecond, Scenario, Seconds, Stage
 
 S = 1_000_000_000
-END_NS = {END_S} * S
+END_NS, STOP_NS = {END_S} * S, {STOP_S} * S
 
 
 class Case:
@@ -58,8 +59,8 @@ class Case:
         participant.leave.assert_called_once_with()
 
     def pass_to(self, when_ns):
-        if when_ns > END_NS and not self.is_stopped:
-            self.now_ns, self.is_stopped = END_NS, True
+        if when_ns > END_NS and not self.is_stopped:  # meanwhile Locust stops all others
+            self.now_ns, self.is_stopped = STOP_NS, True
             self.user.stop()
         self.now_ns = max(self.now_ns, when_ns)
 
