@@ -23,7 +23,7 @@ from chat.words import brief, visible
 from loadtests.data import results
 from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest
-from loadtests.samples import KINDS, OUTCOMES, PATHS, SCHEMA_VERSION, STAMPS, TABLES, TEXTS
+from loadtests.samples import FIRST_UNTAKEN_ID, KINDS, OUTCOMES, PATHS, SCHEMA_VERSION, STAMPS, TABLES, TEXTS
 
 #: The oldest tables that this version still reads.
 OLDEST_SCHEMA = 3
@@ -142,14 +142,15 @@ class Run:
     def is_after_warmup(self, deliveries: pd.DataFrame) -> "npt.NDArray[np.bool_]":
         """Whether each of these rows, which have `sender` and `id`, is of a message intended after the warm-up."""
         sent = self.rows("messages", ["user", "id", "warmup"])
-        sent = sent[sent["warmup"] == 0]
-        firsts = sent["id"].groupby(_senders(sent["trial"], sent["user"])).min()  # ids rise for each user
-        if firsts.empty:
-            return np.zeros(len(deliveries), bool)
-        senders = _senders(deliveries["trial"], deliveries["sender"])
-        places = np.searchsorted(firsts.index, senders).clip(max=len(firsts) - 1)
-        is_known = firsts.index.to_numpy()[places] == senders
-        return np.asarray(is_known & (deliveries["id"].to_numpy() >= firsts.to_numpy()[places]))
+        early = sent[(sent["warmup"] == 1) & (sent["id"] < FIRST_UNTAKEN_ID)]
+        if early.empty:
+            return np.ones(len(deliveries), bool)
+        lasts = early["id"].groupby(_senders(early["trial"], early["user"])).max()  # ids rise for each user
+        is_after = deliveries["id"].to_numpy() > lasts.max()  # of nearly all, which need no closer look
+        rest = deliveries[~is_after]
+        senders = _senders(rest["trial"], rest["sender"])
+        is_after[~is_after] = rest["id"].to_numpy() > lasts.reindex(senders, fill_value=0).to_numpy()
+        return is_after
 
     def undisturbed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that figures are made of: those that the machine did not disturb, or all, if all are wanted."""
