@@ -146,7 +146,7 @@ class Run:
         if early.empty:
             return np.ones(len(deliveries), bool)
         lasts = early["id"].groupby(_senders(early["trial"], early["user"])).max()  # ids rise for each user
-        is_after = deliveries["id"].to_numpy() > lasts.max()  # of nearly all, which need no closer look
+        is_after = np.asarray(deliveries["id"].to_numpy() > lasts.max())  # of nearly all, which need no closer look
         rest = deliveries[~is_after]
         senders = _senders(rest["trial"], rest["sender"])
         is_after[~is_after] = rest["id"].to_numpy() > lasts.reindex(senders, fill_value=0).to_numpy()

@@ -51,7 +51,7 @@ def plan(document: Document) -> list[Trial]:
     """
     base, _ = decode(document)
     variants = [(labels, variant, *decode(variant)) for labels, variant in _variants(document, base.vary)]
-    _check_shares(document, [scenario for _, _, scenario, _ in variants])
+    _check_different(document, [(labels, scenario) for labels, _, scenario, _ in variants])
     trials: list[Trial] = []
     for repetition in range(1, base.repetitions + 1):
         block = list(variants)
@@ -81,22 +81,27 @@ def _check_varied(document: Document, vary: dict[str, list[Any]]) -> None:
             raise document.error(place, f"{twice!r} is there twice; expected values that differ")
 
 
-def _check_shares(document: Document, variants: list[Scenario]) -> None:
-    """Raises ConfigError: `users` are varied in two ways of which stages, which give the totals, make the same."""
-    found: dict[bytes, Scenario] = {}
-    for scenario in variants:
-        if scenario.stages:
+def _check_different(document: Document, variants: list[tuple[dict[str, str], Scenario]]) -> None:
+    """Raises ConfigError: a variant is the same as another, though written in another way."""
+    found: dict[bytes, dict[str, str]] = {}
+    for labels, scenario in variants:
+        if scenario.stages:  # which give the totals
             divisor = math.gcd(*scenario.users.values())
             shares = {name: number // divisor for name, number in sorted(scenario.users.items())}
-            load = msgspec.structs.replace(scenario, users=shares)
-            other = found.setdefault(msgspec.json.encode(load, enc_hook=str), scenario)
-            if other.users != scenario.users:
-                key = next(key for key in scenario.vary if key.split(".")[0] == "users")
-                raise document.error(
-                    ("vary", key),
-                    f"{label(other.users)} and {label(scenario.users)} run the same: beside stages, which say how "
-                    "many, users are shares; allowed: shares that differ, or vary stages.0.users",
-                )
+            scenario = msgspec.structs.replace(scenario, users=shares)
+        other = found.setdefault(msgspec.json.encode(scenario, enc_hook=str), labels)
+        if other is not labels:
+            key = next(key for key in labels if labels[key] != other[key])
+            raise document.error(
+                ("vary", key),
+                f"{other[key]} and {labels[key]} run the same"
+                + (
+                    ": beside stages, which say how many, users are shares; allowed: shares that differ, or vary "
+                    "stages.0.users"
+                    if scenario.stages and key.split(".")[0] == "users"
+                    else "; expected values that differ"
+                ),
+            )
 
 
 def _variants(document: Document, vary: dict[str, list[Any]]) -> Iterator[tuple[dict[str, str], Document]]:

@@ -81,6 +81,10 @@ def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> N
         ("vary: {link: []}", "s.yaml:1: vary.link: expected a list with at least one value"),
         ("vary: {link: [lan, lan]}", "s.yaml:1: vary.link: 'lan' is there twice"),
         ("vary: {link: [{rtt: 2ms}, lan, {rtt: 2ms}]}", "s.yaml:1: vary.link: '{rtt: 2ms}' is there twice"),
+        (
+            "vary: {messages.rate: [60/min, 2/s, 1/s]}",
+            "s.yaml:1: vary.messages.rate: 60/min and 1/s run the same; expec",
+        ),
         ("vary: {link.rtt: [1ms], link: [lan]}", "s.yaml:1: vary.link.rtt: a value of vary.link replaces it"),
         ("vary: {messages: [{}], messages.size: [1B]}", "s.yaml:1: vary.messages.size: a value of vary.messages rep"),
         ("vary: {repetitions: [1, 2]}", "s.yaml:1: vary.repetitions: all variants have the same; allowed: any key but"),
@@ -90,7 +94,7 @@ def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> N
         ("vary: {description: [a, b]}", "s.yaml:1: vary.description: all variants have the same"),
         (
             "stages: [{users: 5, duration: 5s}]\nvary: {users.BroadcastUser: [2, 10]}",
-            "s.yaml:2: vary.users.BroadcastUser: {BroadcastUser: 2} and {BroadcastUser: 10} run the same: beside "
+            "s.yaml:2: vary.users.BroadcastUser: 2 and 10 run the same: beside "
             "stages, which say how many, users are shares; allowed: shares that differ, or vary stages.0.users",
         ),
         (
