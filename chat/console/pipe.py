@@ -18,6 +18,8 @@ from chat.words import count, reason_of, visible
 #: How long to wait for answers while none comes, though there is a connection. The longest message of all, to 10,000
 #: people, keeps the next one of its sender waiting for 67 s (see "Limits" in chat/README.md).
 PATIENCE_S = 120.0
+#: Far more than any command has. Without an end, a line would grow until there is no memory left.
+_LONGEST_LINE = 1_048_576
 
 
 class Patience:
@@ -140,6 +142,8 @@ class Pipe:
             raise FileError(f"Cannot read the standard input: {reason_of(error)}.") from error
         *lines, self._rest = (self._rest + self._decoder.decode(data, final=not data)).split("\n")
         self._lines.extend(lines)
+        if len(self._rest) > _LONGEST_LINE:
+            raise FileError(f"Cannot read the standard input: a line has more than {_LONGEST_LINE:,} characters.")
         if not data:
             self._lines.append(self._rest)
             self._rest = ""

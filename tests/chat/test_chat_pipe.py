@@ -98,6 +98,7 @@ def test_who_reads_no_more_ends_it_quietly(server: ServerProcess) -> None:
         ("</dev/null >/dev/full", "Cannot write to the standard output: no space left on device."),
         ("<&-", "Cannot read the standard input: it is closed."),
         ("0>/dev/null", "Cannot read the standard input: bad file descriptor."),
+        ("</dev/zero", "Cannot read the standard input: a line has more than 1,048,576 characters."),
     ],
 )
 def test_input_or_output_that_cannot_be_used_is_one_sentence(
