@@ -6,6 +6,7 @@ that breaks something is shown, and kept in `tests/fuzz/corpus/TARGET/` so that 
 
 import argparse
 import importlib.util
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from inputs import CORPUS, WORDS, inputs, seeds
 from mutate import mutated
 from targets import TARGETS
+
+#: Far too much CPU time for one input: the longest takes a second. (Not wall time, of which a busy machine takes any.)
+_MOST_CPU_S = 20.0
 
 
 def with_hypothesis(target: str, seconds: float) -> None:
@@ -70,7 +74,7 @@ def with_atheris(target: str, seconds: float) -> None:
         f"-dict={words}",
         "-max_len=16384",
         "-len_control=0",
-        "-timeout=10",
+        "-timeout=600",
         "-print_final_stats=1",
     ]
     run = _keeping(target, INSTRUMENTED[target])
@@ -87,13 +91,21 @@ def _keeping(target: str, run: Callable[[bytes], None]) -> Callable[[bytes], Non
     which is the smallest."""
     file = CORPUS / target / f"found-{time.strftime('%Y%m%d%H%M%S')}"
 
+    def give_up(*_: object) -> None:
+        raise RuntimeError(f"more than {_MOST_CPU_S:g} s of CPU for one input")
+
+    signal.signal(signal.SIGPROF, give_up)
+
     def kept(data: bytes) -> None:
+        signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_S)
         try:
             run(bytes(data))
         except Exception:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
             raise
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     return kept
 
