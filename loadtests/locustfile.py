@@ -87,6 +87,7 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         "nick_prefix": os.urandom(2).hex(),
         "is_recorded": bool(folder),
         "workers": 1,
+        "is_endless": environment.shape_class is None,
     }
     if environment.web_ui or options.web_socket is not None:
         _show(environment, options.web_socket, Path(options.live) if options.live else None)
@@ -169,6 +170,7 @@ def _engine(environment: Environment, recorder: Recorder) -> Engine:
         worker=runner.worker_index if isinstance(runner, WorkerRunner) else 0,
         workers=options.load["workers"],
         flush=LOAD.batch_sender.ship if LOAD.batch_sender else LOAD.flush,
+        is_endless=options.load["is_endless"],
     )
 
 

@@ -3,6 +3,7 @@
 import itertools
 import random
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -54,6 +55,7 @@ class Engine:
         worker: int = 0,
         workers: int = 1,
         flush: Callable[[], object] | None = None,
+        is_endless: bool = False,
     ) -> None:
         """
         Args:
@@ -62,6 +64,7 @@ class Engine:
             nick_prefix: of all users of this load, whichever of its processes they are in.
             worker: which of these `workers` processes this is.
             flush: called each second to save what was recorded; the recorder's own by default.
+            is_endless: whether somebody stops this load, rather than its stages.
         """
         self.scenario = scenario
         self.addresses = addresses
@@ -80,6 +83,7 @@ class Engine:
         self._numbers = itertools.count(worker * USERS_PER_WORKER)
         self._nick_prefix = nick_prefix
         self._flush = flush or recorder.flush
+        self._is_endless = is_endless
         self._sampled_below = int(scenario.messages.delivery_sample * 2**32)
         self._process = psutil.Process()
         self._sampler = self.loop.call_later(_SAMPLE_S, self._sample)
@@ -88,6 +92,11 @@ class Engine:
     def hurry(self) -> None:
         """The load is ended early: leave without waiting for long."""
         self.drain_s = _HURRIED_DRAIN_S
+
+    @property
+    def end_ns(self) -> int:
+        """What is due later is no part of the load."""
+        return sys.maxsize if self._is_endless else self.recorder.start_ns + int(self.scenario.duration_s * 1e9)
 
     def next_number(self) -> int:
         """The number of the next participant."""

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 from locust import User, constant, task
@@ -37,14 +38,15 @@ class ChatUser(User):
 
     def on_start(self) -> None:
         self.participant = Participant(self.engine, self.engine.next_number())
-        self._due = self.schedule()
+        # Locust stops all users a little after the end: what is due between is no part of the load.
+        self._due = takewhile(self.engine.end_ns.__ge__, self.schedule())
         try:
             self.participant.join()
         except OSError as error:
             self.engine.report("join", 0.0, 0, error)
             if self.engine.scenario.messages.think_time is not None:
                 raise StopUser from error  # it would wait for answers
-        self.wait_time()
+        self.wait()
 
     def schedule(self) -> Iterator[int]:
         """When this user does something."""
@@ -62,13 +64,11 @@ class ChatUser(User):
         return bool(super().stop(force))
 
     def on_stop(self) -> None:
-        """Send what was due before the load's end, and Locust's, and this user has not come to, and leave."""
+        """Send what was due before Locust stopped this user, if it has come to none of that yet, and leave."""
         if self.intended_ns == _NEVER_NS:
             self.intended_ns = next(self._due, _NEVER_NS)
         tasks = DefaultTaskSet(self)
-        # Locust stops all users a little after the end: what is due between is no part of the load.
-        end_ns = self.engine.recorder.start_ns + int(self.engine.scenario.duration_s * 1e9)
-        while self.intended_ns <= min(end_ns, self._stopped_ns):
+        while self.intended_ns <= self._stopped_ns:
             tasks.execute_task(tasks.get_next_task())
             self.intended_ns = next(self._due, _NEVER_NS)
         self.participant.leave()
@@ -80,7 +80,7 @@ class ChatUser(User):
 
     def wait_time(self) -> float:
         self.intended_ns = _NEVER_NS  # until an answer has come, in a closed workload
-        self.intended_ns = next(self._due)
+        self.intended_ns = next(self._due, _NEVER_NS)
         self.engine.loop.sleep_until(self.intended_ns)
         return 0.0
 

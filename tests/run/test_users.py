@@ -47,7 +47,7 @@ class Case:
         messages = Messages(rate=PerSecond(5), arrival="constant", think_time=think_time)
         scenario = Scenario(messages=messages, stages=[Stage(users=1, duration=Seconds({END_S}))])
         loop = Mock(now_ns=lambda: self.now_ns, sleep_until=self.sleep_until)
-        users.LOAD.engine = Mock(scenario=scenario, loop=loop, recorder=Mock(start_ns=0))
+        users.LOAD.engine = Mock(scenario=scenario, loop=loop, recorder=Mock(start_ns=0), end_ns=END_NS)
         participant = Mock(join=self.join, say=self.say, schedule_rng=Mock(random=lambda: 0.5))
         users.Participant = lambda *_: participant
         self.user = getattr(users, kind)(Mock())
@@ -59,14 +59,14 @@ class Case:
         participant.leave.assert_called_once_with()
 
     def pass_to(self, when_ns):
-        if when_ns > END_NS and not self.is_stopped:  # meanwhile Locust stops all others
+        if when_ns > STOP_NS and not self.is_stopped:  # meanwhile Locust stops all others
             self.now_ns, self.is_stopped = STOP_NS, True
             self.user.stop()
         self.now_ns = max(self.now_ns, when_ns)
 
     def sleep_until(self, when_ns):
         self.pass_to(when_ns)
-        if when_ns > END_NS:
+        if when_ns > STOP_NS:
             raise GreenletExit
 
     def join(self):
