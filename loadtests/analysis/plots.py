@@ -6,6 +6,7 @@ both in the scenario's order.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +74,11 @@ def over_time(run: Run) -> Gallery:
             if len(answered) > _MOST_POINTS:
                 _density(axes, x, y, label, colour)
             else:
-                axes.scatter(x, y, s=9, alpha=0.55, color=colour, marker=MARKERS[place % 8], label=label, linewidth=0)
+                # Every second one hollow, so that they are told apart where they overlap, and in print.
+                drawn: dict[str, Any] = {"marker": MARKERS[place % 8], "color": colour}
+                drawn |= {"facecolor": "none"} if place % 2 else {}
+                axes.scatter(x, y, s=10, alpha=0.6, linewidth=0.6 * (place % 2), **drawn)
+                axes.scatter([], [], s=30, label=label, **drawn)  # large enough for a legend
             lost_s = rows.loc[rows["response_time_ms"].isna(), "intended_s"]
             crosses(axes, lost_s, colour)
         changed_s = changes.loc[changes[run.conditions[0]] == name, "time_s"].round(1).unique()

@@ -158,3 +158,11 @@ def test_the_steps_of_a_ramp_are_drawn_as_one(tmp_path: Path, drawn: Drawn) -> N
     assert [
         patch.get_extents().transformed(axes.transData.inverted()).intervalx.tolist() for patch in axes.patches
     ] == [pytest.approx([4.1, 7.0])]
+
+
+def test_two_clouds_are_told_apart_without_colour(tmp_path: Path, drawn: Drawn) -> None:
+    variants = [{"link": "lan", "connections": mode} for mode in ("single", "redundant")]
+    messages = [message(trial, 9.0) | {"intended_s": at} for trial in (1, 2) for at in (0.0, 1.0)]
+    _, [[axes]] = drawn(plots.over_time, write_run(tmp_path, {"messages": messages}, variants))
+    clouds = [cloud for cloud in axes.collections if len(cloud.get_offsets())]
+    assert [len(cloud.get_facecolor()) for cloud in clouds] == [1, 0], "filled, hollow"
