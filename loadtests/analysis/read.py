@@ -8,7 +8,8 @@ import csv
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from glob import glob
@@ -97,8 +98,11 @@ class Run:
             name: which table.
             columns: only these, beside `trial`; all by default. Asking for few is what keeps large runs small.
 
-        Raises HarnessError: the file is damaged, or not chatlab's.
+        Raises HarnessError: there is no such table or column; the file is damaged, or not chatlab's.
         """
+        _check("table", name, [*TABLES])
+        for column in columns or ():
+            _check(f"column of {name}", column, [*TABLES[name]])
         wanted = list(dict.fromkeys(["trial", *(columns or TABLES[name])]))
         file = self.path / f"{name}.csv"
         if not file.exists() or not file.stat().st_size:
@@ -115,6 +119,22 @@ class Run:
         if rows.empty:  # nobody can know then what the columns hold
             rows = rows.astype({column: object if column in TEXTS else float for column in wanted})
         return rows
+
+    def only(self, wanted: Mapping[str, str | Collection[str]]) -> "Run":
+        """The same run without all trials but those with these values: `run.only({"link": ["lan", "4g"]})`.
+
+        Raises HarnessError: that was not varied, or has no such value.
+        """
+        is_kept = pd.Series(True, index=self.trials.index)
+        for key, values in wanted.items():
+            _check("varied key", key, self.conditions)
+            kept = [values] if isinstance(values, str) else [*values]
+            for value in kept:
+                _check(f"value of {key}", value, [*self.trials[key].cat.categories])
+            is_kept &= self.trials[key].isin(kept)
+        part = copy(self)
+        part.__dict__["trials"] = self.trials[is_kept]
+        return part
 
     @property
     def link_changes(self) -> pd.DataFrame:
@@ -210,6 +230,12 @@ class SeveralRuns(Run):
         parts = [run.rows(name, wanted) for run in self.runs]
         parts = [part.assign(trial=part["trial"] + first) for part, first in zip(parts, self._firsts, strict=True)]
         return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _check(what: str, said: str, known: Sequence[str]) -> None:
+    """Raises HarnessError: it is none of these."""
+    if said not in known:
+        raise HarnessError(f"{visible(said)} is no {what}; expected one of: {', '.join(map(visible, known))}")
 
 
 def _senders(trials: "pd.Series[int]", users: "pd.Series[int]") -> "npt.NDArray[np.int64]":

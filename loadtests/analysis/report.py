@@ -185,7 +185,7 @@ def _times(run: Run, summary: pd.DataFrame) -> str:
 
 
 def _outcomes(run: Run, summary: pd.DataFrame) -> str:
-    shown = presentable(summary)
+    shown = presentable(run, summary)
     names = [name for name in COUNTS if name in shown]
     rows = [
         [label, *(f"{row[name]:,}" for name in names)]

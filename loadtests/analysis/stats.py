@@ -12,7 +12,7 @@ import pandas as pd
 
 from loadtests.analysis.read import Run
 from loadtests.percentiles import SHARES as percentile_shares
-from loadtests.percentiles import percentiles
+from loadtests.percentiles import is_known, percentiles
 from loadtests.samples import TABLES
 
 #: Columns of percentiles in the summary → share of messages below.
@@ -117,8 +117,11 @@ def waited(run: Run, summary: pd.DataFrame) -> "pd.Series[int]":
     return summary[run.conditions].merge(known, on=run.conditions, how="left")["waited"].fillna(0).astype(int)
 
 
-def presentable(summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary for people: without the columns about files if nobody sent any."""
+def presentable(run: Run, summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary for people: no percentile that too few messages tell, no columns about files if nobody sent any."""
+    answers = waited(run, summary)
+    known = {name: np.array([is_known(count, share) for count in answers], bool) for name, share in SHARES.items()}
+    summary = summary.assign(**{name: summary[name].where(known[name]) for name in SHARES})
     if summary[["files", "files_failed"]].to_numpy().any():
         return summary
     return summary.drop(columns=["files", "files_failed", "file_goodput_bps"])

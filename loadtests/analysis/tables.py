@@ -15,4 +15,4 @@ def table(frame: pd.DataFrame, precision: int = 1) -> "Styler":
     Labels and names come from scenario files and from other machines: what looks like HTML in them is text.
     """
     shown = frame.rename(columns=lambda name: html.escape(str(name)))
-    return shown.style.format(precision=precision, escape="html").hide(axis="index")
+    return shown.style.format(precision=precision, na_rep="–", escape="html").hide(axis="index")

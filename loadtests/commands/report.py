@@ -1,6 +1,7 @@
 """`chatlab report RUN…`: summary, report and verdict of a run, or one page of several."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from chat.words import reason_of
 from loadtests.analysis.read import Run, open_run
-from loadtests.analysis.stats import summarise
+from loadtests.analysis.stats import SHARES, presentable, summarise
 from loadtests.analysis.verdict import judge, write_junit
 from loadtests.commands.words import table
 from loadtests.errors import HarnessError, complain
@@ -63,16 +64,22 @@ _SHOWN_IF_ANY = ("disturbed", "refused", "duplicated", "files", "files_failed")
 
 
 def shown(summary: pd.DataFrame) -> str:
-    """The summary for people, in as many columns as a terminal has room for."""
-    columns = [*_SHOWN, *(column for column in _SHOWN_IF_ANY if summary[column].any())]
+    """The presentable summary, in as many columns as a terminal has room for."""
+    columns = [*_SHOWN, *(column for column in _SHOWN_IF_ANY if column in summary and summary[column].any())]
     rows = [
         [
-            str(value) if column == "variant" else f"{value:.1f}" if column.endswith("_ms") else f"{value}"
+            str(value) if column == "variant" else _ms(value, column) if column.endswith("_ms") else f"{value}"
             for value in summary[column]
         ]
         for column in columns
     ]
     return table(columns, [*zip(*rows, strict=True)], left=("variant",))
+
+
+def _ms(value: float, column: str) -> str:
+    if math.isnan(value):
+        return "too few" if column in SHARES else "–"
+    return f"{value:.1f}"
 
 
 def finish(
@@ -84,7 +91,7 @@ def finish(
     """
     run = _opened(run_directory, with_disturbed)
     summary = summarise(run)
-    print(shown(summary))
+    print(shown(presentable(run, summary)))
     try:
         summary.to_csv(run.path / "summary.csv", index=False)
         if with_report:

@@ -17,7 +17,9 @@ from loadtests.analysis import plots, questions
 from loadtests.analysis.plots import distribution, drawn_processes, over_time, percentile_table
 from loadtests.analysis.read import Run
 from loadtests.analysis.report import page
+from loadtests.analysis.stats import presentable, summarise
 from loadtests.cli import main
+from loadtests.commands.report import shown
 from loadtests.data import NOTEBOOKS
 from loadtests.samples import TABLES
 
@@ -154,6 +156,7 @@ def test_what_was_refused_and_disturbed_is_left_out_once(tmp_path: Path) -> None
     run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}])
     assert "one message in twenty took longer than" in str(questions.response_time(run))
     assert page(run).count(">too few<") == 2, "p99 and p99.9"
+    assert shown(presentable(run, summarise(run))).count("too few") == 1, "p99, in the terminal as in the report"
 
 
 def test_a_refused_message_is_not_drawn_as_lost(tmp_path: Path) -> None:

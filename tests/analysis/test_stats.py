@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,30 @@ def test_a_varied_warmup_is_a_condition_and_still_left_out(tmp_path: Path) -> No
     summary = summarise(run).set_index("warmup")
     assert summary["maximum_ms"].to_dict() == {"1s": 5.0, "2s": 7.0}
     assert run.measured("warmup")["warmup"].tolist() == ["1s", "2s"]
+
+
+def test_a_part_of_a_run_has_its_trials_alone(tmp_path: Path) -> None:
+    variants = [{"link": link, "connections": mode} for link in ("lan", "4g") for mode in ("single", "redundant")]
+    run = write_run(tmp_path, {"messages": [message(trial, 5.0 * trial) for trial in (1, 2, 3, 4)]}, variants)
+    assert summarise(run.only({"link": "4g"}))["maximum_ms"].tolist() == [15.0, 20.0]
+    both = run.only({"link": ["lan", "4g"]}).only({"connections": "single"})
+    assert summarise(both)["variant"].tolist() == ["lan single", "4g single"]
+    assert len(summarise(run)) == 4, "the run itself stays whole"
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda run: run.only({"lnk": "lan"}), "lnk is no varied key; expected one of: link"),
+        (lambda run: run.only({"link": "5g"}), "5g is no value of link; expected one of: lan, 4g"),
+        (lambda run: run.table("mesages"), "mesages is no table; expected one of: messages, "),
+        (lambda run: run.measured("respons_ms"), "respons_ms is no column of messages; expected one of: trial, user, "),
+    ],
+)
+def test_a_name_that_is_none_is_not_taken_for_damage(tmp_path: Path, ask: Callable[[Run], object], said: str) -> None:
+    run = write_run(tmp_path, {}, [{"link": "lan"}, {"link": "4g"}])
+    with pytest.raises(HarnessError, match=f"^{re.escape(said)}"):
+        ask(run)
 
 
 def test_summary_of_a_trial_in_which_nothing_was_answered(tmp_path: Path) -> None:

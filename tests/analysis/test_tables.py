@@ -17,6 +17,7 @@ def test_labels_and_columns_are_text() -> None:
     assert "<b>" not in shown
     assert shown.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
     assert "1.2" in shown
+    assert ">–<" in shown, "where there is no number"
 
 
 def test_notebooks_make_html_in_no_other_way() -> None:

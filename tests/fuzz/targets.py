@@ -38,7 +38,7 @@ from loadtests.analysis.compare import compare_runs
 from loadtests.analysis.comparison_text import as_text
 from loadtests.analysis.read import open_run
 from loadtests.analysis.report import answer
-from loadtests.analysis.stats import summarise
+from loadtests.analysis.stats import presentable, summarise
 from loadtests.analysis.verdict import judge
 from loadtests.commands.report import shown
 from loadtests.config.yamlfile import Document
@@ -380,7 +380,7 @@ def run_directory(data: bytes) -> None:
             reference = open_run(shipped("results") / "reference", with_disturbed=False)
             compared = as_text(compare_runs(reference, run), 0.05)
             verdict = judge(run)
-            said = [shown(summary), str(verdict), verdict.headline, *answer(run, summary), compared]
+            said = [shown(presentable(run, summary)), str(verdict), verdict.headline, *answer(run, summary), compared]
         except HarnessError as error:
             _names(Path(folder), error)
         else:
