@@ -16,6 +16,7 @@ font-size:.9rem;font-variant-numeric:tabular-nums}th,td{padding:4px 10px;border-
 white-space:nowrap}th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
 td.long{white-space:normal;min-width:9em;text-align:left}td.off{background:#fdf1ea;font-weight:bold}pre{background:#f4f4f4;padding:8px;overflow-x:auto;white-space:pre-wrap}
 .few{color:#666}@media(max-width:600px){body{padding:10px}table{font-size:.82rem}th,td{padding:3px 6px}}
+@media print{.scroll{overflow:visible}table{font-size:.6rem}th,td{padding:2px 3px}h2,h3{break-after:avoid}}
 """
 
 

@@ -268,7 +268,7 @@ def test_the_page_of_several_runs_has_all_of_them(run: Run, tmp_path: Path, caps
 
 
 @needs_browser
-def test_the_report_reads_on_a_screen_and_on_a_phone(tmp_path: Path) -> None:
+def test_the_report_reads_on_a_screen_on_a_phone_and_on_paper(tmp_path: Path) -> None:
     """Nothing is asked of another machine, nothing is wider than the screen, each picture can be read out."""
     file = tmp_path / "report.html"
     file.write_text(page(Run(REFERENCE)))
@@ -278,4 +278,7 @@ def test_the_report_reads_on_a_screen_and_on_a_phone(tmp_path: Path) -> None:
             screen.open(file.as_uri())
             assert screen.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
             assert screen.evaluate("[...document.images].every(i => i.naturalWidth && i.width <= innerWidth && i.alt)")
+        screen.resize(717)  # A4 without its margins
+        screen.call("Emulation.setEmulatedMedia", media="print")
+        assert screen.evaluate("[...document.querySelectorAll('table')].every(t => t.scrollWidth <= innerWidth - 32)")
         assert all(asked.startswith(("file:", "data:")) for asked in screen.requested)
