@@ -58,14 +58,16 @@ def _opened(folder: Path, with_disturbed: bool) -> Run:
         raise HarnessError(str(error)) from None
 
 
-#: The columns that are always shown, and those that are if anything is in them; the rest is in `summary.csv`.
+#: The columns that are shown, but for percentiles that no variant has enough messages for, and those that are if
+#: anything is in them; the rest is in `summary.csv`.
 _SHOWN = ("variant", "count", "p50_ms", "p95_ms", "p99_ms", "jitter_ms", "lost", "retransmissions")
 _SHOWN_IF_ANY = ("disturbed", "refused", "duplicated", "files", "files_failed")
 
 
 def shown(summary: pd.DataFrame) -> str:
     """The presentable summary, in as many columns as a terminal has room for."""
-    columns = [*_SHOWN, *(column for column in _SHOWN_IF_ANY if column in summary and summary[column].any())]
+    columns = [column for column in _SHOWN if column not in SHARES or summary[column].notna().any()]
+    columns += [column for column in _SHOWN_IF_ANY if column in summary and summary[column].any()]
     rows = [
         [
             str(value) if column == "variant" else _ms(value, column) if column.endswith("_ms") else f"{value}"

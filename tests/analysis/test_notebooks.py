@@ -156,7 +156,16 @@ def test_what_was_refused_and_disturbed_is_left_out_once(tmp_path: Path) -> None
     run = write_run(tmp_path, {"messages": messages}, [{"link": "lan"}])
     assert "one message in twenty took longer than" in str(questions.response_time(run))
     assert page(run).count(">too few<") == 2, "p99 and p99.9"
-    assert shown(presentable(run, summarise(run))).count("too few") == 1, "p99, in the terminal as in the report"
+
+
+def test_a_terminal_tells_no_percentile_of_too_few_messages(tmp_path: Path) -> None:
+    few = [message(1, 10.0 + n) | {"intended_s": n / 10} for n in range(200)]
+    run = write_run(tmp_path / "one", {"messages": few}, [{"link": "lan"}])
+    assert "p95_ms" in shown(presentable(run, summarise(run)))
+    assert "p99_ms" not in shown(presentable(run, summarise(run)))
+    many = [message(2, 10.0) | {"id": n} for n in range(1_000)]
+    run = write_run(tmp_path / "two", {"messages": few + many}, [{"link": "lan"}, {"link": "wifi"}])
+    assert shown(presentable(run, summarise(run))).count("too few") == 1, "in the column that wifi has"
 
 
 def test_a_refused_message_is_not_drawn_as_lost(tmp_path: Path) -> None:
