@@ -12,6 +12,9 @@ from chat.protocol.limits import Limits
 
 #: How often budgets that are full again are looked for, to be forgotten.
 TIDY_NS = 10_000_000_000
+#: Nobody makes up for longer (s) for what somebody else from the same address has spent: there may be many behind it,
+#: who have 10 s to come in.
+OTHERS_S = 5.0
 
 
 class Budget:
@@ -51,7 +54,13 @@ class Budget:
         mine = copy.copy(self)
         mine._paid = 0.0
         mine.spend(0, now_ns)
+        mine._balance = max(mine._balance, -OTHERS_S * 1e9 * mine._per_ns)
         return mine
+
+    @property
+    def balance(self) -> float:
+        """What there was when it was last spent from."""
+        return self._balance
 
     @property
     def full(self) -> bool:
@@ -84,9 +93,12 @@ class Budgets:
             del self._left[origin]
         return budget
 
-    def end(self, origin: str, budget: Budget, now_ns: int) -> None:
-        """A connection from there, which had this, is gone."""
-        if not (rest := budget.as_of(now_ns)).full:
+    def end(self, origin: str, own: Budget, session: Budget, now_ns: int) -> None:
+        """A connection from there is gone, which had this, and then the one of its session, if that is another: it
+        leaves the one with less, since it leaves no more than it took.
+        """
+        rest = min(own.as_of(now_ns), session.as_of(now_ns), key=lambda each: each.balance)
+        if not rest.full:
             self._left[origin].append(rest)
         if now_ns - self._tidied_ns > TIDY_NS:
             self._tidied_ns = now_ns

@@ -65,6 +65,7 @@ class Peer:
         "_host",
         "_incoming",
         "_is_writable",
+        "_own_budget",
         "_pause",
         "_pause_end_ns",
         "_reader",
@@ -98,8 +99,8 @@ class Peer:
         self._incoming: Iterator[Up | BadLine | float] | None = None
         #: Whether the kernel takes bytes again, and has not been given any since.
         self._is_writable = False
-        #: What it may ask for, later what its session may. None: as much as it likes.
-        self._budget = host.budgets.begin(origin, host.loop.now_ns())
+        #: What it may ask for until it is in a session, and then what its session may. None: as much as it likes.
+        self._own_budget = self._budget = host.budgets.begin(origin, host.loop.now_ns())
         #: Until it has made up for what it has asked for.
         self._pause: Timer | None = None
         self._pause_end_ns = 0
@@ -126,8 +127,9 @@ class Peer:
                 timer.cancel()
         self._host.turn.forget(self)
         self._incoming = None  # with TLS it refers to us
-        if self._budget is not None:
-            self._host.budgets.end(self.connection.origin, self._budget, self._host.loop.now_ns())
+        if self._own_budget is not None and self._budget is not None:
+            now_ns = self._host.loop.now_ns()
+            self._host.budgets.end(self.connection.origin, self._own_budget, self._budget, now_ns)
         self.transport.close()
 
     def go_on(self) -> None:
@@ -224,10 +226,10 @@ class Peer:
             else:
                 self._begun = True
                 hub.receive(connection, message)
-            if not self.nick:
-                self._name()
             if self._budget is not None:
                 units, wait_ns = self._spend(message, self._budget, is_copy=hub.duplicates > copies)
+            if not self.nick:
+                self._name()
             left -= units
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
             if connection.backlog is not None:
@@ -287,8 +289,6 @@ class Peer:
             log.info("%s is here from %s", self.nick, self.address)
             if session.budget is None:
                 session.budget = self._budget
-            elif self._budget is not session.budget:  # another connection, with a handshake of its own
-                session.budget.spend(self.transport.handshake_ns / UNIT_NS, self._host.loop.now_ns())
             self._budget = session.budget
             self._host.registered(self)
 

@@ -10,14 +10,15 @@ import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
 from test_chat_hub import Hall
 
+from chat.client.connection import OPEN_S
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.protocol.messages import Attach, Hello, Join, ListRooms, Ping, Say, Tell, Up, Who
-from chat.server.budget import Budget, Budgets
+from chat.server.budget import OTHERS_S, Budget, Budgets
 from chat.server.costs import cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
-from chat.server.server import _network
+from chat.server.server import REGISTRATION_S, _network
 
 pytestmark = pytest.mark.realtime("chat")
 
@@ -43,18 +44,42 @@ def test_who_comes_again_has_saved_nothing_up() -> None:
 
     flooder, beside = begun("here", 0), begun("here", 0)
     assert flooder.spend(7, 0) > 0
-    budgets.end("here", flooder, 0)
+    budgets.end("here", flooder, flooder, 0)
     assert beside.spend(5, 0) == begun("there", 0).spend(5, 0) == 0, "others pay nothing for it"
     again = begun("here", 0.1)
     assert again.spend(0, SECOND_NS // 10) == pytest.approx(0.1 * SECOND_NS, abs=1)
     assert begun("here", 0.1).spend(5, SECOND_NS // 10) == 0, "it is taken on once"
-    budgets.end("here", again, SECOND_NS)
+    budgets.end("here", again, again, SECOND_NS)
     assert len(budgets) == 0, "it has made up for everything"
     again.spend(6, SECOND_NS)
-    budgets.end("here", again, SECOND_NS)
+    budgets.end("here", again, again, SECOND_NS)
     assert len(budgets) == 1
-    budgets.end("there", beside, 20 * SECOND_NS)
+    budgets.end("there", beside, beside, 20 * SECOND_NS)
     assert len(budgets) == 0, "what is full again is forgotten"
+
+
+@pytest.mark.parametrize("spent", [(7, 1), (1, 7)])
+def test_a_connection_leaves_what_it_or_its_session_has_less_of(spent: tuple[int, int]) -> None:
+    limits = Limits(cost_per_s=10, cost_burst=5)
+    budgets, own, session = Budgets(limits), Budget(limits, 0), Budget(limits, 0)
+    own.spend(spent[0], 0)
+    session.spend(spent[1], 0)
+    budgets.end("here", own, session, 0)
+    assert len(budgets) == 1
+    next_one = budgets.begin("here", 0)
+    assert next_one is not None
+    assert next_one.spend(0, 0) == pytest.approx(0.2 * SECOND_NS, abs=1)
+
+
+def test_nobody_waits_for_long_for_what_a_neighbour_has_spent() -> None:
+    limits = Limits(cost_per_s=10, cost_burst=5)
+    budgets, own = Budgets(limits), Budget(limits, 0)
+    assert own.spend(100_005, 0) > 9_999 * SECOND_NS
+    budgets.end("here", own, own, 0)
+    next_one = budgets.begin("here", 0)
+    assert next_one is not None
+    assert next_one.spend(0, 0) == pytest.approx(OTHERS_S * SECOND_NS, abs=1)
+    assert min(REGISTRATION_S, OPEN_S) > OTHERS_S, "it can still come in"
 
 
 def test_no_limits_no_budget() -> None:

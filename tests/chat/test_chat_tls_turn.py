@@ -15,6 +15,7 @@ from test_chat_turn import StillLoop
 from chat.net.tls import Tls, client_context, server_context
 from chat.protocol.limits import Limits
 from chat.server import peer as peers
+from chat.server.budget import OTHERS_S
 from chat.server.costs import BARREN, UNIT_NS
 from chat.server.peer import Peer
 from chat.server.server import LINGER_S, ChatServer
@@ -171,14 +172,13 @@ def test_who_begins_and_goes_again_and_again_has_to_wait(house: House, steps: li
     tls = second.peer.transport._tls
     house.until(lambda: second.peer._pause or second.peer.transport.ready)
     assert tls not in steps
-    house.loop.at_ns += int((STEP_UNITS // 2 + BARREN - REGISTRATION_S - LINGER_S) * 1e9) + 1
+    house.loop.at_ns += int(OTHERS_S * 1e9) + 1
     house.until(lambda: tls in steps)
 
 
 @budget(burst=10_000)
 @pytest.mark.usefixtures("cpu_clock")
-def test_another_connection_of_a_session_has_paid_for_its_handshake(house: House) -> None:
-    """To attach does not make what it has spent forgotten."""
+def test_another_connection_of_a_session_pays_for_its_own_handshake(house: House) -> None:
     first = house.come()
     house.until(lambda: first.tls.ready)
     first.say(HELLO)
@@ -190,7 +190,9 @@ def test_another_connection_of_a_session_has_paid_for_its_handshake(house: House
     house.until(lambda: second.tls.ready)
     second.say(b'{"type":"attach","token":"%s"}\n' % session.token.encode())
     house.until(lambda: b"attached" in second.heard)
-    assert before - session.budget._balance > 2 * STEP_UNITS
+    assert session.budget._balance == before
+    assert second.peer._own_budget is not None
+    assert 10_000 - second.peer._own_budget._balance > 2 * STEP_UNITS
 
 
 @pytest.mark.realtime("chat")

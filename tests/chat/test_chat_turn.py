@@ -185,11 +185,38 @@ def test_a_flooder_who_comes_again_waits_all_the_same() -> None:
     loop.close()
 
 
+def test_to_attach_makes_nothing_forgotten() -> None:
+    """What a connection has spent before it is in a session, and what it costs to let it in, are its own affair."""
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=20))
+    with socket.create_connection(server.address) as keeper:
+        keeper.sendall(b'{"type":"hello","nick":"ana"}\n')
+        loop.pass_(0)
+        (session,) = server.hub._by_token.values()
+        assert session.budget is not None
+        before = session.budget.balance
+        with socket.create_connection(server.address) as flooder:
+            flooder.sendall(b'{"type":"ping"}\n' * 10 + b'{"type":"attach","token":"%s"}\n' % session.token.encode())
+            loop.pass_(0)
+            assert len(session.connections) == 2
+            assert session.budget.balance == before
+        loop.pass_(0)
+        with socket.create_connection(server.address) as again:
+            again.sendall(b'{"type":"ping"}\n{"type":"hello","nick":"ben"}\n')
+            loop.pass_(0)
+            assert server.hub.nicks == ["ana"], "nothing was left"
+            loop.pass_(1.1)
+            assert server.hub.nicks == ["ana", "ben"]
+    server.close("done")
+    loop.pass_(LINGER_S)
+    loop.close()
+
+
 @pytest.mark.parametrize("second_says", ["the same", "something else"])
 def test_the_second_copy_of_a_message_costs_nothing(second_says: str) -> None:
     """Only what has been paid for comes twice: a second connection makes what is said once no cheaper."""
     loop = StillLoop()
-    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=60))  # hello and attach take 20
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=50))  # hello takes 10
     said = [b'{"type":"say","text":"x","id":%d}\n' % number for number in range(1, 61)]
     with socket.create_connection(server.address) as first, socket.create_connection(server.address) as second:
         first.sendall(b'{"type":"hello","nick":"ana"}\n')
