@@ -79,7 +79,9 @@ class Hub:
         #: How often something was refused, by code.
         self.refusals: Counter[str] = Counter()
         self._new_token = new_token
-        self.rooms = rooms or Rooms(name_chars=self.limits.nick_chars)
+        self.rooms = rooms or Rooms(
+            name_chars=self.limits.nick_chars, max_per_address=self.limits.connections_per_address
+        )
         self._directory = Directory(self.limits.nick_chars, keeper)
         self._by_token: dict[str, Session] = {}
         self._absent = Absent(self.limits)
@@ -336,7 +338,7 @@ class Hub:
             return room
         if len(session.rooms) > self.limits.rooms:
             raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
-        room = self.rooms.open(name)
+        room = self.rooms.open(name, next(iter(session.connections)).origin)
         if not room.members:
             self.delivery.open(room.log)
         before = room.log.last_seq

@@ -120,10 +120,12 @@ class Connection:
 class Room:
     """A log that is followed by all who are in it."""
 
-    __slots__ = ("log", "members", "topic")
+    __slots__ = ("log", "members", "origin", "topic")
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, origin: str = "") -> None:
         self.log = log
+        #: The address, or network, that it was opened from.
+        self.origin = origin
         #: What it is about, if anybody has said so.
         self.topic = ""
         #: In order of arrival.

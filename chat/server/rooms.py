@@ -1,5 +1,6 @@
 """Rooms: the lobby, which is always there, and others, which are there as long as somebody is in them."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from chat.protocol.errors import Refusal
@@ -23,7 +24,14 @@ RECALLED_LINES = 1_000
 
 
 class Rooms:
-    """Finds rooms by name; the hub says who is in them."""
+    """Finds rooms by name; the hub says who is in them.
+
+    Args:
+        name_chars: no name is longer.
+        lobby_lines, room_lines: bounds of the logs.
+        max_rooms: how many there may be beside the lobby.
+        max_per_address: how many of them may have been opened from one address; 0: all.
+    """
 
     def __init__(
         self,
@@ -32,6 +40,7 @@ class Rooms:
         lobby_lines: int = LOBBY_LINES,
         room_lines: int = ROOM_LINES,
         max_rooms: int = MAX_ROOMS,
+        max_per_address: int = 0,
     ) -> None:
         self.lobby = Room(Log(LOBBY, max_lines=lobby_lines, max_bytes=LOBBY_BYTES))
         self._by_name = {LOBBY: self.lobby}
@@ -40,6 +49,8 @@ class Rooms:
         self._name_chars = name_chars
         self._room_lines = room_lines
         self._max_rooms = max_rooms
+        self._max_per_address = max_per_address
+        self._opened_from: Counter[str] = Counter()
         #: Higher than any number in a room that was forgotten: if one of that name is opened again, its numbers go on,
         #: so that nobody takes its lines for those of the old one.
         self._last_seq = 0
@@ -118,8 +129,8 @@ class Rooms:
             raise Refusal("not_in_room", f"You are not in the room {shortened(name)}.")
         return room
 
-    def open(self, name: str) -> Room:
-        """The room of this name; a new one, if there is none.
+    def open(self, name: str, origin: str = "") -> Room:
+        """The room of this name; a new one, opened from this address, if there is none.
 
         Raises:
             Refusal: it cannot be called that, or there are too many.
@@ -131,19 +142,26 @@ class Rooms:
                 raise Refusal("bad_room", f"{name} looks like the room {self._by_look[alike].log.name}.")
             if len(self._by_name) > self._max_rooms:
                 raise Refusal("too_many_rooms", f"There are {self._max_rooms} rooms already.")
-            room = self._add(name)
+            if self._max_per_address and self._opened_from[origin] >= self._max_per_address:
+                reason = f"There are {self._max_per_address} rooms already that were opened from your address."
+                raise Refusal("too_many_rooms", reason)
+            room = self._add(name, origin)
         return room
 
     def forget(self, room: Room) -> None:
         """Nobody is in it any more."""
         self.go_on_after(room.log.last_seq)
         del self._by_name[fold(room.log.name)]
+        self._opened_from[room.origin] -= 1
+        if not self._opened_from[room.origin]:
+            del self._opened_from[room.origin]
         for look in looks(room.log.name):
             if self._by_look.get(look) is room:  # of two from an old journal that look alike, one is not in it
                 del self._by_look[look]
 
-    def _add(self, name: str) -> Room:
+    def _add(self, name: str, origin: str = "") -> Room:
         log = Log(name, max_lines=self._room_lines, max_bytes=ROOM_BYTES, after=self._last_seq)
-        room = self._by_name[fold(name)] = Room(log)
+        room = self._by_name[fold(name)] = Room(log, origin)
+        self._opened_from[origin] += 1
         self._by_look |= dict.fromkeys(looks(name), room)
         return room

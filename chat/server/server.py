@@ -107,7 +107,7 @@ class ChatServer:
         self.turn = Turn(loop)
         limits = limits or Limits()
         self.budgets = Budgets(limits)
-        rooms = Rooms(name_chars=limits.nick_chars)
+        rooms = Rooms(name_chars=limits.nick_chars, max_per_address=limits.connections_per_address)
         owners = [] if journal is None else journal.restore(rooms)
         history = secrets.token_urlsafe(12) if journal is None else journal.history
         self.hub = Hub(_new_secret, limits=limits, rooms=rooms, keeper=journal, history=history, password=password)

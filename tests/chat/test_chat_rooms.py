@@ -98,6 +98,23 @@ def test_rooms_are_bounded(hall: Hall) -> None:
     assert "There are 2 rooms already." in reasons(hall, people[2])
 
 
+def test_one_address_opens_no_more_rooms_than_connections() -> None:
+    """One stranger with 64 connections took all 1,024 that there may be."""
+    hall = Hall(limits=Limits(connections_per_address=2))
+    taker, helper, other = (hall.join(nick) for nick in ("ana", "ben", "cem"))
+    taker.origin = helper.origin = "here"
+    for name in ("one", "two", "three"):
+        hall.hub.receive(taker, Join(name))
+    assert "There are 2 rooms already that were opened from your address." in reasons(hall, taker)
+    hall.hub.receive(helper, Join("one"))
+    hall.hub.receive(helper, Join("four"))
+    hall.hub.receive(other, Join("three"))
+    assert [room.log.name for room in hall.hub.rooms] == ["lobby", "one", "two", "three"]
+    hall.hub.receive(taker, Leave("two"))
+    hall.hub.receive(helper, Join("four"))
+    assert [room.log.name for room in hall.hub.rooms] == ["lobby", "one", "three", "four"]
+
+
 def reasons(hall: Hall, connection: Connection) -> list[str]:
     return [line.get("reason", "") for line in hall.take(connection)]
 
