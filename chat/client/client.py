@@ -140,8 +140,13 @@ class ChatClient:
         return self._session.pending
 
     @property
+    def in_doubt(self) -> int:
+        """How many more an earlier session was given, of which it has still to show whether they were accepted."""
+        return len(self._session.in_doubt)
+
+    @property
     def waiting(self) -> int:
-        """How many of them wait for a connection."""
+        """How many of those that are pending wait for a connection."""
         return self._session.waiting
 
     @property

@@ -13,6 +13,7 @@ from chat.client.events import (
     Echoed,
     Entered,
     Event,
+    NotSent,
     PeerJoined,
     PeerLeft,
     Present,
@@ -102,6 +103,8 @@ class Console:
         self.failure: str | None = None
         #: How many messages and requests had no answer when the chat ended.
         self.lost = 0
+        #: How many messages were not sent, or perhaps not, and told as such.
+        self.not_sent = 0
         #: The person wants to go; the driver sees to it.
         self.leaving = False
         #: The room that the person speaks in.
@@ -254,6 +257,8 @@ class Console:
             self._record(nick, event)
         if isinstance(event, Echoed):
             self.tally.add(event.path, event.response_time_ns / 1e6)
+        if isinstance(event, NotSent):
+            self.not_sent += 1
         if isinstance(event, Closed):
             self.lost = len(event.lost)
             if not self._left:

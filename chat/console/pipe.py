@@ -107,6 +107,8 @@ class Pipe:
             raise self._failure
         if self._is_interrupted and (console.lost or is_unsent):
             raise KeyboardInterrupt
+        if console.not_sent and console.failure is None:
+            console.failure = f"{count(console.not_sent, 'message was', 'messages were')} not sent, or perhaps not."
 
     def _interrupt(self, console: Console) -> None:
         self._is_interrupted = True
@@ -160,7 +162,7 @@ class Pipe:
             line = self._lines[0]
             is_command = line.lstrip().startswith("/")
             # What a command does is done before what comes after it, and after what was said before it.
-            if (is_command or self._after_command) and console.client.pending:
+            if (is_command or self._after_command) and _unanswered(console):
                 break
             try:
                 obey(console, line)
@@ -172,10 +174,10 @@ class Pipe:
             self._lines.popleft()
             is_progress = True
         done = console.leaving or (self._at_end and not self._lines and not console.client.files.busy)
-        if done and console.client.registered and not console.client.pending:
+        if done and console.client.registered and not _unanswered(console):
             console.go()
         is_waiting = (done or self._lines) and console.client.registered and not console.client.away
-        missing = console.client.pending if is_waiting else 0
+        missing = _unanswered(console) if is_waiting else 0
         self._patience.note(missing, self._loop.now_ns(), is_progress=is_progress)
 
     def _look_at_patience(self, console: Console) -> None:
@@ -186,3 +188,8 @@ class Pipe:
             console.go()
         else:
             self._loop.call_at(self._patience.ends_ns(now_ns), lambda: self._look_at_patience(console))
+
+
+def _unanswered(console: Console) -> int:
+    """Of how many messages it is not known what became of them, and may be yet."""
+    return console.client.pending + console.client.in_doubt

@@ -9,10 +9,12 @@ import sys
 import termios
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess
-from hostile_helpers import liar, welcomed
+from hostile_helpers import WELCOME, liar, welcomed
 
 from chat.client.outgoing import MAX_UNDER_WAY
 from chat.console.console import Console
@@ -149,6 +151,43 @@ def test_an_interruption_before_everything_was_answered_is_told() -> None:
         "! perhaps not sent (no answer came): hello",
         "! at least 1 line was not sent; the first: /who",
     ]
+
+
+def test_what_was_perhaps_not_sent_is_no_success() -> None:
+    """The server takes a message and is gone, and the next one knows nothing of it: it was said, with exit code 0."""
+
+    def next_one(first: dict[str, Any]) -> list[dict[str, Any]]:
+        return (
+            [WELCOME] if first["type"] == "hello" else [{"type": "refused", "code": "bad_token", "reason": ""}, WELCOME]
+        )
+
+    def take_and_go(line: dict[str, Any]) -> None:
+        if line["type"] == "say":
+            raise ConnectionResetError
+
+    with liar(next_one, heard=take_and_go) as address:
+        done = subprocess.run(
+            command(address), input="hello\n", capture_output=True, text=True, timeout=30 * SECOND, check=False
+        )
+    assert "! perhaps not sent (no answer came): hello" in done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "chat-client: 1 message was not sent, or perhaps not.\n")
+
+
+def test_what_is_in_doubt_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a journal the rooms' logs will show whether it was accepted."""
+    loop, gone = Loop(), list[bool]()
+    client = SimpleNamespace(registered=True, away=False, pending=0, in_doubt=1, files=SimpleNamespace(busy=False))
+    console: Any = SimpleNamespace(client=client, leaving=False, go=lambda: gone.append(True))
+    with open(os.devnull) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        pipe = Pipe(loop)
+        pipe._is_file = True
+        pipe._hand_over(console)
+        assert not gone
+        client.in_doubt = 0
+        pipe._hand_over(console)
+        assert gone
+    loop.close()
 
 
 @pytest.mark.parametrize("lines", ["hello\n/exit\n", "hello\n", "hello\n/who\n"])
