@@ -56,6 +56,9 @@ from chat.server.rooms import Rooms
 
 #: How long a key may be: long enough that nobody guesses it.
 KEY_CHARS = 16, 128
+#: How many connections a session has: two at a time, and two that broke without our having noticed it yet. Without a
+#: bound a crowd behind one address, whose ways break again and again, would use up what may come from there.
+MAX_CONNECTIONS = 4
 #: What is kept of a private log for who is away or slow.
 INBOX_LINES, INBOX_BYTES = 1_024, 128 << 10
 
@@ -276,6 +279,9 @@ class Hub:
         session.connections[connection] = None
         connection.session = session
         self._absent.discard(session)
+        if len(session.connections) > MAX_CONNECTIONS:
+            reason = f"Your session has {MAX_CONNECTIONS} newer connections."
+            self._release(next(iter(session.connections)), encode(Error("too_many_connections", reason)))
 
     def _follow(self, connection: Connection, session: Session, cursors: Cursors) -> None:
         """Let the connection follow the session's logs from these cursors."""

@@ -12,7 +12,7 @@ from chat.protocol.limits import Limits
 from chat.protocol.messages import Attach, Bye, Hello, Join, Leave, Nick, Ping, Say, Tell, Up, Who
 from chat.protocol.names import clean_nick, fold
 from chat.server.guesses import MAX_WRONG
-from chat.server.hub import Hub
+from chat.server.hub import MAX_CONNECTIONS, Hub
 from chat.server.members import Connection
 from chat.server.replay import ID_WINDOW, IdWindow
 from chat.server.rooms import Rooms
@@ -237,6 +237,21 @@ def test_attach_announces_what_fell_out_of_the_log() -> None:
         {"type": "said", "log": "lobby", "seq": 4, "from": "ana", "text": "c"},
         {"type": "said", "log": "lobby", "seq": 5, "from": "ana", "text": "d"},
     ]
+
+
+def test_one_more_connection_takes_the_place_of_the_oldest(hall: Hall) -> None:
+    """A crowd behind one address, whose ways broke three times in half a minute, was not let in any more."""
+    ways = [hall.join("ana"), *(hall.connect(Attach("token1")) for _ in range(MAX_CONNECTIONS - 1))]
+    (session,) = hall.hub._by_token.values()
+    assert [*session.connections] == ways
+    hall.hub.receive(ways[-1], Attach("token1"))
+    assert [*session.connections] == ways, "it is no other one"
+    new = hall.connect(Attach("token1"))
+    assert [*session.connections] == [*ways[1:], new]
+    assert ways[0].closing
+    assert hall.take(ways[0])[-1]["code"] == "too_many_connections"
+    hall.hub.receive(new, Say("still here"))
+    assert hall.kinds(new)[-1] == "said"
 
 
 def test_standby_follows_nothing_until_it_takes_over(hall: Hall) -> None:
