@@ -5,15 +5,15 @@ as people do never notices.
 """
 
 import copy
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Self
 
 from chat.protocol.limits import Limits
 
 #: How often budgets that are full again are looked for, to be forgotten.
 TIDY_NS = 10_000_000_000
-#: Nobody makes up for longer (s) for what somebody else from the same address has spent: there may be many behind it,
-#: who have 10 s to come in.
+#: Who comes makes up for no more (s) of what somebody else from the same address has spent, as long as there is another
+#: store for it: there may be many behind it, who have 10 s to come in.
 OTHERS_S = 5.0
 
 
@@ -54,7 +54,6 @@ class Budget:
         mine = copy.copy(self)
         mine._paid = 0.0
         mine.spend(0, now_ns)
-        mine._balance = max(mine._balance, -OTHERS_S * 1e9 * mine._per_ns)
         return mine
 
     @property
@@ -70,12 +69,15 @@ class Budget:
 
 class Budgets:
     """Of those who come, by address. What somebody who has gone had left, if it was not everything, the next one from
-    there begins with: to come again saves nothing up. With who is still there nobody shares.
+    there begins with: to come again saves nothing up. With who is still there nobody shares. If that is far too little,
+    it begins with nothing instead; but an address has no more stores than it may have connections.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._left: defaultdict[str, list[Budget]] = defaultdict(list)
+        #: How many connections from each address there are.
+        self._open: Counter[str] = Counter()
         self._tidied_ns = 0
 
     def __len__(self) -> int:
@@ -83,11 +85,18 @@ class Budgets:
 
     def begin(self, origin: str, now_ns: int) -> Budget | None:
         """For a connection from there; None: it may ask for as much as it likes."""
-        if not self._limits.cost_per_s:
+        limits = self._limits
+        if not limits.cost_per_s:
             return None
+        self._open[origin] += 1
         left = self._left.get(origin)
         if not left:
-            return Budget(self._limits, now_ns)
+            return Budget(limits, now_ns)
+        is_too_little = left[-1].spend(0, now_ns) > OTHERS_S * 1e9
+        if is_too_little and self._open[origin] + len(left) <= limits.connections_per_address:
+            budget = Budget(limits, now_ns)
+            budget.spend(limits.cost_burst, now_ns)
+            return budget
         budget = left.pop()
         if not left:
             del self._left[origin]
@@ -97,6 +106,9 @@ class Budgets:
         """A connection from there is gone, which had this, and then the one of its session, if that is another: it
         leaves the one with less, since it leaves no more than it took.
         """
+        self._open[origin] -= 1
+        if not self._open[origin]:
+            del self._open[origin]
         rest = min(own.as_of(now_ns), session.as_of(now_ns), key=lambda each: each.balance)
         if not rest.full:
             self._left[origin].append(rest)

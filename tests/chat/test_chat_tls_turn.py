@@ -15,7 +15,6 @@ from test_chat_turn import StillLoop
 from chat.net.tls import Tls, client_context, server_context
 from chat.protocol.limits import Limits
 from chat.server import peer as peers
-from chat.server.budget import OTHERS_S
 from chat.server.costs import BARREN, UNIT_NS
 from chat.server.peer import Peer
 from chat.server.server import LINGER_S, ChatServer
@@ -172,7 +171,7 @@ def test_who_begins_and_goes_again_and_again_has_to_wait(house: House, steps: li
     tls = second.peer.transport._tls
     house.until(lambda: second.peer._pause or second.peer.transport.ready)
     assert tls not in steps
-    house.loop.at_ns += int(OTHERS_S * 1e9) + 1
+    house.loop.at_ns += int((STEP_UNITS // 2 + BARREN - REGISTRATION_S - LINGER_S) * 1e9) + 1
     house.until(lambda: tls in steps)
 
 
