@@ -14,12 +14,15 @@ from loadtests.link.measure.calibrate import (
     judge_rate,
     judge_round_trip,
     loss_window,
+    model_streams,
     plan_probes,
 )
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream
 from loadtests.link.model.pipeline import Pipeline, carried
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts, Trace
 from loadtests.link.model.trace import with_trace
+
+PROBE, FULL = bytes(PROBE_BYTES), bytes(1500)
 
 
 def probed(asked: Direction, real: Direction | None = None, seed: int = 1, begin_ns: int = 0) -> ProbeStream:
@@ -28,8 +31,8 @@ def probed(asked: Direction, real: Direction | None = None, seed: int = 1, begin
     pipeline = Pipeline(asked if real is None else real, str(seed))
     sent, whole = [], []
     for number in range(stream.count):
-        for packet in pipeline.copies(bytes(PROBE_BYTES)):
-            whole.append(None if any(packet) else number)  # a checksum discards what was changed
+        for packet in pipeline.copies(PROBE):
+            whole.append(number if packet == PROBE else None)  # a checksum discards what was changed
             sent.append((begin_ns + round(number * stream.interval_s * 1e9), len(sent)))
     stream.arrivals = [
         (number, left_ns - sent_ns)
@@ -89,6 +92,18 @@ def test_losing_all_is_told_apart_from_a_delay_of_zero() -> None:
     assert math.isnan(delay.measured)
     assert math.isnan(jitter.measured)
     assert (delay.within, jitter.within, loss.within) == (False, False, False)
+
+
+def test_a_model_is_made_once_and_nobody_can_spoil_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each calibration of a run asks four times for what is the same each time."""
+    direction = Direction(delay_s=0.02, jitter_s=0.0041)
+    stream = probed(direction)
+    first = model_streams(stream, direction)
+    expected = [list(model.arrivals) for model in first]
+    for model in first:
+        model.arrivals.clear()
+    monkeypatch.setattr("loadtests.link.measure.calibrate.Pipeline", None)
+    assert [model.arrivals for model in model_streams(stream, direction)] == expected
 
 
 @pytest.mark.parametrize("direction", [LINKS[-1], Direction(corrupt=1.0), Direction(loss=0.99)])
@@ -177,9 +192,9 @@ def full_packets(asked: Direction, real: Direction, seed: int) -> Arrivals:
     sent_ns = sorted(
         round((number * pause_s + random.uniform(0, 0.0001)) * 1e9) for number in range(packets_to_send(asked))
     )
-    packets = [(at_ns, packet) for at_ns in sent_ns for packet in pipeline.copies(bytes(1500))]
+    packets = [(at_ns, packet) for at_ns in sent_ns for packet in pipeline.copies(FULL)]
     left = [(pipeline.leaves_ns(at_ns, 1500), packet) for at_ns, packet in packets]
-    return Arrivals([at_ns / 1e9 for at_ns, packet in left if at_ns is not None and not any(packet)])
+    return Arrivals([at_ns / 1e9 for at_ns, packet in left if at_ns is not None and packet == FULL])
 
 
 def is_rate_believed(asked: Direction, real: Direction, seed: int) -> bool:

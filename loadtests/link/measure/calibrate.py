@@ -6,6 +6,7 @@ enough for chance (a right link falls outside about once in 10,000 rows) and for
 
 import bisect
 import dataclasses
+import functools
 import math
 import statistics
 import time
@@ -274,27 +275,33 @@ def model_streams(stream: ProbeStream, direction: Direction) -> list[ProbeStream
     Losses are left out, since they have a window of their own, but for those of a queue that a pause of a trace fills.
     """
     sure = msgspec.structs.replace(with_trace(direction), loss=0.0, corrupt=0.0)
-    by_chance = direction.jitter_s or direction.reorder or direction.duplicate or direction.trace
+    models = _model_arrivals(stream.count, stream.interval_s, sure)
+    return [dataclasses.replace(stream, arrivals=list(arrivals)) for arrivals in models]
+
+
+@functools.lru_cache(maxsize=8)  # of both ways of two paths, before and after the load
+def _model_arrivals(count: int, interval_s: float, sure: Direction) -> list[list[tuple[int, int]]]:
+    """In order of arrival, as in a stream. Which is the same whenever it is asked for: a model's chance has a seed."""
+    by_chance = sure.jitter_s or sure.reorder or sure.duplicate or sure.trace
     models = []
     for number in range(_MODELS if by_chance else 1):
         pipeline = Pipeline(sure, f"model {number}")
-        sendings_ns = _model_sendings_ns(stream, sure, Random(f"model {number}/sending"))
+        sendings_ns = _model_sendings_ns(count, interval_s, sure, Random(f"model {number}/sending"))
         copies = [
             (sent_ns, sequence) for sequence, sent_ns in enumerate(sendings_ns) for _ in pipeline.copies(bytes(1))
         ]
-        in_order = [
-            (sequence, left_ns - sent_ns) for left_ns, sequence, sent_ns in carried(pipeline, copies, PROBE_BYTES)
-        ]
-        models.append(dataclasses.replace(stream, arrivals=in_order))
+        models.append(
+            [(sequence, left_ns - sent_ns) for left_ns, sequence, sent_ns in carried(pipeline, copies, PROBE_BYTES)]
+        )
     return models
 
 
-def _model_sendings_ns(stream: ProbeStream, direction: Direction, random: Random) -> list[int]:
+def _model_sendings_ns(count: int, interval_s: float, direction: Direction, random: Random) -> list[int]:
     """When a model sends each probe.
 
     Where a trace is when the probes begin is chance, and the least lateness decides which opportunity a probe meets.
     """
-    steady_ns = [round(sequence * stream.interval_s * 1e9) for sequence in range(stream.count)]
+    steady_ns = [round(sequence * interval_s * 1e9) for sequence in range(count)]
     if direction.trace is None:
         return steady_ns
     start_ns = random.randrange(direction.trace.times_ms[-1] * 1_000_000)
