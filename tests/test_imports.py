@@ -1,6 +1,7 @@
 """Imports go in one direction, and pure files stay pure."""
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -48,15 +49,17 @@ IMPURE = {"socket", "selectors", "select", "time", "logging", "os", "subprocess"
 LOCUST_FILES = {f"loadtests/{name}.py" for name in ("locustfile", "load/users", "load/shape", "load/webtab")}
 
 
-def imports(file: Path) -> set[str]:
-    """The modules that a file imports, wherever in it."""
+@functools.cache
+def imports(file: Path, *, at_once: bool = False) -> frozenset[str]:
+    """The modules that a file imports, wherever in it; or as soon as it is imported itself."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -126,6 +129,12 @@ def test_only_the_locust_files_import_locust() -> None:
         if any(name.split(".")[0] == "locust" for name in imports(file))
     }
     assert importing == LOCUST_FILES
+
+
+def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
+    """Either is a third of what a command that draws or compares would import."""
+    for file in modules("loadtests").values():
+        assert not imports(file, at_once=True) & {"seaborn", "scipy.stats"}, file
 
 
 def test_third_party_packages_of_the_chat_are_few() -> None:

@@ -13,8 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from chat.words import count
 from loadtests.analysis.goodput import goodput_per_s
@@ -249,12 +248,12 @@ def _trials_to_decide(shift: Shift, limit: float, one: Comparison, tests: int) -
     """
     trials, effect, level = min(one.trials), abs(shift.estimate), LEVEL / tests
     freedom = trials - 1 if one.is_paired else sum(one.trials) - 2
-    spread = (shift.high - shift.low) / 2 / student.ppf(1 - LEVEL / 2, freedom)
+    spread = (shift.high - shift.low) / 2 / stdtrit(freedom, 1 - LEVEL / 2)
     if not (math.isfinite(spread) and spread > 0 and math.isfinite(effect)):
         return "more trials may not decide"
 
     def needed(level: float, room: float) -> float:
-        return trials * (spread * (norm.ppf(1 - level / 2) + norm.ppf(_POWER)) / room) ** 2 if room > 0 else math.inf
+        return trials * (spread * (ndtri(1 - level / 2) + ndtri(_POWER)) / room) ** 2 if room > 0 else math.inf
 
     standing_out = max(least_trials(level, one.is_paired), needed(level, effect))
     number = max(trials + 1, min(standing_out, needed(LEVEL, limit - effect)))

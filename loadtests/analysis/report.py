@@ -36,7 +36,7 @@ def write_side_by_side(runs: Sequence[Run], file: Path) -> None:
     for run, name in zip(runs, together.names, strict=True):
         described = str(run.manifest.scenario.get("description", ""))
         parts += [f"<h2>{text(name)}</h2><p>{text(described)}</p>", _verdict(judge(run))]
-        parts.append(f"<p>{text(_circumstances(run))}</p>")
+        parts.append(f"<p>{text(circumstances(run))}</p>")
     parts += ["<h2>Response times, in ms</h2>" + _times(together, summary)]
     parts += ["<h2>What became of the messages</h2>" + _outcomes(together, summary)]
     parts += ["<h2>Figures</h2>" + _figures(together, plots.SIDE_BY_SIDE)]
@@ -55,7 +55,7 @@ def page(run: Run) -> str:
         f"<h1>{text(run.path.resolve().name)}</h1><p>{text(described)}</p>",
         _verdict(verdict),
         f"<p>{' '.join(text(sentence) for sentence in answer(run, summary))}</p>",
-        f"<p>{text(_circumstances(run))}</p>",
+        f"<p>{text(circumstances(run))}</p>",
         "<h2>Response times, in ms</h2>" + _times(run, summary),
         "<h2>What became of the messages</h2>" + _outcomes(run, summary),
         "<h2>Figures</h2>" + _figures(run, figures),
@@ -119,7 +119,7 @@ def _verdict(verdict: Verdict) -> str:
     return f'<div class="{kind}"><strong>{text(verdict.headline)}</strong>{listed}</div>'
 
 
-def _circumstances(run: Run) -> str:
+def circumstances(run: Run) -> str:
     """Date, duration, users and rates."""
     manifest = run.manifest
     scenario = manifest.scenario

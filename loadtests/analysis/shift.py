@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Values = npt.NDArray[np.float64]
 
@@ -89,7 +88,9 @@ def _between(outer: float, inner: float, part: float) -> float:
 
 def _doubled_ranks(values: Values) -> npt.NDArray[np.int64]:
     """Ranks, ties sharing theirs, times two: whole numbers."""
-    return np.asarray(np.rint(2 * rankdata(values)), dtype=np.int64)
+    ordered = np.sort(values)
+    ranks = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1
+    return np.asarray(ranks, dtype=np.int64)
 
 
 def _sums(ranks: npt.NDArray[np.int64]) -> Values:

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from loadtests.analysis.compare import per_trial
 from loadtests.analysis.pictures import DASHES, MARKERS, PALETTE, Gallery, Picture, finished, panel, plain_log
@@ -130,12 +129,14 @@ def _mean_of_logs(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tup
     middle = float(np.exp(logs.mean()))
     if len(logs) < 3:
         return middle, math.nan, math.nan
-    half = float(student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
+    half = float(stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / math.sqrt(len(logs)))
     return middle, middle * math.exp(-half), middle * math.exp(half)
 
 
 def _map(trials: pd.DataFrame, rows: str, columns: str, metric: str, said: str) -> Picture | None:
     """None if no cell is known."""
+    import seaborn as sns  # takes a second, and few runs have a map
+
     table = trials.groupby([rows, columns], observed=False)[metric].median().unstack(columns).astype(float)
     shown = table.replace(np.inf, np.nan)
     if shown.isna().to_numpy().all():
