@@ -1,41 +1,47 @@
 """Every notebook runs headless; the report needs nothing from elsewhere."""
 
+import html
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 import pandas as pd
 import pytest
 from browser import browser, needs_browser
-from nbclient import NotebookClient
 from test_stats import message, write_run
 
 from loadtests.analysis import plots, questions
 from loadtests.analysis.plots import distribution, drawn_processes, over_time, percentile_table
 from loadtests.analysis.read import Run
-from loadtests.analysis.report import page
+from loadtests.analysis.report import circumstances, page
 from loadtests.analysis.stats import presentable, summarise
 from loadtests.cli import main
 from loadtests.commands.report import shown
 from loadtests.data import NOTEBOOKS
 from loadtests.samples import TABLES
 
+if TYPE_CHECKING:
+    from nbclient import NotebookClient
+
+pytestmark = pytest.mark.long
+
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 NAMES = sorted(file.stem for file in NOTEBOOKS.glob("0*.ipynb"))
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     messages = [
         message(trial, 10.0 * trial + n)
         | {"intended_s": n / 10, "sent_s": n / 10, "path": "primary", "user": 1, "id": n}
         for trial in (1, 2)
         for n in range(40)
     ]
-    made = write_run(tmp_path / "made", {"messages": messages}, [{"link": "lan"}, {"link": "<script>"}])
+    folder = tmp_path_factory.mktemp("runs") / "made"
+    made = write_run(folder, {"messages": messages}, [{"link": "lan"}, {"link": "<script>"}])
     used = [
         {"trial": trial, "time_s": 2.0, "process": process, "cpu_percent": 9.0}
         for trial in (1, 2)
@@ -46,8 +52,16 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[NotebookClient]:
+def report(run: Run) -> str:
+    return page(run)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator["NotebookClient"]:
     """One for all notebooks: it starts, and imports what they share, once."""
+    import nbformat  # which compiles a grammar for a second: not in every worker that collects this file
+    from nbclient import NotebookClient
+
     client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", extra_arguments=["--log-level=40"])
     environment = os.environ | {"CHATLAB_RUN": str(REFERENCE), "PYTHONPATH": os.pathsep.join(sys.path)}
     with client.setup_kernel(env=environment):
@@ -55,7 +69,9 @@ def kernel() -> Iterator[NotebookClient]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str, kernel: NotebookClient) -> None:
+def test_a_notebook_runs_on_the_reference_run_and_defines_no_function(name: str, kernel: "NotebookClient") -> None:
+    import nbformat
+
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     assert not any(re.search(r"\bdef |\blambda\b", cell.source) for cell in notebook.cells)
     notebook.cells.append(nbformat.v4.new_code_cell("%reset -f"))  # the next one finds no name of this one
@@ -84,17 +100,16 @@ def test_where_a_run_cannot_answer_the_scenario_that_would_is_named(
     assert re.search(f"<code>[^<]*{scenario}[^<]*</code>", answer._repr_html_())
 
 
-def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(run: Run) -> None:
-    text = page(run)
-    assert "<script" not in text
-    assert not re.search(r'(?:src|href)="(?!data:)', text)
-    assert text.count("<img") == len(re.findall(r'<img src="data:[^"]+" alt="[^"]{10,}"', text)) > 8
-    assert "&lt;script&gt;" in text
+def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_was_given(report: str) -> None:
+    assert "<script" not in report
+    assert not re.search(r'(?:src|href)="(?!data:)', report)
+    assert report.count("<img") == len(re.findall(r'<img src="data:[^"]+" alt="[^"]{10,}"', report)) > 8
+    assert "&lt;script&gt;" in report
 
 
-def test_the_verdict_comes_first(run: Run) -> None:
-    text = page(run)
-    assert text.index('class="verdict') < text.index("<table") < text.index("<img")
+def test_the_verdict_comes_first_and_then_what_was_run(run: Run, report: str) -> None:
+    places = [report.index(part) for part in ('class="verdict', html.escape(circumstances(run)), "<table", "<img")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("count", [199, 200])
@@ -206,7 +221,7 @@ def test_a_closed_workload_is_told_as_such(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{"link": "lan"}])
     assert "1/s for each user who talks" in page(run)
     run.manifest.scenario["messages"] = {"think_time": "2s"}
-    assert "who talks waits 2s after each answer (closed workload)" in page(run)
+    assert "who talks waits 2s after each answer (closed workload)" in circumstances(run)
 
 
 @pytest.mark.parametrize(
@@ -228,18 +243,18 @@ def test_as_many_users_are_told_as_there_were(
     run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{"link": "lan"}])
     run.manifest.scenario |= {"users": users, "stages": [{"users": count, "duration": "5s"} for count in counts]}
     run.manifest.scenario["messages"] = {"rate": "1/s", "ramp_to": "10/s"}
-    assert f"; {words}; 1/s, 10/s at the end, for each user who talks;" in page(run)
+    assert f"; {words}; 1/s, 10/s at the end, for each user who talks;" in circumstances(run)
 
 
 @pytest.mark.parametrize("key", ["messages.rate", "messages.ramp_to", "messages.think_time", "messages"])
 def test_a_rate_that_is_varied_is_told_as_such(tmp_path: Path, key: str) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{key: "1/s"}])
-    assert "a varied rate for each user who talks" in page(run)
+    assert "a varied rate for each user who talks" in circumstances(run)
 
 
 def test_stages_that_are_varied_say_neither_how_many_nor_how_long(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"messages": [message(1, 10.0)]}, [{"stages": "[{users: 3}]"}])
-    assert " of varied length, state finished; varied users;" in page(run)
+    assert " of varied length, state finished; varied users;" in circumstances(run)
 
 
 def test_each_process_has_a_colour_of_its_own(tmp_path: Path) -> None:
