@@ -13,6 +13,8 @@ from targets import TARGETS
 
 from chat.protocol.wire import DOWN, UP, LineReader
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(("target", "decoder"), [("server", UP), ("client", DOWN)])
 def test_fuzzing_begins_with_every_kind_of_message(target: str, decoder: Any) -> None:

@@ -10,6 +10,8 @@ from disturbance import Moment, Process, disturbance, present_moment
 
 from loadtests.stalls.meter import Stall, StallMeter
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 #: A session of its own that is disturbed as often as the file `disturbances` has lines, one each time it asks.
 CONFTEST = """
@@ -104,6 +106,14 @@ def test_what_was_disturbed_waits_for_all_others(session: pytest.Pytester) -> No
     result = run(session, FAILS_TWICE.replace("3", "2") + "\ndef test_b(tries): assert tries == 1\n", "stalls", "-v")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["*::test_a RERUN*", "*::test_b PASSED*", "*::test_c PASSED*", "*::test_a PASSED*"])
+
+
+def test_what_takes_long_begins_early(session: pytest.Pytester) -> None:
+    marks = {"a": "skip", "b": "long", "c": 'realtime("chat")', "d": 'realtime("runs")', "e": "timeout(9)"}
+    for name, mark in marks.items():
+        session.makepyfile(**{f"test_{name}": f"import pytest\n\n@pytest.mark.{mark}\ndef test_it(): pass"})
+    listing = session.runpytest_subprocess("-p", "no:cacheprovider", "--collect-only", "-q").outlines
+    assert [line[:6] for line in listing if "::" in line] == ["test_e", "test_d", "test_b", "test_a", "test_c"]
 
 
 def test_other_tests_and_mistakes_fail_at_once(session: pytest.Pytester) -> None:

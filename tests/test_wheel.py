@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from run_helpers import assert_finished
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 #: What `pip install chatlab` brings along; symbolic links to what is installed here spare the network.
 CHAT_NEEDS = ("msgspec", "prompt_toolkit", "wcwidth", "precis_i18n", "confusable_homoglyphs")

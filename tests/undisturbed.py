@@ -43,6 +43,7 @@ WAITS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "realtime(area): depends on real time, fails only if it failed undisturbed")
+    config.addinivalue_line("markers", "long: computes for many seconds, and begins before what is quick")
     config.pluginmanager.register(Undisturbed(config), "undisturbed tests")
 
 
@@ -107,7 +108,8 @@ class Undisturbed:
         slowest: dict[Path, int] = defaultdict(int)
         for item in items:
             area, limit = (item.get_closest_marker(name) for name in ("realtime", "timeout"))
-            rank = 2 if limit else 1 if area and area.args[0] in SLOW_AREAS else 0
+            is_slow = area and area.args[0] in SLOW_AREAS
+            rank = 3 if limit else 2 if is_slow else 1 if item.get_closest_marker("long") else 0
             slowest[item.path] = max(slowest[item.path], rank)
         items.sort(key=lambda item: -slowest[item.path])
 

@@ -20,6 +20,8 @@ from loadtests.run import loading
 from loadtests.samples import TABLES
 from loadtests.scenario.scenario import read_document
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
