@@ -34,22 +34,6 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "lines.linewidth": 1.8,
 }
-#: The style `whitegrid` of seaborn, whose import would be a third of what a report waits for.
-_WHITE_GRID: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": ".8",
-    "axes.grid": True,
-    "axes.labelcolor": ".15",
-    "grid.color": ".8",
-    "lines.solid_capstyle": "round",
-    "patch.edgecolor": "w",
-    "patch.force_edgecolor": True,
-    "text.color": ".15",
-    "xtick.bottom": False,
-    "xtick.color": ".15",
-    "ytick.color": ".15",
-    "ytick.left": False,
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +71,7 @@ class Gallery:
 
 def panel(rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of one panel, or of several above each other that share their x axis."""
-    with mpl.rc_context(_WHITE_GRID | _STYLE):
+    with mpl.style.context(["seaborn-v0_8-whitegrid", _STYLE]):
         height_in = _HEIGHT_IN if rows == 1 else 1.25 * rows + 0.8
         # Not pyplot's, which would show a panel in a notebook by itself, one that stayed empty too.
         figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
