@@ -293,20 +293,22 @@ def test_an_ordinary_user_gets_a_trustworthy_run(open_folder: Path, tmp_path: Pa
     assert set(link["when"]) == {"before", "after", "change"}
 
 
+#: A link so long that no neighbour of the test moves its delay out of its window, which is a share of it.
 NARROW_SCENARIO = """
-link: {rtt: 4ms, rate: 1mbit}
+link: {rtt: 100ms, rate: 1mbit}
 users: {BroadcastUser: 2}
 messages: {rate: 9/s}
 warmup: 0s
 stages: [{users: 2, duration: 1s}]
 """
-#: Fills the way down of the primary path, from the server's side: ten times its rate, and no more, for others work too.
+#: Fills the way down of the primary path, from the server's side: three times its rate. With more the emulator's work
+#: would stall the cores, beside other tests: then the run blames the machine rather than the link.
 FLOOD = """
 import socket, time
 flood = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 while True:
     flood.sendto(bytes(1400), ("10.77.1.1", 9))
-    time.sleep(0.001)
+    time.sleep(0.004)
 """
 
 
@@ -328,8 +330,13 @@ def test_a_link_that_was_off_after_the_load_makes_a_run_untrustworthy(tmp_path: 
             flood.kill()
     assert chatlab.returncode == 3, said
     doubts = [line for line in said.splitlines() if "the link was off" in line]
-    assert any("after the load the link was off: primary down " in doubt for doubt in doubts), said
+    assert any("after the load the link was off: primary " in doubt for doubt in doubts), said
     assert not any("before the load" in doubt for doubt in doubts), said
+    # Only the first figure that was off is said, and the flood may delay what goes up beside it.
+    link = pd.read_csv(next(tmp_path.glob("*-short/link.csv")))
+    off = link[~link["within"]]
+    assert {"delay_ms", "loss_ratio"} <= set(off.loc[off["direction"] == "down", "metric"]), off
+    assert set(off["when"]) == {"after"}, off
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
