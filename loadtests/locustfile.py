@@ -5,6 +5,7 @@ of the web UI) say how many users there are.
 """
 
 import argparse
+import functools
 import gc
 import os
 import signal
@@ -15,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import gevent
-from locust import events
+from locust import argument_parser, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
@@ -61,6 +62,8 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     signal.signal(signal.SIGTERM, _end_early)
     folder = Path(options.record) if options.record else None
     if isinstance(runner, WorkerRunner):
+        # Locust makes this anew for each option in each message that starts users: 0.1 s in which no user runs.
+        argument_parser.default_args_dict = functools.cache(argument_parser.default_args_dict)
         recorder = Recorder(folder and folder / "own", runner.worker_index)
         workers.run_worker(environment, LOAD, recorder)
         LOAD.set_up(recorder)
