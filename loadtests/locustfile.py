@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import gevent
-from locust import argument_parser, events
+from locust import User, argument_parser, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
@@ -76,13 +76,12 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
             _address(options.secondary)
         if scenario.tls:
             client_context(options.ca or None)
+        environment.user_classes[:] = _taking_part(environment.user_classes, scenario.users)
     except (ConfigError, TlsError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    environment.user_classes[:] = [cls for cls in environment.user_classes if cls.__name__ in scenario.users]
-    for user_class in environment.user_classes:
-        user_class.weight = scenario.users[user_class.__name__]
-    if scenario.stages or (options.headless and options.num_users is None):
+    has_own_shape = environment.shape_class is not None
+    if scenario.stages or (options.headless and options.num_users is None and not has_own_shape):
         environment.shape_class = shape.StagesShape(scenario.shape)
     # Locust hands these to its workers too. Two loads on one server must not fight for nicknames.
     options.load = {
@@ -90,7 +89,7 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         "nick_prefix": os.urandom(2).hex(),
         "is_recorded": bool(folder),
         "workers": 1,
-        "is_endless": environment.shape_class is None,
+        "is_endless": not isinstance(environment.shape_class, shape.StagesShape),
     }
     if environment.web_ui or options.web_socket is not None:
         _show(environment, options.web_socket, Path(options.live) if options.live else None)
@@ -99,6 +98,22 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
         workers.run_master(environment, folder, LOAD.live)
     else:
         LOAD.set_up(Recorder(folder))
+    # Locust counts the time of `-t` from when gevent last looked at its clock, which was before all of the above.
+    gevent.get_hub().loop.update_now()
+
+
+def _taking_part(user_classes: list[type[User]], users: dict[str, int]) -> list[type[User]]:
+    """Of our classes those that the scenario names, as many as it says; those of a user's locustfile as they are.
+
+    Raises ConfigError: nobody is left.
+    """
+    taking_part = [cls for cls in user_classes if cls.__name__ in users or cls.__name__ not in __all__]
+    if not taking_part:
+        found = ", ".join(cls.__name__ for cls in user_classes) or "none"
+        raise ConfigError(f"no user class takes part: locust has {found}, the scenario's users are {', '.join(users)}")
+    for user_class in taking_part:
+        user_class.weight = users.get(user_class.__name__, user_class.weight)
+    return taking_part
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
