@@ -31,9 +31,8 @@ def document_of(arguments: argparse.Namespace) -> Document:
         if not key or not equals or not value.strip():
             raise HarnessError(f"{origin}: expected KEY=VALUE, as in messages.rate=5/s")
         document = document.replaced(key, Document.parse(value, origin).data, origin)
-    vary = document.data.get("vary")
     for setting in arguments.settings:
-        key = setting.partition("=")[0]
+        key, vary = setting.partition("=")[0], document.data.get("vary")
         for varied in vary if isinstance(vary, dict) else ():
             if f"{key}.".startswith(f"{varied}."):
                 raise HarnessError(f"--set {setting}: no variant would have it, since the scenario varies {varied}")

@@ -36,6 +36,14 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
+class Misfit(ValueError):
+    """The value of a key does not go with those of others in the same mapping."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(problem)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Document:
     """The plain tree (dict, list, str) of a YAML file, and where each of its keys is."""
@@ -107,7 +115,8 @@ class Document:
         except (TypeError, IndexError):
             raise ConfigError(f"{origin}: {key!r} leads nowhere: it is not inside a mapping") from None
         origins = {known: said for known, said in self.origins.items() if known[: len(path)] != path}
-        return replace(self, data=data, origins=origins | {path: origin})
+        new = {path[:length]: origin for length in range(1, len(path) + 1)}
+        return replace(self, data=data, origins=new | origins)
 
     def convert(self, kind: type[T], path: KeyPath = ()) -> T:
         """The part of the document at `path`, decoded as `kind`; raises ConfigError at the first wrong value."""
@@ -175,7 +184,8 @@ class Document:
         try:
             return kind(**decoded)
         except ValueError as error:  # raised by __post_init__: keys that are right each but not together
-            raise self.error(path, str(error)) from None
+            blamed = (error.key,) if isinstance(error, Misfit) else ()
+            raise self.error((*path, *blamed), str(error)) from None
 
     def _decode_leaf(self, kind: Any, value: Any, path: KeyPath) -> Any:
         try:

@@ -11,7 +11,7 @@ from chat.arguments import parse_host_port
 from chat.protocol.limits import Limits
 from chat.server.rooms import MAX_ROOMS
 from loadtests.config.units import ByteCount, PerSecond, Ratio, Seconds
-from loadtests.config.yamlfile import Document, KeyPath
+from loadtests.config.yamlfile import Document, KeyPath, Misfit
 from loadtests.data import SCENARIOS
 from loadtests.errors import ConfigError
 from loadtests.link.linkfile import anchored, load_profile, profile_at
@@ -157,24 +157,25 @@ class Scenario(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not self.users:
-            raise ValueError("users must name at least one user class")
+            raise Misfit("users", "expected at least one user class")
         for threshold in self.thresholds:
             for key, wanted in threshold.where.items():
                 if wanted not in [label(value) for value in self.vary.get(key, ())]:
-                    raise ValueError(f"threshold {threshold.text!r}: no variant has {key}={wanted}")
+                    raise Misfit("thresholds", f"{threshold.text!r}: no variant has {key}={wanted}")
             if self.clock == "virtual" and threshold.column == "count":
-                raise ValueError(
-                    f"threshold {threshold.text!r}: virtual time tells no capacity, since computing takes none there; "
-                    "leave it out, or run in real time"
+                raise Misfit(
+                    "thresholds",
+                    f"{threshold.text!r}: virtual time tells no capacity, since computing takes none there; "
+                    "leave it out, or run in real time",
                 )
         if self.tls and self.clock == "virtual":
-            raise ValueError(
-                "tls needs the real clock: each run has new keys and certificates, so it never repeats to the byte"
+            raise Misfit(
+                "tls", "needs the real clock: each run has new keys and certificates, so it never repeats to the byte"
             )
         if found := contradiction(self.thresholds):
-            raise ValueError(f"thresholds {found[0].text!r} and {found[1].text!r} contradict each other")
+            raise Misfit("thresholds", f"{found[0].text!r} and {found[1].text!r} contradict each other")
         if self.warmup >= self.duration_s:
-            raise ValueError(f"warmup ({self.warmup:g} s) must be shorter than the stages ({self.duration_s:g} s)")
+            raise Misfit("warmup", f"{self.warmup:g} s must be shorter than the stages ({self.duration_s:g} s)")
 
     @property
     def shape(self) -> list[Stage]:

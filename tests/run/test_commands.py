@@ -28,6 +28,11 @@ pytestmark = pytest.mark.long
     [
         ("", "s.yaml: the file is empty"),
         ("# nothing\n", "s.yaml: the file is empty"),
+        ("- link: lan", "s.yaml: expected a mapping with keys from: description, link, "),
+        (
+            "seed: 1\nvary: {message.rate: [1/s, 2/s]}",
+            "s.yaml:2: vary.message.rate: message: unknown key; did you mean",
+        ),
         (
             "users: {BroadcastUser: 100000000000000000000}",
             "s.yaml:1: users.BroadcastUser: expected a whole number <= 100",
@@ -36,11 +41,11 @@ pytestmark = pytest.mark.long
         ("repetitions: 1001", "s.yaml:1: repetitions: expected a whole number <= 1000"),
         (
             "thresholds: ['response_time_ms.p99 < 100', 'response_time_ms.p99 > 200']",
-            "s.yaml: thresholds 'response_time_ms.p99 < 100' and 'response_time_ms.p99 > 200' contradict each other",
+            "s.yaml:1: thresholds: 'response_time_ms.p99 < 100' and 'response_time_ms.p99 > 200' contradict each other",
         ),
         (
             "{clock: virtual, thresholds: ['count > 100']}",
-            "s.yaml: threshold 'count > 100': virtual time tells no capacity, since computing takes none there; "
+            "s.yaml:1: thresholds: 'count > 100': virtual time tells no capacity, since computing takes none there; "
             "leave it out, or run in real time",
         ),
         (
@@ -267,6 +272,7 @@ def test_words() -> None:
         ("link: {rtt: 10mbit}", [], "s.yaml:1: link.rtt: expected a time with a unit"),
         ("link: moon", [], "s.yaml:1: link: unknown link 'moon'; known: 2g, "),
         ("link: lan", ["messages.rate=5"], "--set messages.rate=5: messages.rate: expected a rate of events"),
+        ("link: lan", ["message.rate=5/s"], "--set message.rate=5/s: message: unknown key; did you mean 'messages'? "),
         ("link: lan", ["rate"], "--set rate: expected KEY=VALUE"),
         ("link: lan", ["link="], "--set link=: expected KEY=VALUE"),
         ("link: lan", ["messages.²=1"], "--set messages.²=1: messages.²: unknown key"),
