@@ -45,8 +45,8 @@ class Recorder:
 
     @property
     def count_file(self) -> str:
-        """Where the number of messages sent is kept; empty if nowhere."""
-        return str(self._stem.with_suffix(".count")) if self._stem else ""
+        """Where the number of messages sent is kept, for whoever runs in another folder too; empty if nowhere."""
+        return str(self._stem.with_suffix(".count").absolute()) if self._stem else ""
 
     @property
     def start_ns(self) -> int:

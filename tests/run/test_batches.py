@@ -112,6 +112,21 @@ def test_a_worker_that_says_nothing_is_dead(tmp_path: Path) -> None:
     assert loss == f"worker 0 (process {os.getpid()} on {host}) died: 1 of its messages are missing"
 
 
+def test_a_master_in_another_folder_finds_what_a_dead_worker_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = Pair(Path())
+    pair.send(1, 2, 3)
+    pair.arrive()
+    pair.send(4, 5)  # which never arrive
+    (tmp_path / "raw").mkdir()
+    monkeypatch.chdir(tmp_path / "raw")
+    pair.time.now_s += SILENCE_S + 1
+    (loss,) = pair.collector.losses()
+    assert loss.endswith(" died: 2 of its messages are missing")
+
+
 def test_of_a_dead_worker_of_another_machine_is_missing_what_others_have_heard(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.recorder.start_facts |= {"clock": "of another machine", "host": "elsewhere"}
