@@ -7,14 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from loadtests.data import CODE, LOCUSTFILE
 from loadtests.errors import HarnessError
 from loadtests.link.lab import Lab
+from loadtests.link.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
 from loadtests.run.children import APART, ended
 from loadtests.run.live import LiveView
 from loadtests.scenario.matrix import Trial
@@ -57,7 +58,7 @@ def load(
     if view:
         command += ["--web-socket", str(view.descriptor), "--live", str(view.folder)]
         inherited = (view.descriptor,)
-    popen = lab.client.popen if lab else subprocess.Popen
+    popen = lab.client.popen if lab else _popen
     with (raw / "locust.log").open("wb") as output:
         process = popen(command, **APART, pass_fds=inherited, stdout=output, stderr=output, cwd=raw, env=_environment())
     with ended(process):
@@ -74,7 +75,7 @@ def work(options: list[str], processes: int, results: Path) -> NoReturn:
     command = [*_LOCUST, "--worker", "--record", str(folder), *options]
     while True:
         with ExitStack() as stack:
-            workers = [subprocess.Popen(command, **APART, env=_environment()) for _ in range(processes)]
+            workers = [_popen(command, **APART, env=_environment()) for _ in range(processes)]
             for worker in workers:
                 stack.enter_context(ended(worker))
             codes = {worker.wait() for worker in workers} - {0, 1}  # 1: some messages failed
@@ -82,6 +83,11 @@ def work(options: list[str], processes: int, results: Path) -> NoReturn:
             kept = f"; the workers' records are in {folder}" if folder.exists() else ""
             raise HarnessError(f"a worker ended with exit code {min(codes)}{kept}")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _popen(argv: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+    """Start a program that no laboratory ends: it is asked to when we are gone, by SIGKILL too."""
+    return subprocess.Popen(argv, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM), **options)
 
 
 def _local_port(options: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -81,6 +82,14 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
+def wait_for_records(folder: Path) -> None:
+    """Return when both workers have sent some."""
+    deadline_s = time.monotonic() + 60
+    while len(list(folder.glob("results/*/trial-001/worker-*.echoed"))) < 2:
+        assert time.monotonic() < deadline_s, "no records came"
+        time.sleep(0.1)
+
+
 def rows_of(results: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """`messages.csv` and `run.json` of the only run."""
     (directory,) = results.glob("*/run.json")
@@ -131,10 +140,7 @@ def test_a_killed_worker_ends_the_run_which_says_who_and_how_many(
     command = [*CHATLAB, str(scenario(tmp_path, server, "100s")), "--results", str(tmp_path / "results")]
     run = subprocess.Popen([*command, "--processes", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        deadline_s = time.monotonic() + 60
-        while len(list(tmp_path.glob("results/*/trial-001/worker-*.echoed"))) < 2:
-            assert time.monotonic() < deadline_s, "no records came"
-            time.sleep(0.1)
+        wait_for_records(tmp_path)
         (start,) = tmp_path.glob("results/*/trial-001/worker-1.start")
         pid = json.loads(start.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -158,6 +164,23 @@ def test_a_killed_worker_ends_the_run_which_says_who_and_how_many(
     assert of_the_dead
     # What the dead worker had handed to its clients may not have left them any more.
     assert len(heard - survivors - of_the_dead) <= missing
+
+
+@pytest.mark.realtime("runs")
+def test_a_killed_run_leaves_no_load_behind(tmp_path: Path, room: tuple[Address, Listener]) -> None:
+    command = [*CHATLAB, str(scenario(tmp_path, room[0], "100s")), "--results", str(tmp_path / "results")]
+    run = subprocess.Popen([*command, "--processes", "2"], stdout=subprocess.DEVNULL)
+    try:
+        wait_for_records(tmp_path)
+        starts = [json.loads(file.read_text()) for file in tmp_path.glob("results/*/trial-001/*.start")]
+        processes = [os.pidfd_open(start["pid"]) for start in starts]
+    finally:
+        run.kill()
+        run.wait()
+    assert len(processes) == 3, "a master and two workers"
+    for process in processes:
+        with os.fdopen(process) as ended:
+            assert select.select([ended], [], [], 60)[0], "still there"
 
 
 @pytest.mark.realtime("runs")
