@@ -1,6 +1,6 @@
 """What the link did: its delay in each direction, and its queues beside the response times of the same seconds."""
 
-from loadtests.analysis.pictures import MARKERS, PALETTE, Gallery, finished, from_zero, panel, plain_log
+from loadtests.analysis.pictures import MARKERS, PALETTE, Gallery, finished, fitting, from_zero, panel, plain_log
 from loadtests.analysis.plots import draw_by_second, response_times
 from loadtests.analysis.read import Run
 
@@ -22,9 +22,14 @@ def link_delay(run: Run) -> Gallery:
             at = [names.index(name) + (place - 0.5) * 0.2 for name in of["variant"]]
             axes.vlines(at, of["low"], of["high"], color=PALETTE[place], linewidth=6, alpha=0.2)
             axes.plot(at, of["measured"], MARKERS[place], color=PALETTE[place], ms=5, label=str(path))
+        is_long = len(names) > 2 and max(map(len, names)) > 24
         axes.set_xticks(
-            range(len(names)), names, rotation=25 if len(names) > 2 else 0, ha="right" if len(names) > 2 else "center"
+            range(len(names)),
+            [fitting(name, 42 if is_long else 24) for name in names],
+            rotation=90 if is_long else 25 if len(names) > 2 else 0,
+            ha="right" if len(names) > 2 and not is_long else "center",
         )
+        figure.set_figheight(figure.get_figheight() + (2.2 if is_long else 0))
         axes.set(
             title=f"{direction}: {words}", ylabel="one-way delay (ms)", yscale="log", xlim=(-0.5, len(names) - 0.5)
         )

@@ -6,6 +6,8 @@ Each panel is a picture of its own, drawn in the size in which it is read; a pag
 import base64
 import html
 import io
+import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,8 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-", "--"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 _WIDTH_IN, _HEIGHT_IN, _DPI = 4.7, 3.3, 150
+#: What fits into a line of a title and of a legend, and what one more line adds to the height.
+_TITLE_LETTERS, _LEGEND_LETTERS, _LINE_IN = 42, 50, 0.19
 _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlesize": 11,
@@ -87,14 +91,25 @@ def finished(figure: Figure, alt: str) -> Picture:
     with mpl.rc_context(_STYLE):
         shown: dict[str, Any] = {}
         for axes in figure.axes:
+            axes.title.set_text(fitting(axes.get_title(), _TITLE_LETTERS))
             handles, labels = axes.get_legend_handles_labels()
-            shown |= dict(zip(labels, handles, strict=True))
+            shown |= {fitting(text, _LEGEND_LETTERS): handle for text, handle in zip(labels, handles, strict=True)}
+        more_lines = sum(axes.get_title().count("\n") for axes in figure.axes)
         if shown:
-            columns = min(len(shown), 3 if max(map(len, shown)) < 14 else 2)
+            longest = max(map(len, shown))
+            columns = min(len(shown), 3 if longest < 14 else 2 if longest < 30 else 1)
+            if columns == 1:
+                more_lines += sum(1 + label.count("\n") for label in shown) - math.ceil(len(shown) / 2)
+            figure.set_figheight(figure.get_figheight() + _LINE_IN * more_lines)
             figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns, frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_DPI)
     return Picture(buffer.getvalue(), alt)
+
+
+def fitting(text: str, letters: int) -> str:
+    """The text in lines no longer than that: what is varied may be a whole link."""
+    return textwrap.fill(text, letters)
 
 
 def crosses(axes: Axes, at: Iterable[float], colour: str) -> None:

@@ -21,6 +21,7 @@ from loadtests.analysis.pictures import (
     Picture,
     crosses,
     finished,
+    fitting,
     from_zero,
     panel,
     plain_log,
@@ -119,7 +120,8 @@ def percentile_table(run: Run) -> Gallery:
             axes.plot(places, list(known.values()), MARKERS[place % 8], color=PALETTE[place % 8], label=label, ms=7)
         if not found:
             continue
-        axes.set_xticks(range(len(values)), [str(value) for value in values], rotation=20 if len(values) > 3 else 0)
+        names = [fitting(str(value), max(16, 44 // len(values))) for value in values]
+        axes.set_xticks(range(len(values)), names, rotation=20 if len(values) > 3 else 0)
         axes.set(title=name, xlabel=condition, ylabel=_RESPONSE_TIME, yscale="log", xlim=(-0.5, len(values) - 0.5))
         plain_log(axes.yaxis)
         pictures.append(finished(figure, f"{name} of response time for each {condition}"))
@@ -166,7 +168,7 @@ def second_copy(run: Run) -> Gallery:
     axes.barh(
         range(len(shares)), 100 * shares, left=100 * (1 - shares), color=PALETTE[1], label="secondary", hatch="//"
     )
-    axes.set_yticks(range(len(shares)), [str(name) for name in shares.index])
+    axes.set_yticks(range(len(shares)), [fitting(str(name), 24) for name in shares.index])
     axes.invert_yaxis()
     axes.set(title="Who brought the first copy?", xlabel="messages (%)", xlim=(0, 100))
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

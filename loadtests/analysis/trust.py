@@ -189,7 +189,7 @@ def _schedule(run: Run) -> list[Doubt]:
         "",
         (
             f"{variant}: messages{f' of worker {process}' if is_many else ''} were sent {lag:.1f} ms late "
-            f"at a service time of {service:.1f} ms"
+            + (f"at a service time of {service:.1f} ms" if pd.notna(service) else "and none was answered")
             for variant, process, lag, service in medians.itertuples(index=False)
             if lag > max(_LAG_MS, _LAG_SHARE * service)
         ),

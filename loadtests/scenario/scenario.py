@@ -58,8 +58,8 @@ class Messages(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.rate <= 0 or (self.ramp_to is not None and self.ramp_to <= 0):
             raise ValueError("rate and ramp_to must be above 0/s")
-        if self.size > (longest := Limits().text_bytes):
-            raise ValueError(f"size must be at most {longest}B, the longest text that a server accepts")
+        if not (longest := Limits().text_bytes) >= self.size >= 1:
+            raise ValueError(f"size must be from 1B to {longest}B, the texts that a server accepts")
         if self.think_time is not None and (self.burst > 1 or self.ramp_to):
             raise ValueError("think_time makes a closed workload, which has no schedule: leave out burst and ramp_to")
 

@@ -166,3 +166,19 @@ def test_two_clouds_are_told_apart_without_colour(tmp_path: Path, drawn: Drawn) 
     _, [[axes]] = drawn(plots.over_time, write_run(tmp_path, {"messages": messages}, variants))
     clouds = [cloud for cloud in axes.collections if len(cloud.get_offsets())]
     assert [len(cloud.get_facecolor()) for cloud in clouds] == [1, 0], "filled, hollow"
+
+
+def test_what_is_varied_may_be_a_whole_link() -> None:
+    """Titles, legends and names below an axis stay inside the picture; constrained_layout warns if nothing is left."""
+    link = "{rtt: 20ms, up: {rate: 300kbit}, down: {rate: 5mbit, loss: 2%}}"
+    figure, [axes] = pictures.panel()
+    for number in range(8):
+        axes.plot([0, 1], [0, number], label=f"{link} {number}")
+    axes.set_title(link)
+    pictures.finished(figure, "long names")
+    figure.draw_without_rendering()
+    [legend] = figure.legends
+    for text in (axes.title, legend):
+        extent = text.get_window_extent()
+        assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+    assert axes.get_window_extent().height > figure.dpi, "more than an inch"

@@ -83,7 +83,10 @@ def run_of(folder: Path, *thresholds: str, **changes: Any) -> Run:
     }
     times = {1: 10.0, 2: 100.0}
     rows: dict[str, list[dict[str, Any]]] = {
-        "messages": [message | {"trial": n, "response_time_ms": t, "service_time_ms": t} for n, t in times.items()],
+        "messages": [
+            message | {"trial": n, "response_time_ms": t, "service_time_ms": changes.get("service_time_ms", t)}
+            for n, t in times.items()
+        ],
         "machine": [
             {"trial": n, "time_s": 2.0, "process": process, "cpu_percent": changes.get(process, 10.0)}
             for n in times
@@ -155,6 +158,10 @@ def test_a_percentile_that_is_judged_of_too_few_messages_says_so(tmp_path: Path,
         ({"load-1": 90.0}, "lan: the load generator of worker 1 used 90 % of a core, more than 70 %"),
         ({"send_lag_ms": 60.0}, "lan: messages were sent 60.0 ms late at a service time of 10.0 ms"),
         ({"send_lag_ms": 60.0, "user": 200_003}, "lan: messages of worker 2 were sent 60.0 ms late"),
+        (
+            {"send_lag_ms": 60.0, "service_time_ms": float("nan")},
+            "lan: messages were sent 60.0 ms late and none was answered",
+        ),
         ({"trial": {"clock_step_ms": -3600e3}}, "lan: the wall clock was stepped by -3600000 ms"),
         ({"trial": {"state": "interrupted"}}, "lan: the trial was interrupted"),
         ({"state": "running"}, "the run did not come to its end: it still goes on, or was killed"),

@@ -74,7 +74,8 @@ def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> N
         ("server: here", "s.yaml:1: server: expected 'embedded' or HOST:PORT"),
         ("server: a:1\nlink: {primary: lan, secondary: lan}", "s.yaml:2: link: there is one way to a server elsewhere"),
         ("messages: {rate: 0/s}", "s.yaml:1: messages: rate and ramp_to must be above 0/s"),
-        ("messages: {size: 8193B}", "s.yaml:1: messages: size must be at most 8192B, the longest text that a server"),
+        ("messages: {size: 8193B}", "s.yaml:1: messages: size must be from 1B to 8192B, the texts that a server"),
+        ("messages: {size: 0B}", "s.yaml:1: messages: size must be from 1B to 8192B, the texts that a server accepts"),
         (f"warmup: {'9' * 400}s", "s.yaml:1: warmup: too large; expected a time with a unit"),
         (
             f"stages: [{{users: 3, duration: 1{'0' * 300}s}}]",
