@@ -30,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_run_prints_summary_and_where_everything_is(finished: tuple[Path, str]) -> None:
     directory, printed = finished
     assert "trial 2 of 2" in printed
-    assert "p99_ms" in printed
+    assert "p50_ms" in printed
     assert f"results: {directory}" in printed
     assert f"report:  {directory / 'report.html'}" in printed
 
