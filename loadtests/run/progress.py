@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.status import Status
 
+from loadtests.percentiles import SHARES, is_known
 from loadtests.run.collect import read_records
 from loadtests.samples import ECHOED, SENT
 from loadtests.scenario.matrix import Trial
@@ -80,8 +81,7 @@ class Progress:
 def _so_far(folder: Path) -> str:
     sent = len(read_records(folder, SENT))
     echoed = read_records(folder, ECHOED)
-    if echoed.empty:
-        return f"{sent} messages"
     response_ms = (echoed["received_ns"] - echoed["intended_ns"]) / 1e6
-    p50, p99 = response_ms.quantile([0.5, 0.99])
-    return f"{sent} messages, response time p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    known = [(name, SHARES[name]) for name in ("p50", "p95", "p99") if is_known(len(echoed), SHARES[name])]
+    told = ", ".join(f"{name} {response_ms.quantile(share):.1f} ms" for name, share in known)
+    return f"{sent} messages" + (f", response time {told}" if told else "")

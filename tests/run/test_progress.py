@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from loadtests.config.yamlfile import Document
+from loadtests.load.recorder import Recorder
 from loadtests.run.progress import Progress
+from loadtests.samples import ECHOED
 from loadtests.scenario.matrix import plan
 
 NO_LINK = "{server: '127.0.0.1:1', repetitions: 3, warmup: 0s, stages: [{users: 1, duration: 11s}]}"
@@ -37,3 +39,24 @@ def test_the_time_left_is_that_of_the_trials_that_are_left(tmp_path: Path, capsy
     progress._last_line_s = -math.inf  # the next line is due
     progress.follow(THREE[2], tmp_path)
     assert "about 40 s left" in capsys.readouterr().out, "twice 11 s of load, and 9 s around it"
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (19, "19 messages"),
+        (20, "20 messages, response time p50 10.5 ms"),
+        (200, "200 messages, response time p50 100.5 ms, p95 190.0 ms"),
+    ],
+)
+def test_no_percentile_is_told_of_too_few_messages(
+    answers: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.start()
+    for number in range(1, answers + 1):
+        recorder.add_sent(0, number, 0, 100, 0, 0)
+        recorder.add(ECHOED, 0, number, 0, 0, 1, number * 1_000_000, 0, 0)
+    recorder.flush()
+    Progress(THREE).end(THREE[0], tmp_path)
+    assert capsys.readouterr().out == f"trial 1 of 3, s: {told}\n"
