@@ -78,6 +78,12 @@ FAULTS = [
         "pass",
     ),
     Fault(
+        "one who is sent several logs together and one by one",
+        "chat/server/delivery.py",
+        "if each not in together",
+        "if each",
+    ),
+    Fault(
         "a direct line overtaking a cut line",
         "chat/server/backlog.py",
         "self._direct.append(line)",

@@ -63,7 +63,7 @@ class Pieces:
             self._ends.popleft()
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """One piece of a send: direct lines (no log), lines of a log and the cursor after them, or so many of a file."""
 
     log: Log | Pieces | None
@@ -163,27 +163,17 @@ class Backlog:
                 self.enqueue(line)
             self._latest = None
         if self._direct:
-            parts.insert(0, _Part(None, b"".join(self._direct), 0))
+            parts.insert(0, Part(None, b"".join(self._direct), 0))
         if self._files and (part := self._some_of_a_file(self._files)) is not None:
             parts.append(part)
         if not parts:
             return 0
         count = send(parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts]))
-        self._sent(parts, count)
+        self.sent(parts, count)
         return count
 
-    def began(self, log: Log, data: bytes, count: int) -> None:
-        """So many bytes of these lines, which follow this log's cursor, are on their way, though not all of them.
-
-        Lines that were not begun stay in their log. Of a line that was begun the rest is kept: it must follow next,
-        whatever happens to the log in the meantime.
-        """
-        if count:
-            end = data.index(b"\n", count - 1) + 1
-            self._cursors[log] += data.count(b"\n", 0, end)
-            self._set_direct(data[count:end])
-
-    def _sent(self, parts: list[_Part], count: int) -> None:
+    def sent(self, parts: list[Part], count: int) -> None:
+        """So many bytes of these, all of which were next, are on their way."""
         for log, data, cursor in parts:
             if count < len(data):
                 self._sent_in_part(log, data, count)
@@ -196,11 +186,22 @@ class Backlog:
             else:
                 log.drop(cursor)
 
+    def _began(self, log: Log, data: bytes, count: int) -> None:
+        """So many bytes of these lines, which follow this log's cursor, are on their way, though not all of them.
+
+        Lines that were not begun stay in their log. Of a line that was begun the rest is kept: it must follow next,
+        whatever happens to the log in the meantime.
+        """
+        if count:
+            end = data.index(b"\n", count - 1) + 1
+            self._cursors[log] += data.count(b"\n", 0, end)
+            self._set_direct(data[count:end])
+
     def _sent_in_part(self, log: Log | Pieces | None, data: bytes, count: int) -> None:
         if log is None:
             self._set_direct(data[count:])
         elif isinstance(log, Log):
-            self.began(log, data, count)
+            self._began(log, data, count)
         elif count:
             end = data.index(b"\n", count - 1) + 1
             log.drop(data.count(b"\n", 0, end))
@@ -210,14 +211,14 @@ class Backlog:
         self._direct = [rest] if rest else []
         self.direct_bytes = len(rest)
 
-    def _some_of_a_file(self, files: dict[Pieces, None]) -> _Part | None:
+    def _some_of_a_file(self, files: dict[Pieces, None]) -> Part | None:
         """Of each in its turn; one that has nothing more is forgotten until it has."""
         while files:
             pieces = next(iter(files))
             del files[pieces]
             if lines := pieces.first(BULK_BYTES):
                 files[pieces] = None
-                return _Part(pieces, b"".join(lines), len(lines))
+                return Part(pieces, b"".join(lines), len(lines))
         return None
 
     def _announce_missed(self, log: Log, cursor: int) -> int:
@@ -226,7 +227,7 @@ class Backlog:
             self.enqueue(encode(Gap(log.name, missed)))
         return missed
 
-    def _new_part(self, log: Log) -> _Part | None:
+    def _new_part(self, log: Log) -> Part | None:
         cursor = self._cursors[log]
         if cursor == log.last_seq:
             return None
@@ -234,4 +235,4 @@ class Backlog:
             self.skipped += missed
             cursor = self._cursors[log] = cursor + missed
         batch = log.read(cursor, BATCH_BYTES)
-        return _Part(log, *batch) if batch.data else None
+        return Part(log, *batch) if batch.data else None

@@ -2,7 +2,7 @@
 
 A connection that has been sent everything is at the **head** of its logs: it has no queue, and its cursor is that of
 all others there. At the end of a turn what is new in a log is joined once, and the same bytes are sent to everybody at
-its head, which costs no more than the `send()`.
+its head, which costs no more than the `send()`; who is at the heads of several such logs is sent all of them at once.
 
 Who takes less than all of it, or is to be sent answers or pieces of files too, has a **backlog** with cursors of its
 own, until it has been sent everything again. While the kernel takes nothing from a connection it is not looked at,
@@ -13,12 +13,13 @@ backlog is sent them with it, and then is ahead of the head until they have been
 """
 
 import itertools
-from collections.abc import Hashable
+from collections import defaultdict
+from collections.abc import Collection, Container, Hashable, Iterable
 from typing import Protocol
 
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
-from chat.server.backlog import BATCH_BYTES, Backlog, Pieces
+from chat.server.backlog import BATCH_BYTES, Backlog, Part, Pieces
 from chat.server.log import Log, MessageAt
 from chat.server.members import Connection, Session
 
@@ -202,7 +203,7 @@ class Delivery:
         grown, self._grown, self._new_bytes = self._grown, {}, 0
         for log in grown:
             self._waiting.pop(log, None)
-            self._send_new_lines(log, self._heads[log])
+        self._send_new_lines(grown)
         ready, self._ready = self._ready, {}
         if grown:
             ready, self._ahead = self._ahead | ready, {}
@@ -226,24 +227,61 @@ class Delivery:
             self._ready[connection] = None
         return backlog
 
-    def _send_new_lines(self, log: Log, head: _Head) -> None:
-        if log.missed(head.flushed):
-            # Some fell out of the log before they could be sent: each is told so.
-            for connection in [*head.members]:
-                self._backlog(connection)
-        while head.members and head.flushed < log.last_seq:
-            data, cursor = log.read(head.flushed, BATCH_BYTES)
-            size = len(data)
-            behind = [(each, count) for each in head.members if (count := each.sink.send(data)) != size]
-            self.sent_bytes += size * len(head.members)
-            for connection, count in behind:
-                self._backlog(connection).began(log, data, count)
-                self._block(connection)
-                self.sent_bytes -= size - count
-                self.deliveries += connection.cursors[log] - head.flushed
-            self.deliveries += (cursor - head.flushed) * len(head.members)
-            head.flushed = cursor
-        head.flushed = log.last_seq
+    def _send_new_lines(self, grown: Iterable[Log]) -> None:
+        """A batch of each log to all who are at its head, and again as long as there is more."""
+        for log in grown:
+            if log.missed(self._heads[log].flushed):
+                # Some fell out of the log before they could be sent: each is told so.
+                for connection in [*self._heads[log].members]:
+                    self._backlog(connection)
+        logs = [log for log in grown if self._heads[log].flushed < log.last_seq]
+        while logs:
+            together = self._send_together(logs) if len(logs) > 1 else {}
+            logs = [log for log in logs if self._send_batch(log, self._heads[log], together)]
+
+    def _send_together(self, logs: Iterable[Log]) -> dict[Connection, None]:
+        """A batch of each of these to whoever follows several: a `send()` costs more than all else.
+
+        Returns:
+            who that is.
+        """
+        together: dict[Connection, None] = {}
+        seen: set[Connection] = set()
+        for log in logs:
+            members = self._heads[log].members
+            together.update(dict.fromkeys([each for each in members if each in seen]))
+            seen.update(members)
+        groups: defaultdict[tuple[Log, ...], list[Connection]] = defaultdict(list)
+        for connection in together:
+            groups[tuple([log for log in logs if log in connection.cursors])].append(connection)
+        for followed, connections in groups.items():
+            parts = [Part(log, *log.read(self._heads[log].flushed, BATCH_BYTES)) for log in followed]
+            lines = sum(part.cursor - self._heads[log].flushed for log, part in zip(followed, parts, strict=True))
+            self._send_parts(parts, lines, connections)
+        return together
+
+    def _send_batch(self, log: Log, head: _Head, together: Container[Connection]) -> bool:
+        """To all at the head but those who have been sent it `together` with others; whether there is more for any."""
+        batch = log.read(head.flushed, BATCH_BYTES)
+        members = [each for each in head.members if each not in together] if together else head.members
+        self._send_parts([Part(log, *batch)], batch.cursor - head.flushed, members)
+        head.flushed = batch.cursor if head.members else log.last_seq
+        return head.flushed < log.last_seq
+
+    def _send_parts(self, parts: list[Part], lines: int, connections: Collection[Connection]) -> None:
+        """So many lines to all of these, who are at the heads; who does not take all of it has a backlog then."""
+        data = parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
+        size, number = len(data), len(connections)
+        behind = [(each, count) for each in connections if (count := each.sink.send(data)) != size]
+        self.sent_bytes += size * number
+        self.deliveries += lines * (number - len(behind))
+        for connection, count in behind:
+            backlog = self._backlog(connection)
+            before = sum(connection.cursors.values())
+            backlog.sent(parts, count)
+            self.sent_bytes -= size - count
+            self.deliveries += sum(connection.cursors.values()) - before
+            self._block(connection)
 
     def _send_backlog(self, connection: Connection) -> bool:
         backlog = connection.backlog

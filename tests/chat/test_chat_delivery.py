@@ -309,6 +309,40 @@ def test_more_than_a_batch_goes_out_batch_by_batch() -> None:
     assert begun + slow.flush() == expected
 
 
+def test_several_logs_go_out_in_one_send(post: Post) -> None:
+    both = [post.follower(post.room, post.other) for _ in range(2)]
+    one = post.follower(post.other)
+    for log in (post.room, post.other):
+        post.say(2, log)
+    post.delivery.flush()
+    assert [pipe.sends[-1:] for pipe in (*both, one)] == [
+        [line(1) + line(2) + line(1, "other") + line(2, "other")],
+        [line(1) + line(2) + line(1, "other") + line(2, "other")],
+        [line(1, "other") + line(2, "other")],
+    ]
+    assert both[0].sends[-1] is both[1].sends[-1]
+    assert [len(pipe.sends) for pipe in (*both, one)] == [1, 1, 1]
+    assert post.delivery.deliveries == 10
+    assert all(pipe.connection.backlog is None for pipe in (*both, one))
+
+
+@pytest.mark.parametrize("room", [0, 10, BATCH_BYTES, 2 * BATCH_BYTES - 100, 2 * BATCH_BYTES + 10, 3 * BATCH_BYTES])
+def test_more_than_a_batch_of_several_logs(room: int) -> None:
+    """Who stops in the second batch of one has been sent the first of the other."""
+    post = Post(max_lines=10_000, max_bytes=1 << 20)
+    pipe = post.follower(post.room, post.other, room=room)
+    for log in (post.room, post.other):
+        post.say(4_000, log)
+    post.delivery.flush()
+    begun, pipe.room = pipe.read(), EVERYTHING
+    post.delivery.on_writable(pipe.connection)
+    lines = (begun + pipe.flush()).splitlines(keepends=True)
+    for name in ("room", "other"):
+        assert [each for each in lines if name.encode() in each] == [line(seq, name) for seq in range(1, 4_001)]
+    assert post.delivery.deliveries == 8_000
+    assert pipe.connection.backlog is None
+
+
 def test_full_bounds_direct_lines_only() -> None:
     post = Post(max_lines=10_000, max_bytes=1 << 20)
     pipe = post.follower(room=0)
