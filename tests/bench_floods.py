@@ -55,6 +55,9 @@ def repeated(**message: object) -> Lines:
 
 
 OFFER = {"type": "file_offer", "to": "member1", "name": "a", "size": 1, "sha256": "0" * 64}
+ROOMS = [f"r{number}" for number in range(16)]
+INTO_ROOMS = b"".join(b'{"type":"join","room":"%s"}\n' % room.encode() for room in ROOMS)
+IN_ROOMS = b"".join(b'{"type":"say","room":"%s","text":"x"}\n' % room.encode() for room in ROOMS)
 ATTACKS: dict[str, Attack] = {
     "one floods": Attack(1, repeated(type="say", text="x" * 100)),
     "50 flood": Attack(50, repeated(type="say", text="x" * 100)),
@@ -65,6 +68,7 @@ ATTACKS: dict[str, Attack] = {
     "50 ask": Attack(50, repeated(type="who")),
     "50 ask for the last lines": Attack(50, repeated(type="last", lines=1_000)),
     "50 offer files": Attack(50, repeated(**OFFER)),
+    "200 talk in the same 16 rooms": Attack(200, lambda _n, k: IN_ROOMS if k else INTO_ROOMS),
     "10,000 half open": Attack(10_000, None, says_hello=False),
     "1,000 send garbage": Attack(1_000, lambda _n, _k: os.urandom(4_096) + b"\n", says_hello=False),
     "1,000 send garbage within a session": Attack(1_000, lambda _n, _k: b"x\n" * 2_000),
