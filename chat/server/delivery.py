@@ -239,24 +239,28 @@ class Delivery:
             together = self._send_together(logs) if len(logs) > 1 else {}
             logs = [log for log in logs if self._send_batch(log, self._heads[log], together)]
 
-    def _send_together(self, logs: Iterable[Log]) -> dict[Connection, None]:
+    def _send_together(self, logs: Iterable[Log]) -> Container[Connection]:
         """A batch of each of these to whoever follows several: a `send()` costs more than all else.
 
         Returns:
             who that is.
         """
-        together: dict[Connection, None] = {}
         seen: set[Connection] = set()
+        together: dict[Connection, list[Log]] = {}
         for log in logs:
             members = self._heads[log].members
-            together.update(dict.fromkeys([each for each in members if each in seen]))
+            together.update({each: [] for each in members if each in seen})
             seen.update(members)
+        for log in logs if together else ():
+            for each in self._heads[log].members:
+                if each in together:
+                    together[each].append(log)
         groups: defaultdict[tuple[Log, ...], list[Connection]] = defaultdict(list)
-        for connection in together:
-            groups[tuple([log for log in logs if log in connection.cursors])].append(connection)
-        for followed, connections in groups.items():
-            parts = [Part(log, *log.read(self._heads[log].flushed, BATCH_BYTES)) for log in followed]
-            lines = sum(part.cursor - self._heads[log].flushed for log, part in zip(followed, parts, strict=True))
+        for connection, followed in together.items():
+            groups[tuple(followed)].append(connection)
+        for group, connections in groups.items():
+            parts = [Part(log, *log.read(self._heads[log].flushed, BATCH_BYTES)) for log in group]
+            lines = sum(part.cursor - self._heads[log].flushed for log, part in zip(group, parts, strict=True))
             self._send_parts(parts, lines, connections)
         return together
 
