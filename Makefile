@@ -22,16 +22,16 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# What the server costs beside other servers, with TLS and under attack, and what the link emulator and the load
-# generator cost beside their limits; best on a machine that does nothing else.
+# What the server costs beside other servers and with TLS, what the link emulator and the load generator cost beside their
+# limits, and what attackers do; best on a machine that does nothing else.
 bench: .venv/ready
 	$(BIN)/python tests/bench_peers.py
 	$(BIN)/python tests/bench_tls.py
-	$(BIN)/python tests/bench_floods.py
 	$(BIN)/python tests/bench_link.py
 	$(BIN)/python tests/bench_load.py
 	$(BIN)/python tests/bench_files.py
 	$(BIN)/python tests/bench_stalls.py
+	$(BIN)/python tests/bench_floods.py
 
 # Any bytes to whatever reads bytes: server, client, names, scenarios, traces, journals. MINUTES in all.
 fuzz: .venv/ready
