@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import Clients, ServerProcess, server_process
+from hub_helpers import Hall
 
 pytest_plugins = ["left_out", "undisturbed", "pytester"]
 
@@ -22,6 +23,11 @@ def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
     assert is_marked, "depends on real time, and must say so: pytest.mark.realtime"
     with Clients() as clients:
         yield clients
+
+
+@pytest.fixture
+def hall() -> Hall:
+    return Hall()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
-from test_chat_hub import Hall
+from hub_helpers import Hall
 
 from chat.client.connection import OPEN_S
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileOffer

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from chat_helpers import RawClient, server_process
-from test_chat_hub import KEY, Hall
+from hub_helpers import KEY, Hall
 
 from chat.protocol.filemessages import FileEnd, FileOffer
 from chat.protocol.messages import Attach, Hello, Join, Leave, ListRooms, Recall, Say, Settle, Tell, Up, Who

@@ -2,7 +2,7 @@
 
 import pytest
 from chat_helpers import MODES, Clients, Relay, ServerProcess, leave, server_process
-from test_chat_hub import Hall
+from hub_helpers import Hall
 
 from chat.client.client import Mode
 from chat.client.events import (

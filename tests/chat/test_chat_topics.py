@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from chat_helpers import RawClient, ServerProcess
+from hub_helpers import Hall
 from sinks import Pipe
 from terminal_helpers import TerminalClient
-from test_chat_hub import Hall
 
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Hello, Join, Leave, ListRooms, Recall, Say, SetTopic, Who
