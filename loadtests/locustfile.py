@@ -62,7 +62,7 @@ def set_up(environment: Environment, runner: Runner, **_: Any) -> None:
     signal.signal(signal.SIGTERM, _end_early)
     folder = Path(options.record) if options.record else None
     if isinstance(runner, WorkerRunner):
-        # Locust makes this anew for each option in each message that starts users: 0.1 s in which no user runs.
+        # Locust makes this anew for each option in each message that starts users; meanwhile no user runs.
         argument_parser.default_args_dict = functools.cache(argument_parser.default_args_dict)
         recorder = Recorder(folder and folder / "own", runner.worker_index)
         workers.run_worker(environment, LOAD, recorder)

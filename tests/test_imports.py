@@ -132,7 +132,7 @@ def test_only_the_locust_files_import_locust() -> None:
 
 
 def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
-    """Either is a third of what a command that draws or compares would import."""
+    """A command that draws or compares would wait for it longer than for anything else that it imports."""
     for file in modules("loadtests").values():
         assert not imports(file, at_once=True) & {"seaborn", "scipy.stats"}, file
 

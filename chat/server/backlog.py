@@ -6,7 +6,7 @@ bound.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -69,6 +69,11 @@ class Part(NamedTuple):
     log: Log | Pieces | None
     data: bytes
     cursor: int
+
+
+def joined(parts: Sequence[Part]) -> bytes:
+    """What they have; of a single one the very same bytes."""
+    return parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
 
 
 class Backlog:
@@ -168,7 +173,7 @@ class Backlog:
             parts.append(part)
         if not parts:
             return 0
-        count = send(parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts]))
+        count = send(joined(parts))
         self.sent(parts, count)
         return count
 
@@ -186,25 +191,19 @@ class Backlog:
             else:
                 log.drop(cursor)
 
-    def _began(self, log: Log, data: bytes, count: int) -> None:
-        """So many bytes of these lines, which follow this log's cursor, are on their way, though not all of them.
-
-        Lines that were not begun stay in their log. Of a line that was begun the rest is kept: it must follow next,
-        whatever happens to the log in the meantime.
-        """
-        if count:
-            end = data.index(b"\n", count - 1) + 1
-            self._cursors[log] += data.count(b"\n", 0, end)
-            self._set_direct(data[count:end])
-
     def _sent_in_part(self, log: Log | Pieces | None, data: bytes, count: int) -> None:
+        """Lines that were not begun stay where they were. Of one that was begun the rest is kept: it must follow next,
+        whatever happens to its log in the meantime.
+        """
         if log is None:
             self._set_direct(data[count:])
-        elif isinstance(log, Log):
-            self._began(log, data, count)
         elif count:
             end = data.index(b"\n", count - 1) + 1
-            log.drop(data.count(b"\n", 0, end))
+            lines = data.count(b"\n", 0, end)
+            if isinstance(log, Log):
+                self._cursors[log] += lines
+            else:
+                log.drop(lines)
             self._set_direct(data[count:end])
 
     def _set_direct(self, rest: bytes) -> None:

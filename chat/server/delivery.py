@@ -19,7 +19,7 @@ from typing import Protocol
 
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
-from chat.server.backlog import BATCH_BYTES, Backlog, Part, Pieces
+from chat.server.backlog import BATCH_BYTES, Backlog, Part, Pieces, joined
 from chat.server.log import Log, MessageAt
 from chat.server.members import Connection, Session
 
@@ -251,7 +251,9 @@ class Delivery:
             members = self._heads[log].members
             together.update({each: [] for each in members if each in seen})
             seen.update(members)
-        for log in logs if together else ():
+        if not together:
+            return together
+        for log in logs:
             for each in self._heads[log].members:
                 if each in together:
                     together[each].append(log)
@@ -260,21 +262,24 @@ class Delivery:
             groups[tuple(followed)].append(connection)
         for group, connections in groups.items():
             parts = [Part(log, *log.read(self._heads[log].flushed, BATCH_BYTES)) for log in group]
-            lines = sum(part.cursor - self._heads[log].flushed for log, part in zip(group, parts, strict=True))
+            lines = sum(part.cursor for part in parts) - sum(self._heads[log].flushed for log in group)
             self._send_parts(parts, lines, connections)
         return together
 
     def _send_batch(self, log: Log, head: _Head, together: Container[Connection]) -> bool:
         """To all at the head but those who have been sent it `together` with others; whether there is more for any."""
-        batch = log.read(head.flushed, BATCH_BYTES)
-        members = [each for each in head.members if each not in together] if together else head.members
-        self._send_parts([Part(log, *batch)], batch.cursor - head.flushed, members)
-        head.flushed = batch.cursor if head.members else log.last_seq
+        if head.members:
+            batch = log.read(head.flushed, BATCH_BYTES)
+            members = [each for each in head.members if each not in together] if together else head.members
+            self._send_parts([Part(log, *batch)], batch.cursor - head.flushed, members)
+            head.flushed = batch.cursor
+        if not head.members:
+            head.flushed = log.last_seq
         return head.flushed < log.last_seq
 
     def _send_parts(self, parts: list[Part], lines: int, connections: Collection[Connection]) -> None:
         """So many lines to all of these, who are at the heads; who does not take all of it has a backlog then."""
-        data = parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
+        data = joined(parts)
         size, number = len(data), len(connections)
         behind = [(each, count) for each in connections if (count := each.sink.send(data)) != size]
         self.sent_bytes += size * number

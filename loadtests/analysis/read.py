@@ -133,7 +133,7 @@ class Run:
                 _check(f"value of {key}", value, [*self.trials[key].cat.categories])
             is_kept &= self.trials[key].isin(kept)
         part = copy(self)
-        part.__dict__["trials"] = self.trials[is_kept]
+        part.__dict__["trials"] = self.trials[is_kept]  # where cached_property keeps it; a run is frozen
         return part
 
     @property

@@ -135,7 +135,7 @@ def _mean_of_logs(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tup
 
 def _map(trials: pd.DataFrame, rows: str, columns: str, metric: str, said: str) -> Picture | None:
     """None if no cell is known."""
-    import seaborn as sns  # takes a second, and few runs have a map
+    import seaborn as sns  # which takes long, and few runs have a map
 
     table = trials.groupby([rows, columns], observed=False)[metric].median().unstack(columns).astype(float)
     shown = table.replace(np.inf, np.nan)

@@ -45,7 +45,7 @@ def of(table: list[Comparison], metric: str = "p50_ms") -> Comparison:
 
 @pytest.fixture(scope="module")
 def scipy_stats() -> Any:
-    """Not in every worker that collects this file: it takes a second to import."""
+    """Not in every worker that collects this file: it takes long to import."""
     from scipy import stats
 
     return stats

@@ -59,7 +59,7 @@ def report(run: Run) -> str:
 @pytest.fixture(scope="module")
 def kernel() -> Iterator["NotebookClient"]:
     """One for all notebooks: it starts, and imports what they share, once."""
-    import nbformat  # which compiles a grammar for a second: not in every worker that collects this file
+    import nbformat  # which compiles a grammar: not in every worker that collects this file
     from nbclient import NotebookClient
 
     client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", extra_arguments=["--log-level=40"])

@@ -19,7 +19,7 @@ from inputs import CORPUS, WORDS, inputs, seeds
 from mutate import mutated
 from targets import TARGETS
 
-#: Far too much CPU time for one input: the longest takes a second. (Not wall time, of which a busy machine takes any.)
+#: Far too much CPU time for one input. (Not wall time, of which a busy machine takes any.)
 _MOST_CPU_S = 20.0
 
 

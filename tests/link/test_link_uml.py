@@ -17,7 +17,7 @@ from loadtests.stalls.meter import StallMeter
 #: hide that the real netem ran nowhere.
 pytestmark = pytest.mark.realtime("netem")
 
-#: Without what these tests need none of: it takes seconds to import there.
+#: Without what these tests do not need: to import it takes long there.
 PYTEST = [sys.executable, "-m", "pytest"]
 PYTEST += [f"-pno:{plugin}" for plugin in ("cacheprovider", "locust", "hypothesispytest", "anyio")]
 #: How often those are run that the machine inside disturbs; where this one is busy too, it is tried another time.
