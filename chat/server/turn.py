@@ -10,7 +10,7 @@ from typing import Protocol
 from chat.net.loop import Loop, Timer
 
 #: Units of work (:mod:`chat.server.costs`) in one turn, for all together; without limits, each line counts as one.
-UNITS = 512.0
+UNITS = 256.0
 #: What each connection may have of a turn, whatever the others have had.
 LEAST_UNITS = 8.0
 

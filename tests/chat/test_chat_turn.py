@@ -41,7 +41,7 @@ def test_a_turn_has_an_end_and_the_queue_goes_round() -> None:
     for name in ("a", "b", "c"):
         Talker(turn, name, UNITS / 2, done)
     turns = []
-    while "Turn with 512 units left, 0 waiting" not in repr(turn):
+    while f"Turn with {UNITS:g} units left, 0 waiting" not in repr(turn):
         before = len(done)
         loop.run_once(0)
         turns.append("".join(done[before:]))
