@@ -345,7 +345,9 @@ class ClientSession:
         self.following.note_line(path, message.log)
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
-        events = [Gap(message.log, missed), news] if missed else [news]
+        events = [] if news is None else [news]
+        if missed:
+            events.insert(0, Gap(message.log, missed))
         if missed and (self._outgoing.pending or self._doubts.pending):
             self._doubts.note_missed(message.log)
         self._asking.wanted |= missed > 0 and bool(self._outgoing.pending)
@@ -378,7 +380,7 @@ class ClientSession:
 
     def _news(
         self, message: Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int
-    ) -> Event | FileNews:
+    ) -> Event | FileNews | None:
         match message:
             case messages.Joined():
                 return PeerJoined(message.nick, message.log)
@@ -393,7 +395,8 @@ class ClientSession:
             case messages.Refused():
                 number = message.id
                 if number is not None:
-                    self._outgoing.pop(number)
+                    if self._outgoing.pop(number) is None:
+                        return None  # a copy that came so late that it could not be told from a new message
                     if number in self._rejoins:
                         number = None  # none that the program knows
                 return Refused(number, message.code, message.reason)

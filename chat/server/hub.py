@@ -292,7 +292,7 @@ class Hub:
     def _grant(
         self, session: Session, message: Say | Tell | Nick | Join | Leave | SetTopic | FileOffer | FileAccept | FileEnd
     ) -> None:
-        if isinstance(message, Say | Nick | Join | SetTopic) and not self._has_room():
+        if not self._has_room() and isinstance(message, Say | Nick | Join | SetTopic):
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         match message:
             case Say():

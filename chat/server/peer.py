@@ -27,6 +27,8 @@ REFILL = 32.0
 SIGN_S = 0.5
 #: In units: what costs less takes as much of a turn as what costs one.
 LEAST_PART = 0.5
+#: In units: what a line takes of a turn where there are no limits, and nobody counts what it costs.
+UNCOUNTED = 0.5
 #: The byte that every TLS connection begins with.
 TLS_HANDSHAKE = b"\x16"
 
@@ -218,7 +220,7 @@ class Peer:
         left = share = self._host.turn.share
         wait_ns = 0
         for message in incoming:
-            units, copies = 1.0, hub.duplicates
+            units, copies = UNCOUNTED, hub.duplicates
             if isinstance(message, BadLine):
                 self._complain(message)
             elif isinstance(message, float):

@@ -115,6 +115,14 @@ def test_refused(session: ClientSession) -> None:
     assert receive(session, messages.Refused("x", "No.", None, "inbox", 2)) == [Refused(None, "x", "No.")]
 
 
+def test_a_copy_that_came_too_late_to_be_known_as_one_is_no_news(session: ClientSession) -> None:
+    number = session.say("hé", 0, 0)
+    (echo,) = receive(session, said(5, "Ana", number))
+    assert isinstance(echo, Echoed)
+    assert receive(session, messages.Refused("stale_id", "Ids must rise.", number, "inbox", 1)) == []
+    assert receive(session, messages.Refused("stale_id", "Ids must rise.", number, "inbox", 4)) == [Gap("inbox", 2)]
+
+
 def test_gaps_show_in_the_numbers(session: ClientSession) -> None:
     assert receive(session, messages.Gap("lobby", 3)) == []
     assert receive(session, said(8))[0] == Gap("lobby", 3)

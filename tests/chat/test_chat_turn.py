@@ -14,7 +14,7 @@ from chat.protocol.limits import PUBLIC_LIMITS, Limits
 from chat.server.members import Connection, Session
 from chat.server.peer import REFILL, SIGN_S, Peer
 from chat.server.server import ACCEPTS_PER_TURN, LINGER_S, STRANGE_PAUSE_S, ChatServer
-from chat.server.turn import LEAST_UNITS, UNITS, Turn
+from chat.server.turn import LEAST_UNITS, QUEUE_UNITS, UNITS, Turn
 
 
 class Talker:
@@ -33,19 +33,34 @@ class Talker:
             self._turn.queue(self)
 
 
-def test_a_turn_has_an_end_and_the_queue_goes_round() -> None:
+def test_a_turn_has_an_end_and_all_who_wait_share_it() -> None:
     loop = Loop()
     turn, done = Turn(loop), list[str]()
     loop.at_turn_end(turn.end)
     Talker(turn, "much", 3 * UNITS, done)
     for name in ("a", "b", "c"):
         Talker(turn, name, UNITS / 2, done)
+    turn.end()
     turns = []
     while f"Turn with {UNITS:g} units left, 0 waiting" not in repr(turn):
         before = len(done)
         loop.run_once(0)
         turns.append("".join(done[before:]))
-    assert turns == ["much", "ab", "cmuch", "much", "much"], "half a turn is left for it after c"
+    assert turns == ["muchabc", "muchabc", "much", "much", "much"]
+    loop.close()
+
+
+def test_who_waits_is_served_though_others_have_something_in_every_turn() -> None:
+    loop = Loop()
+    turn, done = Turn(loop), list[str]()
+    loop.at_turn_end(turn.end)
+    Talker(turn, "patient", UNITS, done)
+    turn.end()
+    for _ in range(int(UNITS / QUEUE_UNITS)):
+        for _ in range(100):
+            turn.spend(turn.share)
+        loop.run_once(0)
+    assert "0 waiting" in repr(turn)
     loop.close()
 
 
