@@ -6,6 +6,8 @@ So the server keeps no file, and at most a window of each: a chunk is passed on 
 and what the receiver has, or wants again, is not kept any longer, whether or not it was taken.
 """
 
+from collections import defaultdict
+
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import Outcome
 from chat.protocol.filemessages import (
@@ -31,11 +33,25 @@ QUEUED_BYTES = 64 << 20
 class Transfer:
     """One file on its way; the offsets are the receiver's word, and what was passed on to it."""
 
-    __slots__ = ("accepted", "confirmed", "down", "forwarded", "number", "pieces", "receiver", "sender", "size", "up")
+    __slots__ = (
+        "accepted",
+        "confirmed",
+        "down",
+        "forwarded",
+        "number",
+        "origin",
+        "pieces",
+        "receiver",
+        "sender",
+        "size",
+        "up",
+    )
 
     def __init__(self, number: int, sender: Session, receiver: Session, size: int) -> None:
         self.number = number
         self.sender = sender
+        #: The address that it was offered from.
+        self.origin = _origin(sender)
         self.receiver = receiver
         self.size = size
         self.accepted = False
@@ -83,6 +99,8 @@ class FileRelay:
         """
         if sender is receiver:
             raise Refusal("own_file", "You cannot send a file to yourself.")
+        if len(self._receiving.get(receiver, ())) >= self._limits.files:
+            self._take_one_back(receiver, _origin(sender))
         for party, parties in ((sender, self._sending), (receiver, self._receiving)):
             if len(parties.get(party, ())) >= self._limits.files:
                 raise Refusal("too_many_files", f"{party.nick} has {self._limits.files} transfers open already.")
@@ -179,6 +197,18 @@ class FileRelay:
         for transfers in (self._transfers, self._sending, self._receiving):
             transfers.clear()
 
+    def _take_one_back(self, receiver: Session, origin: str) -> None:
+        """Nobody keeps others from offering: of the address that has most unanswered offers, the oldest ends, if from
+        this one, with the next, there are still fewer.
+        """
+        offers: defaultdict[str, list[Transfer]] = defaultdict(list)
+        for transfer in self._receiving[receiver].values():
+            if not transfer.accepted:
+                offers[transfer.origin].append(transfer)
+        most = max(offers.values(), key=len, default=[])
+        if len(most) > len(offers[origin]) + 1:
+            self._end(most[0], receiver, "failed", f"It was not answered, and others offer {receiver.nick} files too.")
+
     def _of(self, party: Session, number: int) -> Transfer:
         transfer = self._transfers.get(number)
         if transfer is None or party not in (transfer.sender, transfer.receiver):
@@ -226,3 +256,7 @@ class FileRelay:
         transfer.pieces.take_back()
         if transfer.down is not None:
             self._delivery.leave_file(transfer.down, transfer.pieces)
+
+
+def _origin(sender: Session) -> str:
+    return next(iter(sender.connections)).origin

@@ -1,6 +1,7 @@
 """What a server passes on of a file, and what it keeps: Files in chat/README.md."""
 
 import pytest
+from hub_helpers import Hall
 from office import SHA, Office
 from sinks import EVERYTHING
 
@@ -9,7 +10,7 @@ from chat.protocol.errors import Refusal
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileEnd, FileEnded, FileOffer
 from chat.protocol.limits import Limits
 from chat.protocol.wire import encode
-from chat.server.members import Session
+from chat.server.members import Connection, Session
 
 
 @pytest.fixture
@@ -217,3 +218,30 @@ def test_a_chunk_that_was_begun_is_ended_before_what_overtakes_the_others(office
     found = begun + pipe.flush()
     assert found.count(b"\n") == 2, "what was begun and the last line; no more of the file"
     assert found.endswith(b"}\nbye\n")
+
+
+def test_who_is_offered_too_much_has_room_for_others() -> None:
+    """Unanswered offers of one address, however many come with them, keep nobody else's out."""
+    hall = Hall(limits=Limits(files=3))
+    ana = hall.join("ana")
+    pests, ben, cleo = [hall.join(f"pest{number}") for number in range(2)], hall.join("ben"), hall.join("cleo")
+    for connection, origin in zip((*pests, ben, cleo), ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"), strict=True):
+        connection.origin = origin
+
+    def offered_by(sender: Connection) -> list[str]:
+        hall.hub.receive(sender, FileOffer("ana", "name", 10, SHA))
+        hall.take(sender)
+        return [f"{line['type']} {line['file']}" for line in hall.take(ana) if "file" in line]
+
+    assert [offered_by(pest) for pest in (*pests, pests[0])] == [
+        ["file_offered 1"],
+        ["file_offered 2"],
+        ["file_offered 3"],
+    ]
+    assert offered_by(ben) == ["file_ended 1", "file_offered 4"]
+    assert offered_by(cleo) == [], "one more of the others' would leave them with fewer"
+    assert offered_by(pests[1]) == []
+    hall.hub.receive(ana, FileAccept(2))
+    hall.hub.receive(ana, FileAccept(3))
+    hall.take(ana)
+    assert offered_by(cleo) == [], "what was accepted is not taken back"
