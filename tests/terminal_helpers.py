@@ -59,6 +59,10 @@ class Terminal:
             self.type(f"\x1b[{cursor.y + 1};{cursor.x + 1}R")
             self._emulator.feed(after)
 
+    def hang_up(self) -> None:
+        """The terminal is gone, and no signal says so."""
+        os.close(self._master)
+
     def end(self) -> int:
         """Its exit code, once it has ended."""
         while True:

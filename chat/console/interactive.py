@@ -62,7 +62,7 @@ def _chat(options: argparse.Namespace) -> int:
                 return _complain(str(error))
         loop = Loop()
         stack.callback(loop.close)
-        driver = _driver(loop, options)
+        driver = _driver(loop, options, stack)
         primary = (options.host, options.port)
         try:
             console = Console(
@@ -125,11 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _driver(loop: Loop, options: argparse.Namespace) -> "Terminal | Pipe":
+def _driver(loop: Loop, options: argparse.Namespace, stack: contextlib.ExitStack) -> "Terminal | Pipe":
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):  # None: closed
         return Pipe(loop)
-    from chat.console.terminal import Terminal  # a pipe need not wait for prompt_toolkit to load
+    from prompt_toolkit.application import create_app_session  # a pipe need not wait for it to load
 
+    from chat.console.screen import screen
+    from chat.console.terminal import Terminal
+
+    stack.enter_context(create_app_session(output=screen()))
     colours = not (options.no_colour or os.environ.get("NO_COLOR"))
     return Terminal(loop, colours=colours, history=options.history, bell=options.bell)
 

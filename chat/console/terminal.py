@@ -136,7 +136,9 @@ class Terminal:
         changed = asyncio.Event()
         console.on_change = changed.set
         asyncio.get_running_loop().add_reader(self._loop.fileno(), self._turn)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop, changed)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+                asyncio.get_running_loop().add_signal_handler(number, self._stop, changed)
         console.client.connect()
         self._turn()
         with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C before there is a prompt to catch it

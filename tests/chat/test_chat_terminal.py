@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chat_helpers import SECOND, RawClient, ServerProcess
+from chat_helpers import SECOND, RawClient, ServerProcess, server_process
 from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.utils import get_cwidth
@@ -148,8 +148,9 @@ def test_control_z_suspends(server: ServerProcess) -> None:
     assert client.end() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("where", ["at the prompt", "at a question", "looking back"])
-def test_sigterm_leaves_and_gives_the_terminal_back(server: ServerProcess, where: str) -> None:
+def test_a_signal_leaves_and_gives_the_terminal_back(server: ServerProcess, where: str, number: int) -> None:
     with RawClient(server.address, "ben") as ben:
         client = TerminalClient("ana", server, "--no-colour")
         client.until("2 here: ben, ana")
@@ -159,13 +160,29 @@ def test_sigterm_leaves_and_gives_the_terminal_back(server: ServerProcess, where
         elif where == "looking back":
             client.type("\x1b[5~")
             client.until_shown("any other key back to the chat")
-        client.process.terminate()
+        client.process.send_signal(number)
         assert client.end() == 0
         assert ben.until("left")["reason"] == "said bye"
         assert not client.is_raw
         for mode in ("2004", "1049"):  # bracketed paste, the other screen
             assert client.screen.rfind(f"\x1b[?{mode}l") >= client.screen.rfind(f"\x1b[?{mode}h")
         assert "Traceback" not in client.screen
+
+
+@pytest.mark.parametrize("where", ["at the prompt", "looking back"])
+def test_who_has_no_terminal_any_more_is_gone(where: str) -> None:
+    """Also while the server is away: it went on for ever, busy with sentences that it could not show."""
+    with server_process() as server:
+        client = TerminalClient("ana", server, "--no-colour")
+        client.type("hello\r")
+        client.until("ana: hello")
+        if where == "looking back":
+            client.type("\x1b[5~")
+            client.until_shown("any other key back to the chat")
+        server.process.kill()
+        server.end()
+        client.hang_up()
+        assert client.process.wait(10 * SECOND) == 128 + signal.SIGHUP
 
 
 def test_the_status_bar_counts_what_is_unread_elsewhere(server: ServerProcess) -> None:
