@@ -31,6 +31,8 @@ AGAIN_BYTES = 4_096
 CHANGE = 10.0
 #: What is no message at all.
 MALFORMED = 5.0
+#: A read of so few bytes that completes no line: who sends byte by byte makes more work than who sends more.
+CRUMB, CRUMB_BYTES = 0.5, 256
 #: A record of TLS that completes no line; most of all is done when the other end changes its key.
 BARREN = 2.0
 #: A handshake costs what it takes, so many ns of CPU for one unit: much more with a long key of RSA than with P-256.

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from chat.net.loop import Loop, Timer
@@ -10,7 +10,7 @@ from chat.net.transport import Transport
 from chat.protocol.messages import Bye, Error, Pong, Up
 from chat.protocol.wire import UP, BadLine, LineReader
 from chat.server.budget import Budget, Budgets
-from chat.server.costs import BARREN, MALFORMED, UNIT_NS, cost_of, cost_of_catching_up
+from chat.server.costs import BARREN, CRUMB, CRUMB_BYTES, MALFORMED, UNIT_NS, cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
 from chat.server.turn import UNITS, Turn
@@ -157,7 +157,10 @@ class Peer:
             self.give_up(error)
             self._host.handled()
         else:
-            self._incoming = iter(self._reader.read(data))
+            messages: Iterable[Up | BadLine | float] = self._reader.read(data)
+            if len(data) < CRUMB_BYTES:
+                messages = [*messages] or [CRUMB]
+            self._incoming = iter(messages)
             if wait_ns := self._owed_ns():
                 self._go_on_later(wait_ns)
             else:

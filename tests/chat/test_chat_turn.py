@@ -11,6 +11,7 @@ from chat_helpers import RawClient, server_process
 from chat.net.loop import Loop
 from chat.net.transport import Transport
 from chat.protocol.limits import PUBLIC_LIMITS, Limits
+from chat.server.costs import CRUMB
 from chat.server.members import Connection, Session
 from chat.server.peer import REFILL, SIGN_S, Peer
 from chat.server.server import ACCEPTS_PER_TURN, LINGER_S, STRANGE_PAUSE_S, ChatServer
@@ -197,6 +198,29 @@ def test_a_flooder_who_comes_again_waits_all_the_same() -> None:
         assert server.hub.nicks == ["ana"]
     server.close("done")
     loop.pass_(LINGER_S)
+    loop.close()
+
+
+@pytest.mark.parametrize("crumb", [b" ", b"\n"])
+def test_who_sends_byte_by_byte_pays_for_each(crumb: bytes) -> None:
+    loop = StillLoop()
+    server = ChatServer(loop, "127.0.0.1", 0, limits=Limits(cost_per_s=1, cost_burst=20))  # hello takes 10.02
+    with socket.create_connection(server.address) as ana:
+        ana.sendall(b'{"type":"hello","nick":"ana"}\n')
+        loop.pass_(0)
+        (peer,) = server._peers.values()
+        crumbs = 0
+        while peer._pause is None and crumbs < 1_000:
+            peer._read(crumb)
+            crumbs += 1
+        assert crumbs == (20 - 10) / CRUMB, "a little more was spent for the hello"
+        ana.recv(65_536)
+        ana.sendall(b'{"type":"ping"}\n')
+        loop.pass_(0)
+        loop.pass_(1)
+        assert ana.recv(65_536) == b'{"type":"pong"}\n', "nothing is lost: it waits"
+    loop.pass_(0)
+    server.close("done")
     loop.close()
 
 
