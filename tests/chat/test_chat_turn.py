@@ -220,8 +220,8 @@ def test_who_sends_byte_by_byte_pays_for_each(crumb: bytes) -> None:
         loop.pass_(0)
         loop.pass_(1)
         assert ana.recv(65_536) == b'{"type":"pong"}\n', "nothing is lost: it waits"
-    loop.pass_(0)
     server.close("done")
+    loop.pass_(LINGER_S)
     loop.close()
 
 
