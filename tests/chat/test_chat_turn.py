@@ -17,9 +17,6 @@ from chat.server.peer import REFILL, SIGN_S, Peer
 from chat.server.server import ACCEPTS_PER_TURN, LINGER_S, STRANGE_PAUSE_S, ChatServer
 from chat.server.turn import LEAST_UNITS, QUEUE_UNITS, UNITS, Turn
 
-#: Where the clock stands still, what was sent may yet arrive later than it does on a machine that is not busy.
-pytestmark = pytest.mark.realtime("chat")
-
 
 class Talker:
     """Has so many units of work left."""
@@ -79,6 +76,7 @@ def test_who_comes_in_a_full_turn_has_a_little() -> None:
     loop.close()
 
 
+@pytest.mark.realtime("chat")
 def test_what_waits_for_its_turn_is_neither_lost_nor_doubled() -> None:
     """More than a turn holds from each of several, in one go."""
     with server_process() as server, RawClient(server.address, "witness") as witness:
@@ -94,6 +92,7 @@ def test_what_waits_for_its_turn_is_neither_lost_nor_doubled() -> None:
             flood.close()
 
 
+@pytest.mark.realtime("chat")
 @pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.0\r\n", b'{"type":"hello","nick":"ana"}\n'])
 def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector(first: bytes) -> None:
     """Its search would stop everybody, the more often the more strangers come and go."""
