@@ -1,5 +1,6 @@
 """`--fail-if 'p99 > +10%'`: a change that a comparison must not show."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -54,11 +55,21 @@ def broken(guards: list[Guard], comparisons: list[Comparison]) -> list[str]:
                 continue
             if reason := _why_blind(one, tests):
                 raise HarnessError(f"--fail-if {guard.text!r}: {one.name}: too few to tell: {reason}")
-            change = one.difference.estimate if one.metric in LOSSES else one.ratio.estimate - 1
+            change = _change(one)
             is_beyond = change > guard.limit if guard.is_above else change < guard.limit
             if is_beyond and p_value < LEVEL and not one.is_unsure:
                 sentences.append(f"FAILED: {guard.text}: {one.name}: {change:+.1%} (p = {p_value:.2g})")
     return sentences
+
+
+def _change(one: Comparison) -> float:
+    """Of the shares of messages in points, of all else relative to A."""
+    if one.metric in LOSSES:
+        return one.difference.estimate
+    if not math.isnan(one.ratio.estimate):
+        return one.ratio.estimate - 1
+    # A goodput of 0 in some trial has no logarithm; to a guard it is the largest fall of all.
+    return one.difference.estimate / one.a if one.a else math.copysign(math.inf, one.difference.estimate)
 
 
 def _why_blind(one: Comparison, tests: int) -> str:

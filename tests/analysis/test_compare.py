@@ -303,3 +303,11 @@ def test_a_guard_that_cannot_see_is_refused() -> None:
     table = judged([("b against a", trials_of([1.0] * 3), trials_of([2.0] * 3))], 0.05, may_pair=True)
     with pytest.raises(HarnessError, match="3 trials; it takes 4"):
         broken([Guard.parse("p99 > +10%")], table)
+
+
+@pytest.mark.parametrize(("before", "after", "guard"), [(20, 0, "goodput < -10%"), (0, 20, "goodput > +10%")])
+def test_a_guard_sees_that_nothing_was_answered(before: float, after: float, guard: str) -> None:
+    """A goodput of 0 has no ratio to another."""
+    one = trials_of([100.0 + n for n in range(10)])
+    a, b = (one.assign(goodput_per_s=rate * (1 + one["repetition"] / 1000)) for rate in (before, after))
+    assert len(broken([Guard.parse(guard)], judged([("b against a", a, b)], 0.05, may_pair=True))) == 1
