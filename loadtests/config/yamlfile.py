@@ -28,7 +28,13 @@ T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
 
 #: msgspec's words → ours.
-_PLAIN_WORDS = {"Expected": "expected", "`int`": "a whole number", "`float`": "a number", ", got `str`": ""}
+_PLAIN_WORDS = {
+    "Expected": "expected",
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    ", got `str`": "",
+}
 
 
 def dotted(path: KeyPath) -> str:
@@ -157,7 +163,9 @@ class Document:
             is_mapping = base is dict or (isinstance(base, type) and issubclass(base, msgspec.Struct))
             shaped[dict if is_mapping else list if base is list else str].append(kind)
         fitting = [kind for kind in shaped.get(type(value), []) if kind is not types.NoneType]
-        failure = self.error(path, f"not expected here: {value!r}")
+        taken = [getattr(kind, "expected", "a text") for kind in shaped[str] if kind is not types.NoneType]
+        taken += [name for shape, name in ((dict, "a mapping"), (list, "a list")) if shaped[shape]]
+        failure = self.error(path, f"expected {', or '.join(taken)}; got {value!r}")
         for kind in fitting:
             try:
                 return self._decode(kind, value, path)

@@ -88,6 +88,7 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
         ("\nloss: 2", "test.yaml:2: loss: expected a percentage from 0% to 100%"),
         ("loss: 120%", "test.yaml:1: loss: expected a percentage from 0% to 100%"),
         ("loss: 2% 25%", "test.yaml:1: loss: one percentage only, got '2% 25%': netem's correlation makes"),
+        ("loss: 2 percent", "test.yaml:1: loss: expected a percentage from 0% to 100%"),
         ("{rtt: 1s, duplicate: 2% 25%}", "test.yaml:1: duplicate: one percentage only"),
         ("limit: 1000", "test.yaml:1: limit: netem's limit counts delayed packets too; use queue"),
         ("up: {correlation: 25%}", "test.yaml:1: up.correlation: netem's correlation does not do what it says"),
@@ -102,7 +103,7 @@ def test_a_queue_only_where_there_is_a_rate() -> None:
         ("timeline: [{at: 9s, loss: 1%}]\ncycle: 5s", "test.yaml:2: cycle: must be longer than the timeline"),
         ("rtt: 4ms\ntimeline:\n  - {at: 1s, jitter: 3ms}", "test.yaml:3: timeline.0.jitter: must not exceed"),
         ("rtt: 4ms\ntimeline:\n  - {at: 1s, delay: 3ms}", "test.yaml:3: timeline.0.delay: not together with rtt"),
-        ("trace: none.trace", "none.trace: No such file or directory"),
+        ("trace: none.trace", "none.trace': No such file or directory"),
         (
             "loss: {gilbert_elliott: {p: 1%}}",
             "test.yaml:1: loss.gilbert_elliott: expected p and r (steps per packet)",
@@ -181,6 +182,10 @@ def test_jitter_with_distribution() -> None:
     link = profile("{rtt: 40ms, jitter: {size: 4ms, distribution: pareto, keep_order: false}, up: {jitter: 2ms}}")
     assert link.down == Direction(delay_s=0.02, jitter_s=0.004, distribution="pareto", keep_order=False)
     assert link.up == Direction(delay_s=0.02, jitter_s=0.002, distribution="pareto", keep_order=False)
+
+
+def test_a_share_may_have_a_space_before_its_unit() -> None:
+    assert profile("loss: 2 %").up.loss == pytest.approx(0.02)
 
 
 def test_shares_of_packets() -> None:

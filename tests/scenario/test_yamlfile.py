@@ -45,6 +45,7 @@ def test_quantity_without_its_unit_is_refused_with_what_is_allowed(kind: type[Qu
 class Inner(msgspec.Struct):
     rate: PerSecond = PerSecond(1)
     arrival: Literal["poisson", "constant"] = "poisson"
+    is_new: bool = False
 
 
 class Outer(msgspec.Struct):
@@ -57,7 +58,7 @@ class Outer(msgspec.Struct):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("inner: {rat: 1/s}", "f.yaml:1: inner.rat: unknown key; did you mean 'rate'? allowed: rate, arrival"),
+        ("inner: {rat: 1/s}", "f.yaml:1: inner.rat: unknown key; did you mean 'rate'? allowed: rate, arrival, is_new"),
         ("counts: {A: 1}\ninner:\n  rate: 3", "f.yaml:3: inner.rate: expected a rate of events"),
         ("inner: {arrival: x}", "f.yaml:1: inner.arrival: expected one of: poisson, constant; got 'x'"),
         ("counts: {A: many}", "f.yaml:1: counts.A: expected a whole number, got 'many'"),
@@ -65,7 +66,8 @@ class Outer(msgspec.Struct):
         ("steps:\n- rate: 1/s\n- rate: fast", "f.yaml:3: steps.1.rate: expected a rate of events"),
         ("loss: 2", "f.yaml:1: loss: expected a percentage"),
         ("loss: {arrival: 2}", "f.yaml:1: loss.arrival: expected one of"),
-        ("loss: [1]", "f.yaml:1: loss: not expected here"),
+        ("loss: [1]", "f.yaml:1: loss: expected a percentage from 0% to 100% such as 1.5%, or a mapping; got ['1']"),
+        ("inner: {is_new: yes}", "f.yaml:1: inner.is_new: expected true or false, got 'yes'"),
         ("inner: [", "f.yaml:1: not valid YAML"),
         (r'steps: "\Uffffffff"', "f.yaml: not valid YAML: a number in it"),
         (r'inner: {arrival: "\ud800"}', "f.yaml:1: an escape stands for half a character"),

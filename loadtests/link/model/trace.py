@@ -17,11 +17,11 @@ def read_trace(path: str) -> list[int]:
     try:
         times_ms = [int(line) for line in Path(path).read_text(encoding="ascii").split()]
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(f"{path!r}: {error.strerror}") from None
     except ValueError:
-        raise ValueError(f"{path}: expected one whole number of milliseconds per line") from None
+        raise ValueError(f"{path!r}: expected one whole number of milliseconds per line") from None
     if not times_ms or times_ms[-1] <= 0 or times_ms[0] < 0 or times_ms != sorted(times_ms):
-        raise ValueError(f"{path}: expected milliseconds that never fall and end above 0")
+        raise ValueError(f"{path!r}: expected milliseconds that never fall and end above 0")
     return times_ms
 
 

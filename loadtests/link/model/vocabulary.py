@@ -1,6 +1,7 @@
 """The keys that a link file may say, as people write them; `linkfile.py` refuses what does not fit together."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -55,7 +56,7 @@ class Share(Ratio):
 
     @classmethod
     def from_yaml(cls, value: Any) -> Self:
-        if isinstance(value, str) and len(value.split()) > 1:
+        if isinstance(value, str) and len(re.findall(r"[\d.]+", value)) > 1:
             raise ValueError(
                 f"one percentage only, got {value!r}: netem's correlation makes a small loss almost none at all; "
                 "for bursts use {gilbert_elliott: {p: 1%, r: 25%}}"
