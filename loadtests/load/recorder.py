@@ -54,10 +54,14 @@ class Recorder:
         return int(self.start_facts["monotonic_ns"])
 
     def start(self) -> None:
-        """Note the moment from which the times in the tables count."""
+        """Note the moment from which the load counts; the times in the tables count from the first one.
+
+        Whoever starts a test again in Locust's web UI has the records of all in one folder.
+        """
+        is_first = "monotonic_ns" not in self.start_facts
         now_ns = time.monotonic_ns()
-        self.start_facts |= {"monotonic_ns": now_ns, "epoch_ns": now_ns + wall_ahead_ns()}
-        if self._stem:
+        self.start_facts = self.start_facts | {"monotonic_ns": now_ns, "epoch_ns": now_ns + wall_ahead_ns()}
+        if self._stem and is_first:
             self._stem.with_suffix(".start").write_text(json.dumps(self.start_facts))
 
     def add(self, record: Record, *values: Any) -> None:

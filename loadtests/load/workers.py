@@ -52,12 +52,13 @@ def run_master(environment: Any, folder: Path | None, live: "LiveFigures | None"
     """
     runner = environment.runner
     collector = Collector(folder, clock())
+    recorder = Recorder(folder)
     losses: list[str] | None = None
 
     def begin(**_: Any) -> None:
         nonlocal losses
         losses = None
-        Recorder(folder).start()
+        recorder.start()
         environment.parsed_options.load["workers"] = len(runner.clients.all)
         collector.expect({worker.id: runner.get_worker_index(worker.id) for worker in runner.clients.all})
 

@@ -205,3 +205,14 @@ def test_users_take_the_rooms_in_turn_whichever_worker_they_are_in() -> None:
     rooms = Counter(room_of(number, rooms=10, workers=4) for number in numbers)
     assert sorted(rooms.values()) == [2] * 10
     assert {room_of(number, rooms=1, workers=4) for number in numbers} == {"lobby"}
+
+
+def test_times_count_from_the_first_of_several_tests_of_a_worker(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    first_ns = pair.recorder.start_ns
+    for number in (1, 2):
+        pair.send(number, final=True)
+        pair.arrive(pair.on_the_way[-1])
+        pair.recorder.start()
+    (worker,) = processes(pair.folder)
+    assert (worker.monotonic_ns, pair.ids) == (first_ns, [1, 2])

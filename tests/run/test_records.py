@@ -206,3 +206,16 @@ def test_record_types_have_names_of_their_own() -> None:
 def test_column_dictionary_in_the_readme_is_current() -> None:
     readme = (Path(__file__).parents[2] / "results" / "README.md").read_text()
     assert readme.endswith(samples.columns_markdown()), "run: python -m loadtests.samples"
+
+
+def test_times_count_from_the_first_of_several_tests(tmp_path: Path) -> None:
+    """Whoever starts a test again in Locust's web UI has the records of both in one folder."""
+    recorder = Recorder(tmp_path)
+    recorder.start()
+    t0 = recorder.start_ns
+    recorder.add(SENT, 0, 1, 0, 120, t0, t0)
+    recorder.start()
+    recorder.add(SENT, 1, 1, 0, 120, recorder.start_ns, recorder.start_ns)
+    recorder.flush()
+    times_s = tables_of(tmp_path, trial=1, warmup_s=0, paths={})["messages"]["intended_s"]
+    assert times_s.tolist() == [0, (recorder.start_ns - t0) / 1e9]
