@@ -43,7 +43,7 @@ def sweep(run: Run) -> Gallery:
     note = (
         "A dot for each trial; the curve joins their geometric means, bars are 95 % intervals (Student's t on the "
         "logs, from three trials on). Left out: trials with too few messages for the percentile, or with "
-        "so many lost that it is infinite."
+        "so many lost that it is infinite. Curves are drawn a little beside each other, so that all bars are seen."
     )
     return Gallery(question, pictures, note)
 
@@ -84,7 +84,6 @@ def quantities(run: Run, key: str) -> tuple[list[float], str] | None:
 
 def _curves(run: Run, trials: pd.DataFrame, swept: str, metric: str, name: str) -> Picture | None:
     values, unit = quantities(run, swept) or ([], "")
-    value_of = dict(zip(run.trials[swept].cat.categories, values, strict=True))
     known = trials[np.isfinite(trials[metric].astype(float))]
     if known.empty:
         return None
@@ -93,6 +92,8 @@ def _curves(run: Run, trials: pd.DataFrame, swept: str, metric: str, name: str) 
     figure, [axes] = panel()
     is_log = min(values) > 0 and max(values) / min(values) >= _WIDE
     for place, (said, of) in enumerate(groups):
+        beside = _beside(values, place - (len(groups) - 1) / 2, len(groups), is_log=is_log)
+        value_of = dict(zip(run.trials[swept].cat.categories, beside, strict=True))
         colour, marker = PALETTE[place % 8], MARKERS[place % 8]
         x = np.array([value_of[label] for label in of[swept]], float)
         axes.scatter(x, of[metric], s=14, alpha=0.4, linewidth=0, color=colour, marker=marker)
@@ -121,6 +122,19 @@ def _curves(run: Run, trials: pd.DataFrame, swept: str, metric: str, name: str) 
         plain_log(axes.xaxis)
     plain_log(axes.yaxis)
     return finished(figure, f"{name} of response time over {swept}, with 95 % intervals")
+
+
+def _beside(values: list[float], place: float, curves: int, *, is_log: bool) -> list[float]:
+    """The values, moved along the axis a little, so that the bars of a curve hide none of another's.
+
+    Args:
+        place: how many steps to the right; below 0 to the left.
+        curves: all of them together stay near their value.
+    """
+    at = np.log(values) if is_log else np.array(values)
+    gaps = np.diff(np.unique(at))
+    moved = at + place * min(0.012 * gaps.sum(), 0.5 * gaps.min() / curves)
+    return [float(value) for value in (np.exp(moved) if is_log else moved)]
 
 
 def _mean_of_logs(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float, float]:

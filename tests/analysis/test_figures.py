@@ -146,6 +146,21 @@ def test_a_cell_of_a_map_without_a_number_says_why(tmp_path: Path, drawn: Drawn)
     assert len({patch.get_facecolor() for patch in axes.patches}) == 2, "each in a colour of its own"
 
 
+@pytest.mark.parametrize("losses", [["0%", "1%", "2%"], ["0.1%", "1%", "10%"]])
+def test_no_bar_of_a_sweep_hides_another(losses: list[str], tmp_path: Path, drawn: Drawn) -> None:
+    """Each stands near its value, on an axis in logarithms too, and beside those of the other curves."""
+    modes = ("single", "standby", "redundant")
+    variants = [{"link.loss": loss, "connections": mode} for loss in losses for mode in modes]
+    messages = [message(trial, 9.0) | {"intended_s": at / 10} for trial in range(1, 10) for at in range(30)]
+    _, [[axes]] = drawn(sweeps.sweep, write_run(tmp_path, {"messages": messages}, variants))
+    assert axes.get_xscale() == ("log" if "10%" in losses else "linear")
+    places = [axes.transData.transform(np.asarray(bars.lines[0].get_xydata()))[:, 0] for bars in axes.containers]
+    values = axes.transData.transform([(float(loss.rstrip("%")), 9.0) for loss in losses])[:, 0]
+    near, width = np.stack(places) - values, values[-1] - values[0]
+    assert np.all(np.abs(near) < width / 40)
+    assert np.all(np.diff(near, axis=0) > width / 200)
+
+
 def test_the_steps_of_a_ramp_are_drawn_as_one(tmp_path: Path, drawn: Drawn) -> None:
     messages = [message(1, 9.0) | {"intended_s": at} for at in (0.0, 15.0)]
     run = write_run(tmp_path, {"messages": messages}, [{"link": "train"}])
