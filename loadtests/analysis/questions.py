@@ -61,11 +61,11 @@ def second_connection_gain(run: Run) -> Answer:
         sentences = ["This run does not compare connection modes with `single`; `chatlab run demo` does."]
     else:
         others = [key for key in run.conditions if key != "connections"]
-        sentences = [
-            f"{' '.join(str(row[key]) for key in [*others, 'connections'])}: p50 × {row['p50 ratio']:.2f}, "
-            f"p95 × {row['p95 ratio']:.2f} of single."
-            for _, row in ratios.iterrows()
-        ]
+        sentences = []
+        for _, row in ratios.iterrows():
+            known = [f"{name} × {row[f'{name} ratio']:.2f}" for name in ("p50", "p95") if row[f"{name} ratio"] >= 0]
+            told = f"{', '.join(known)} of single" if known else "too few messages were answered to tell"
+            sentences.append(f"{' '.join(str(row[key]) for key in [*others, 'connections'])}: {told}.")
     return Answer("Did the second connection help?", sentences)
 
 

@@ -167,9 +167,9 @@ def connections(samples: Iterable[list[float]]) -> list[int]:
 def second_connection(run: Run) -> pd.DataFrame:
     """Response times of the other modes as ratios to `single`, on the same link: below 1 the second connection helped.
 
-    Empty when the run did not vary `connections`, or has no `single`.
+    Empty when the run did not vary `connections`, or has no `single`; NaN where too few messages tell a percentile.
     """
-    summary = summarise(run)
+    summary = presentable(run, summarise(run))
     if "connections" not in summary or "single" not in set(summary["connections"]):
         return pd.DataFrame()
     is_single = summary["connections"] == "single"

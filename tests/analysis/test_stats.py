@@ -205,16 +205,17 @@ def test_a_percentile_needs_ten_messages_beyond_it(count: int, known: bool) -> N
 def test_second_connection_is_judged_on_the_same_link(tmp_path: Path) -> None:
     variants = [{"link": link, "connections": mode} for link in ("lan", "wifi") for mode in ("single", "redundant")]
     levels = [1.0, 2.0, 100.0, 50.0]
-    messages = [message(trial, level) for trial, level in enumerate(levels, 1) for _ in range(4)]
+    messages = [message(trial, level) for trial, level in enumerate(levels, 1) for _ in range(1000)]
     ratios = second_connection(write_run(tmp_path, {"messages": messages}, variants)).set_index("link")
     assert ratios.loc["lan", "p99 ratio"] == pytest.approx(2.0)
     assert ratios.loc["wifi", "p99 ratio"] == pytest.approx(0.5)
 
 
 def test_second_connection_alone_may_be_varied(tmp_path: Path) -> None:
-    messages = [message(trial, level) for trial, level in ((1, 10.0), (2, 5.0)) for _ in range(4)]
+    messages = [message(trial, level) for trial, level in ((1, 10.0), (2, 5.0)) for _ in range(20)]
     run = write_run(tmp_path, {"messages": messages}, [{"connections": "single"}, {"connections": "redundant"}])
     assert second_connection(run)["p50 ratio"].tolist() == [0.5]
+    assert second_connection(run)["p95 ratio"].isna().all(), "of 20 messages one is beyond it"
 
 
 def test_second_connection_without_single_is_empty(tmp_path: Path) -> None:
