@@ -71,10 +71,10 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--master", action="store_true", help="let workers, perhaps on other machines, make the load")
     group.add_argument("--expect-workers", type=at_least_1, metavar="N", help="workers to wait for (1)")
     group.add_argument("--master-bind-host", metavar="ADDRESS", help="where to listen for workers (everywhere)")
-    group.add_argument("--master-bind-port", metavar="PORT", help="(5557)")
+    group.add_argument("--master-bind-port", type=port, metavar="PORT", help="(5557)")
     group.add_argument("--worker", action="store_true", help="make load for one master after the other")
     group.add_argument("--master-host", metavar="HOST", help="where the master is (127.0.0.1)")
-    group.add_argument("--master-port", metavar="PORT", help="(5557)")
+    group.add_argument("--master-port", type=port, metavar="PORT", help="(5557)")
 
 
 def _at_least_0(text: str) -> int:

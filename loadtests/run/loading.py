@@ -21,6 +21,8 @@ from loadtests.run.live import LiveView
 from loadtests.scenario.matrix import Trial
 
 _LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
+#: How a Locust worker ends that has found no master for five minutes.
+_NO_MASTER = 255
 
 
 @contextmanager
@@ -79,6 +81,13 @@ def work(options: list[str], processes: int, results: Path) -> NoReturn:
             for worker in workers:
                 stack.enter_context(ended(worker))
             codes = {worker.wait() for worker in workers} - {0, 1}  # 1: some messages failed
+        if _NO_MASTER in codes:
+            said = dict(zip(options[::2], options[1::2], strict=True))
+            place = f"{said.get('--master-host', '127.0.0.1')}:{said.get('--master-port', '5557')}"
+            raise HarnessError(
+                f"run --worker: no master came at {place} for five minutes: start `chatlab run SCENARIO --master`, "
+                "or say where it is by --master-host and --master-port"
+            )
         if codes:
             kept = f"; the workers' records are in {folder}" if folder.exists() else ""
             raise HarnessError(f"a worker ended with exit code {min(codes)}{kept}")

@@ -20,6 +20,7 @@ from run_helpers import LOCUST, assert_finished, refused
 
 from chat.client.events import Echoed, Received
 from chat.net.transport import Address
+from loadtests.run import loading
 from loadtests.samples import USERS_PER_WORKER
 
 CHATLAB = [sys.executable, "-m", "loadtests", "run", "--no-report"]
@@ -214,6 +215,8 @@ def test_plain_locust_on_several_processes_ends_as_locust_does(tmp_path: Path, r
         (["demo", "--master", "--processes", "2"], "--master makes no load itself"),
         (["demo", "--expect-workers", "2"], "--expect-workers goes with --master"),
         (["demo", "--master-host", "far"], "--master-host goes with --worker"),
+        (["demo", "--master", "--master-bind-port", "x"], "--master-bind-port: expected a port, 0 to 65535, got 'x'"),
+        (["--worker", "--master-port", "x"], "--master-port: expected a port, 0 to 65535, got 'x'"),
         (["demo", "--worker"], "leave out the scenario: the master sends it"),
         (["demo", "--master"], "workers elsewhere cannot be behind a link here"),
         (["demo", "--jobs", "2"], "it goes with --clock virtual"),
@@ -225,3 +228,14 @@ def test_options_that_contradict_each_other_are_refused(
 ) -> None:
     assert message in refused(capsys, "run", *options, "--results", tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_worker_that_finds_no_master_says_where_it_looked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Locust gives up after five minutes, with nothing but an exit code."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process, which is no worker
+    monkeypatch.setattr(loading, "_LOCUST", [sys.executable, "-c", "raise SystemExit(255)"])
+    said = refused(capsys, "run", "--worker", "--master-host", "far", "--results", tmp_path)
+    assert "no master came at far:5557 for five minutes" in said
+    assert "chatlab run SCENARIO --master" in said
