@@ -27,13 +27,16 @@ MAX_DEPTH = 32
 T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
 
-#: msgspec's words → ours.
+#: msgspec's words → ours; what was got is told as it was written.
 _PLAIN_WORDS = {
+    ", got `str`": "",
+    ", got `array`": "",
+    ", got `object`": "",
     "Expected": "expected",
+    "`str`": "a text",
     "`int`": "a whole number",
     "`float`": "a number",
     "`bool`": "true or false",
-    ", got `str`": "",
 }
 
 
@@ -109,17 +112,17 @@ class Document:
         path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
         data = copy.deepcopy(self.data)
         place = data
-        for part in path[:-1]:
+        for depth, part in enumerate(path[:-1]):
             if isinstance(place, dict):
                 place = place.setdefault(part, {})
             elif isinstance(place, list) and isinstance(part, int) and part < len(place):
                 place = place[part]
             else:
-                raise ConfigError(f"{origin}: {key!r} leads nowhere: {part!r} is not inside a mapping")
+                raise _leads_nowhere(origin, key, path[:depth], place)
         try:
             place[path[-1]] = value
         except (TypeError, IndexError):
-            raise ConfigError(f"{origin}: {key!r} leads nowhere: it is not inside a mapping") from None
+            raise _leads_nowhere(origin, key, path[:-1], place) from None
         origins = {known: said for known, said in self.origins.items() if known[: len(path)] != path}
         new = {path[:length]: origin for length in range(1, len(path) + 1)}
         return replace(self, data=data, origins=new | origins)
@@ -207,6 +210,11 @@ class Document:
             for technical, plain in _PLAIN_WORDS.items():
                 said = said.replace(technical, plain)
             raise self.error(path, said if repr(value) in said else f"{said}, got {value!r}") from None
+
+
+def _leads_nowhere(origin: str, key: str, path: KeyPath, found: Any) -> ConfigError:
+    what = f"a list of {len(found)}, counted from 0" if isinstance(found, list) else f"{found!r}, not a mapping"
+    return ConfigError(f"{origin}: {key!r} leads nowhere: {dotted(path)} is {brief(what)}")
 
 
 def _plain(node: yaml.Node, path: KeyPath, name: str, origins: dict[KeyPath, str]) -> Any:

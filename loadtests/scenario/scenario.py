@@ -64,6 +64,10 @@ class Messages(msgspec.Struct, frozen=True):
             raise ValueError("think_time makes a closed workload, which has no schedule: leave out burst and ramp_to")
 
 
+#: What arrives lies in the folder for temporary files until it is verified.
+_LONGEST_FILE_MIB = 1024
+
+
 class Files(msgspec.Struct, frozen=True):
     """What each `FileUser` sends to random others."""
 
@@ -75,6 +79,8 @@ class Files(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.every <= 0:
             raise ValueError("every must be above 0s")
+        if self.size > _LONGEST_FILE_MIB << 20:
+            raise ValueError(f"size must be at most {_LONGEST_FILE_MIB}MiB")
 
 
 class Stage(msgspec.Struct, frozen=True):

@@ -75,6 +75,7 @@ def test_what_a_link_begins_may_go_on_after_the_end_of_the_load(entry: str) -> N
         ("server: a:1\nlink: {primary: lan, secondary: lan}", "s.yaml:2: link: there is one way to a server elsewhere"),
         ("messages: {rate: 0/s}", "s.yaml:1: messages: rate and ramp_to must be above 0/s"),
         ("messages: {size: 8193B}", "s.yaml:1: messages: size must be from 1B to 8192B, the texts that a server"),
+        ("files: {size: 1025MiB}", "s.yaml:1: files: size must be at most 1024MiB"),
         ("messages: {size: 0B}", "s.yaml:1: messages: size must be from 1B to 8192B, the texts that a server accepts"),
         (f"warmup: {'9' * 400}s", "s.yaml:1: warmup: too large; expected a time with a unit"),
         (

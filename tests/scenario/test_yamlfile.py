@@ -49,6 +49,7 @@ class Inner(msgspec.Struct):
 
 
 class Outer(msgspec.Struct):
+    name: str = ""
     inner: Inner = msgspec.field(default_factory=Inner)
     counts: dict[str, int] = msgspec.field(default_factory=dict)
     steps: list[Inner] = msgspec.field(default_factory=list)
@@ -62,6 +63,9 @@ class Outer(msgspec.Struct):
         ("counts: {A: 1}\ninner:\n  rate: 3", "f.yaml:3: inner.rate: expected a rate of events"),
         ("inner: {arrival: x}", "f.yaml:1: inner.arrival: expected one of: poisson, constant; got 'x'"),
         ("counts: {A: many}", "f.yaml:1: counts.A: expected a whole number, got 'many'"),
+        ("counts: {A: [1]}", "f.yaml:1: counts.A: expected a whole number, got ['1']"),
+        ("counts: {A: {}}", "f.yaml:1: counts.A: expected a whole number, got {}"),
+        ("name: [a]", "f.yaml:1: name: expected a text, got ['a']"),
         ("counts: 3", "f.yaml:1: counts: expected a mapping, got '3'"),
         ("steps:\n- rate: 1/s\n- rate: fast", "f.yaml:3: steps.1.rate: expected a rate of events"),
         ("loss: 2", "f.yaml:1: loss: expected a percentage"),
@@ -101,9 +105,17 @@ def test_replacing_leaves_the_original_alone() -> None:
     assert document.convert(Outer).inner.rate == 1
 
 
-@pytest.mark.parametrize("key", ["counts.A.b", "steps.7.rate", "counts.A.b.c"])
-def test_replacing_inside_something_that_has_no_inside_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match="leads nowhere"):
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("counts.A.b", "counts.A is '1', not a mapping"),
+        ("counts.A.b.c", "counts.A is '1', not a mapping"),
+        ("steps.7.rate", "steps is a list of 0, counted from 0"),
+        ("steps.rate", "steps is a list of 0, counted from 0"),
+    ],
+)
+def test_replacing_inside_something_that_has_no_inside_is_refused(key: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--set: '{key}' leads nowhere: {reason}$"):
         Document.parse("counts: {A: 1}\nsteps: []", "f.yaml").replaced(key, "1", "--set")
 
 
