@@ -74,9 +74,12 @@ class Comparison:
 
 
 def compare_runs(a: Run, b: Run, margin: float = 0.05) -> list[Comparison]:
-    """B against A for each variant that both have; raises HarnessError: they have none in common."""
+    """B against A for each variant that both have; raises HarnessError: they have none in common, or are one."""
+    if a.path.resolve() == b.path.resolve():
+        raise HarnessError(f"{a.path}: the run is given twice")
     of_a, of_b = per_trial(a), per_trial(b)
-    common = [name for name in a.trials["variant"].cat.categories if name in set(of_b["variant"])]
+    measured = set(of_a["variant"]) & set(of_b["variant"])
+    common = [name for name in a.trials["variant"].cat.categories if name in measured]
     if not common:
         raise HarnessError(f"{a.path} and {b.path} have no variant in common")
     sides = [(str(name), of_a[of_a["variant"] == name], of_b[of_b["variant"] == name]) for name in common]

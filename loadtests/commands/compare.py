@@ -1,6 +1,7 @@
 """`chatlab compare RUN [RUN]`: is there a difference, and does it matter?"""
 
 import argparse
+import sys
 from pathlib import Path
 
 from loadtests.analysis import comparison_text
@@ -104,7 +105,11 @@ def _compared(runs: list[Run], key: str | None, margin: float) -> list[Compariso
                 "compare: one run is in real time, one in virtual time, where computing takes no time; "
                 "--machine shows what that leaves"
             )
-        return compare_runs(runs[0], runs[1], margin)
+        comparisons = compare_runs(runs[0], runs[1], margin)
+        named = dict.fromkeys(name for run in runs for name in run.trials["variant"].cat.categories)
+        if left_out := [name for name in named if name not in {one.name for one in comparisons}]:
+            print(f"note: not compared, as one of the runs has not measured it: {', '.join(left_out)}", file=sys.stderr)
+        return comparisons
     raise HarnessError("compare: give two runs, or one run and --by KEY")
 
 

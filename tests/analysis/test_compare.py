@@ -171,6 +171,24 @@ def test_a_machine_that_was_busier_may_be_a_small_difference(
     assert next(one["verdict"] for one in found if one["metric"] == "p50_ms") == verdict
 
 
+def test_what_one_run_alone_has_measured_is_not_compared_and_said(tmp_path: Path, capsys: Any) -> None:
+    """Whichever it is: a variant of which nothing is known has no medians."""
+    whole, part = run_of(tmp_path / "whole", 1, 50, 60), run_of(tmp_path / "part", 1, 50, 60)
+    rows = pd.read_csv(part.path / "messages.csv")
+    rows[rows["trial"] <= 10].to_csv(part.path / "messages.csv", index=False)
+    for runs in ([whole, part], [part, whole]):
+        assert main(["compare", "--force", "--json", *(str(run.path) for run in runs)]) == 0
+        printed = capsys.readouterr()
+        assert {one["name"] for one in json.loads(printed.out)} == {"level0"}
+        assert printed.err == "note: not compared, as one of the runs has not measured it: level1\n"
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 1, 50, 60)
+    with pytest.raises(HarnessError, match="the run is given twice"):
+        compare_runs(run, Run(tmp_path / ".." / tmp_path.name))
+
+
 def test_whoever_loses_messages_is_never_better(tmp_path: Path) -> None:
     """Half as long, but one in ten lost."""
     table = compare_within(run_of(tmp_path, 1, 50, 25, lost=5), "link")
