@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from chat.words import brief, visible
+from chat.words import brief, reason_of, visible
 from loadtests.data import results
 from loadtests.errors import HarnessError
 from loadtests.run.manifest import Manifest
@@ -98,7 +98,7 @@ class Run:
             name: which table.
             columns: only these, beside `trial`; all by default. Asking for few is what keeps large runs small.
 
-        Raises HarnessError: there is no such table or column; the file is damaged, or not chatlab's.
+        Raises HarnessError: there is no such table or column; the file cannot be read, is damaged, or not chatlab's.
         """
         _check("table", name, [*TABLES])
         for column in columns or ():
@@ -114,6 +114,8 @@ class Run:
                 if lacking:
                     raise ValueError(f"it has no column {lacking[0]}")
                 rows = _read_large(file, header, wanted) if name in _LARGE else _read_small(file, wanted)
+            except OSError as error:
+                raise HarnessError(f"{file}: cannot be read: {reason_of(error)}") from None
             except (duckdb.Error, ValueError) as error:
                 raise HarnessError(f"{file}: damaged, or not chatlab's: {_words(error)}") from None
         if rows.empty:  # nobody can know then what the columns hold

@@ -85,7 +85,11 @@ def _unfinished(run: Run) -> list[Doubt]:
     if not run.manifest.trials:
         return [Doubt("no trial came to its end")]
     ended = ("finished", "rejected")
-    found = [f"{one.name}: the trial was {one.state}" for one in run.manifest.trials if one.state not in ended]
+    found = [
+        f"{one.name}: the trial {one.state if one.state == 'failed' else f'was {one.state}'}"
+        for one in run.manifest.trials
+        if one.state not in ended
+    ]
     if run.manifest.state == "running":
         found.append(
             "the run did not come to its end: it still goes on, or was killed; chatlab run --resume goes on with it"

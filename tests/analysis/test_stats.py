@@ -255,6 +255,15 @@ TWICE = '{"schema_version":5,"trials":[{"number":1,"name":"a"},{"number":1,"name
 UNLABELLED = '{"schema_version":5,"labels":{"link":["lan"]},"trials":[{"number":1,"name":"a"}]}'
 
 
+@pytest.mark.parametrize("name", ["messages", "clients"])
+def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path, {}, [{"link": "lan"}])
+    (tmp_path / f"{name}.csv").unlink()
+    (tmp_path / f"{name}.csv").mkdir()  # root may read any file, whatever its mode
+    with pytest.raises(HarnessError, match=f"{name}.csv: cannot be read: is a directory"):
+        run.table(name)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
