@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `chatlab link`."""
     parser.description = DESCRIPTION
     parser.add_argument("profile", metavar="PROFILE", help="a name in scenarios/links/, or the path of such a file")
-    parser.add_argument("--serve", metavar="COMMAND", type=shlex.split, help="run this on the other side first")
+    parser.add_argument("--serve", metavar="COMMAND", type=_words, help="run this on the other side first")
     parser.add_argument(
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what makes the link (%(default)s)"
     )
@@ -46,6 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibrate", action="store_true", help="first measure the link and print what was found")
     command = parser.add_argument("command", metavar="COMMAND", nargs="+", help="what to run, after --")
     command.required = False  # "*" would be satisfied by nothing as soon as an option stands between PROFILE and --
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command, as a shell takes them."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quotation mark or a backslash without its other half
+        words = []
+    if not words:
+        raise argparse.ArgumentTypeError(f"expected a command such as 'iperf3 -s', got {text!r}")
+    return words
 
 
 def main(arguments: argparse.Namespace) -> int:

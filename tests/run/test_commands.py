@@ -173,6 +173,12 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path: Path, place: str)
     assert done.stderr.endswith("cannot be written: not a directory\n")
 
 
+@pytest.mark.parametrize("served", ["", "'half"])
+def test_what_is_no_command_is_not_served(capsys: pytest.CaptureFixture[str], served: str) -> None:
+    said = refused(capsys, "link", "lan", "--serve", served, "--", "true")
+    assert f"--serve: expected a command such as 'iperf3 -s', got {served!r}" in said
+
+
 @pytest.mark.parametrize("command", [["run", "demo", "--junit"], ["compare", "a run", "--by", "link", "--html"]])
 def test_a_file_that_cannot_be_written_is_said_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
