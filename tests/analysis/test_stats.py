@@ -67,6 +67,22 @@ def test_summary_counts_what_happened_and_leaves_out_the_warmup(tmp_path: Path) 
     assert row["retransmissions"] == 9, "the last count of each end, not the sum of all samples"
 
 
+def test_jitter_is_that_of_the_order_of_arrival_however_the_rows_are_sorted(tmp_path: Path) -> None:
+    """As by a spreadsheet; of two trials, whose times overlap."""
+    delays_ms = [5.0, 50.0, 6.0, 40.0]
+    rows = [
+        {"trial": trial, "receiver": 2, "sender": 1, "id": id_, "received_s": id_ / 10, "one_way_delay_ms": trial * ms}
+        for trial in (1, 2)
+        for id_, ms in enumerate(delays_ms)
+    ]
+    variants = [{"link": "lan"}, {"link": "4g"}]
+    by_delay = sorted(rows, key=lambda row: row["one_way_delay_ms"])
+    for number, deliveries in enumerate((rows, by_delay)):
+        run = write_run(tmp_path / str(number), {"deliveries": deliveries}, variants)
+        jitters_ms = [rfc3550_jitter_ms(np.array(delays_ms) * trial) for trial in (1, 2)]
+        assert summarise(run)["jitter_ms"].tolist() == pytest.approx(jitters_ms)
+
+
 def test_a_varied_warmup_is_a_condition_and_still_left_out(tmp_path: Path) -> None:
     rows = {"messages": [message(1, 5.0), message(1, 9.0, warmup=1), message(2, 7.0)]}
     run = write_run(tmp_path, rows, [{"warmup": "1s"}, {"warmup": "2s"}])
