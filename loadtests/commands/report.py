@@ -94,18 +94,21 @@ def finish(
     run = _opened(run_directory, with_disturbed)
     summary = summarise(run)
     print(shown(presentable(run, summary)))
+    report = None
     try:
         summary.to_csv(run.path / "summary.csv", index=False)
         if with_report:
             # Imported here: what draws figures takes a second to load.
             from loadtests.analysis.report import write_report
 
-            print(f"report:  {write_report(run.path, with_disturbed=with_disturbed)}")
+            report = write_report(run.path, with_disturbed=with_disturbed)
     except OSError as error:
         sys.stdout.flush()  # so that it stands below the table
         complain(
             f"{error.filename or run.path}: cannot be written: {reason_of(error)}; the verdict is told all the same"
         )
+    if report:  # told outside of the above: whoever stops reading is no disk that cannot be written
+        print(f"report:  {report}")
     verdict = judge(run)
     if str(verdict):
         print(verdict)

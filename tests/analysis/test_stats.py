@@ -17,6 +17,7 @@ from loadtests.analysis.read import OLDEST_SCHEMA, Run, SeveralRuns, open_run
 from loadtests.analysis.stats import connections, retransmissions, rfc3550_jitter_ms, second_connection, summarise
 from loadtests.analysis.sweeps import heat_map, quantities, sweep
 from loadtests.cli import main
+from loadtests.commands.report import finish
 from loadtests.errors import ExitCode, HarnessError
 from loadtests.percentiles import is_known, least_count, percentiles
 from loadtests.run.manifest import Manifest, TrialRecord
@@ -269,6 +270,23 @@ def test_a_run_of_another_version_is_refused_with_a_sentence(tmp_path: Path, ver
 
 TWICE = '{"schema_version":5,"trials":[{"number":1,"name":"a"},{"number":1,"name":"b"}]}'
 UNLABELLED = '{"schema_version":5,"labels":{"link":["lan"]},"trials":[{"number":1,"name":"a"}]}'
+
+
+def test_whoever_stops_reading_a_report_is_no_disk_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`chatlab report RUN | head -1`, where Python's output is not buffered."""
+
+    def read_until_the_report(text: object) -> None:
+        if str(text).startswith("report:"):
+            raise BrokenPipeError
+
+    run = write_run(tmp_path, {"messages": [message(1, 5.0)]}, [{"link": "lan"}])
+    monkeypatch.setattr("loadtests.analysis.report.write_report", lambda path, **_: path / "report.html")
+    monkeypatch.setattr("loadtests.commands.report.print", read_until_the_report, raising=False)
+    with pytest.raises(BrokenPipeError):
+        finish(run.path)
+    assert "cannot be written" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["messages", "clients"])
