@@ -106,6 +106,7 @@ class Terminal:
         self._touched_s = time.monotonic()
         #: Messages that came while nobody touched a key.
         self._unread = 0
+        #: What the person is asked, or was last.
         self._session: PromptSession[str] | None = None
         #: What stands below the input line.
         self._status: Callable[[], str] = str
@@ -145,7 +146,7 @@ class Terminal:
             await changed.wait()
         changed.clear()
         over = asyncio.create_task(changed.wait())
-        session = self._session = self._make_session(console)
+        session = self._make_session(console)
         console.is_watched = True
         console.clear = clear
         self._status, self._bars = lambda: status(console), console.shelf.bars
@@ -200,6 +201,7 @@ class Terminal:
 
     async def _ask(self, session: PromptSession[str], over: asyncio.Task[bool]) -> str | None:
         """The next line; None if the person, or the chat, has come to an end."""
+        self._session = session
         typing = asyncio.create_task(session.prompt_async())
         await asyncio.wait([typing, over], return_when=asyncio.FIRST_COMPLETED)
         if not typing.done():

@@ -107,6 +107,24 @@ def test_pasted_lines_are_messages_of_their_own_after_a_question(server: ServerP
         assert client.end() == 0
 
 
+def test_what_is_said_at_a_question_stands_above_it(server: ServerProcess) -> None:
+    with RawClient(server.address, "ben") as ben:
+        client = TerminalClient("ana", server, "--no-colour")
+        client.type("\x1b[200~one\ntwo\x1b[201~\r")
+        client.until_shown("Enter these 2 lines one by one?")
+        ben.send(type="say", text="meanwhile")
+        client.until_shown("ben: meanwhile")
+        client.type("y")
+        client.until_shown("[y/N] y")
+        rows = [row.rstrip() for row in client.display.display if "meanwhile" in row or "Enter" in row]
+        assert [row[len("00:00 ") :] for row in rows[:1]] == ["ben: meanwhile"]
+        assert rows[1:] == ["Enter these 2 lines one by one? [y/N] y"]
+        client.type("\r")
+        client.until_shown("ana: two")
+        client.type("\x04")
+        assert client.end() == 0
+
+
 def test_page_up_shows_what_was_said_before(server: ServerProcess) -> None:
     with RawClient(server.address, "ben") as ben:
         client = TerminalClient("ana", server, "--no-colour")
