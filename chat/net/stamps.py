@@ -23,6 +23,9 @@ _PROMPT_NS = 1_000_000
 _READ_CLOCKS_NS = 20_000
 #: Where reading a clock takes long by itself, reading it again does not help.
 _CLOCK_READINGS = 3
+#: CLOCK_REALTIME stays as far ahead of CLOCK_MONOTONIC as it is, unless it is set, or the computer slept. What differs
+#: by more was set, or badly read.
+_CLOCK_SET_NS = 1_000_000
 
 
 class Arrival(NamedTuple):
@@ -39,7 +42,7 @@ class Arrival(NamedTuple):
 class StampingTransport(Transport):
     """A transport that knows when the data came that it calls back with: :attr:`arrival`. Each read costs more."""
 
-    __slots__ = ("_out_of_order", "_waits_still", "arrival")
+    __slots__ = ("_out_of_order", "_waits_still", "_wall_ahead_ns", "arrival")
 
     def __init__(self, loop: Loop, sock: socket.socket, **options: Any) -> None:
         super().__init__(loop, sock, **options)
@@ -49,14 +52,30 @@ class StampingTransport(Transport):
         self._out_of_order = 0
         #: Whether more data waited behind a lost segment after the last look.
         self._waits_still = False
+        #: As of the last look.
+        self._wall_ahead_ns = _wall_ahead_ns(time.monotonic_ns())
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
     def _receive(self) -> bytes:
         data, control, _, _ = self._sock.recvmsg(READ_BYTES, _CONTROL_BYTES)
         if data:
-            self.arrival = self._corrected(_arrival(control))
+            self.arrival = self._corrected(self._arrival(control))
         return data
+
+    def _arrival(self, control: list[tuple[int, int, bytes]]) -> Arrival:
+        """The kernel stamps with CLOCK_REALTIME; mapped at once, a later step of that clock does no harm.
+
+        A step since the last read may have come before the stamp or after it: then nobody knows what the stamp means.
+        """
+        seen_ns = time.monotonic_ns()
+        stamp_ns = _stamp_ns(control)
+        if stamp_ns is None:
+            return Arrival(seen_ns, seen_ns, False)
+        before_ns, self._wall_ahead_ns = self._wall_ahead_ns, _wall_ahead_ns(seen_ns)
+        if abs(self._wall_ahead_ns - before_ns) > _CLOCK_SET_NS:
+            return Arrival(seen_ns, seen_ns, False)
+        return Arrival(min(seen_ns, stamp_ns - self._wall_ahead_ns), seen_ns, True)
 
     def _corrected(self, arrival: Arrival) -> Arrival:
         """The stamp is that of the last segment read: wrong if the data waited for a retransmission of one before it.
@@ -83,15 +102,12 @@ def _received_bytes(sock: socket.socket) -> int:
     return int(received)
 
 
-def _arrival(control: list[tuple[int, int, bytes]]) -> Arrival:
-    """The kernel stamps with CLOCK_REALTIME; mapped at once, a later step of that clock does no harm."""
-    seen_ns = time.monotonic_ns()
+def _stamp_ns(control: list[tuple[int, int, bytes]]) -> int | None:
     for level, kind, data in control:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            received_ns = seconds * 1_000_000_000 + nanoseconds - _wall_ahead_ns(seen_ns)
-            return Arrival(min(seen_ns, received_ns), seen_ns, True)
-    return Arrival(seen_ns, seen_ns, False)
+            return int(seconds * 1_000_000_000 + nanoseconds)
+    return None
 
 
 def _wall_ahead_ns(before_ns: int) -> int:

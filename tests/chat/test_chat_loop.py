@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from chat_helpers import SECOND
 
+from chat.net import stamps
 from chat.net.loop import Loop
 from chat.net.stamps import Arrival, StampingTransport
 from chat.net.tcpinfo import TcpInfo
@@ -157,6 +158,28 @@ def test_the_kernels_receive_time(loop: Loop, ends: tuple[End, End]) -> None:
         # The two clocks are read one after the other: allow for being interrupted between them.
         assert sent_ns - 1_000_000 < arrival.received_ns < arrived_ns + 10_000_000
     assert arrival.seen_ns >= arrived_ns + 20_000_000
+
+
+def test_a_clock_that_is_set_makes_no_time_before_the_sending(
+    loop: Loop, ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is set between the kernel's stamp and the read, as where a computer has slept in between."""
+    near, far = ends
+    wall_ahead_ns = stamps._wall_ahead_ns
+
+    def arrival() -> tuple[int, Arrival]:
+        sent_ns = loop.now_ns()
+        near.transport.send(b"x")
+        loop.run_once(1)
+        return sent_ns, far.data.pop()[1]
+
+    for set_by_ns in (5_000_000_000, -5_000_000_000):
+        ahead_ns = wall_ahead_ns(time.monotonic_ns()) + set_by_ns
+        monkeypatch.setattr(stamps, "_wall_ahead_ns", lambda _, ahead_ns=ahead_ns: ahead_ns)
+        sent_ns, while_set = arrival()
+        assert sent_ns < while_set.received_ns == while_set.seen_ns
+        assert not while_set.stamped
+        assert arrival()[1].stamped == sys.platform.startswith("linux"), "it is known again"
 
 
 def test_without_stamps(loop: Loop) -> None:
