@@ -17,7 +17,6 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
-from prompt_toolkit.formatted_text.utils import split_lines
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.renderer import print_formatted_text as print_fragments
@@ -31,7 +30,7 @@ from chat.console.history import KeptHistory
 from chat.console.lookback import LookBack
 from chat.console.wrap import Fragment, wrapped
 from chat.net.loop import Loop
-from chat.words import brief, visible
+from chat.words import brief, count, visible
 
 #: Who has not touched a key for so long has perhaps not read what came in the meantime.
 IDLE_S = 30.0
@@ -96,8 +95,10 @@ class Terminal:
         self._colours = colours
         self._history: History = KeptHistory(history, self.show) if history else InMemoryHistory()
         self._bell = bell
-        #: What is to be printed.
-        self._lines: list[Fragment] = []
+        #: What is to be printed, line by line; while somebody looks back, no more than can be scrolled back to.
+        self._lines: deque[list[Fragment]] = deque(maxlen=_KEPT_LINES)
+        #: How many lines came before those, and are not printed.
+        self._left_out = 0
         #: What was, line by line, for PageUp.
         self._past: deque[list[Fragment]] = deque(maxlen=_KEPT_LINES)
         #: Somebody reads there: what comes is printed afterwards.
@@ -118,14 +119,11 @@ class Terminal:
         """Print the line above the input line at the end of this turn, together with all others of the turn."""
         if speaker and time.monotonic() - self._touched_s > IDLE_S:
             if not self._unread:
-                self._add(DIM, "── new ──\n")
+                self._add((DIM, "── new ──"))
             self._unread += 1
-        self._add(DIM, time.strftime("%H:%M "))
         line = brief(line, _LINE_CHARS)
         before, name, after = line.partition(visible(speaker)) if speaker else ("", "", line)
-        self._add(style, before)
-        self._add(colour_of(speaker), name)
-        self._add(style, after + "\n")
+        self._add((DIM, time.strftime("%H:%M ")), (style, before), (colour_of(speaker), name), (style, after))
         if is_for_us and self._bell and self._session is not None:
             self._session.output.bell()
 
@@ -264,19 +262,21 @@ class Terminal:
             delay_s = max(0.0, (deadline_ns - self._loop.now_ns()) / 1e9)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._turn)
 
-    def _add(self, style: str, text: str) -> None:
-        self._lines.append((style if self._colours else "", text))
+    def _add(self, *line: Fragment) -> None:
+        self._left_out += len(self._lines) == _KEPT_LINES
+        self._lines.append([(style if self._colours else "", text) for style, text in line])
 
     def _print(self) -> None:
         if self._looking_back:
             return
         if self._lines:
             width = get_app_session().output.get_size().columns
-            rows = [*split_lines(FormattedText(self._lines))][:-1]  # each ends with a line break, so the last is empty
-            lines = [[(style, text) for style, text, *_ in row] for row in rows]
-            self._past += lines
-            text = [each for line in lines for each in (*wrapped(line, width, _INDENT), ("", "\n"))]
-            self._lines = []
+            if self._left_out:
+                self._lines[0] = [("", f"── {count(self._left_out + 1, 'line')} left out ──")]
+                self._left_out = 0
+            self._past += self._lines
+            text = [each for line in self._lines for each in (*wrapped(line, width, _INDENT), ("", "\n"))]
+            self._lines.clear()
             self._print_above(text)
         elif self._bars() != self._bars_shown:
             self._redraw()

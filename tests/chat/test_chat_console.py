@@ -127,13 +127,13 @@ def test_what_came_while_nobody_looked_is_marked() -> None:
     terminal.show("* cem joined")
     terminal.show("ben: two", speaker="ben")
     terminal.show("ben: three", speaker="ben")
-    shown = re.sub(r"\d\d:\d\d ", "", "".join(text for _, text in terminal._lines))
-    assert shown == "ben: one\n* cem joined\n── new ──\nben: two\nben: three\n"
+    shown = [re.sub(r"\d\d:\d\d ", "", "".join(text for _, text in line)) for line in terminal._lines]
+    assert shown == ["ben: one", "* cem joined", "── new ──", "ben: two", "ben: three"]
     assert terminal._unread == 2
     terminal._touch()
     terminal.show("ben: four", speaker="ben")
     assert terminal._unread == 0
-    assert {style for style, _ in terminal._lines} == {""}
+    assert {style for line in terminal._lines for style, _ in line} == {""}
     loop.close()
 
 

@@ -1,7 +1,7 @@
 """What people expect of a chat client on a terminal: keys, status bar, pasted lines, commands of their own."""
 
+import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,6 +11,8 @@ import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess, server_process
 from hypothesis import given
 from hypothesis import strategies as st
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.utils import get_cwidth
 from terminal_helpers import TerminalClient
 from test_chat_shelf import Person
@@ -61,8 +63,25 @@ def test_what_is_shown_of_a_line_has_an_end() -> None:
     longest_text = visible("\x7f" * Limits().text_bytes)
     terminal.show(f"ben: {longest_text}", speaker="ben")
     terminal.show("x" * 1_000_000)
-    shown = re.sub(r"\d\d:\d\d ", "", "".join(text for _, text in terminal._lines)).splitlines()
+    shown = ["".join(text for _, text in line[1:]) for line in terminal._lines]
     assert shown == [f"ben: {longest_text}", "x" * 65_536 + "…"]
+    loop.close()
+
+
+def test_who_looks_back_for_long_finds_the_newest_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, printed = Loop(), io.StringIO()
+    terminal = Terminal(loop, colours=False)
+    monkeypatch.setattr(terminal, "_looking_back", object())
+    for number in range(10_003):
+        terminal.show(f"line {number}")
+        loop.run_once(0)
+    terminal._looking_back = None
+    terminal.show("line 10003")
+    with create_app_session(output=PlainTextOutput(printed)):
+        loop.run_once(0)
+    first, *others = printed.getvalue().splitlines()
+    assert first == "── 5 lines left out ──"
+    assert [line[len("00:00 ") :] for line in others] == [f"line {number}" for number in range(5, 10_004)]
     loop.close()
 
 
