@@ -119,9 +119,14 @@ def _server_parser() -> argparse.ArgumentParser:
         help="what becomes of readers too slow for the log: they skip ahead and are told, or are closed "
         "(default: %(default)s)",
     )
-    parser.add_argument("--tcp-info", metavar="FILE.csv", help="record each connection's TCP_INFO every second")
     parser.add_argument(
-        "--journal", metavar="FILE", help="keep what is said in the rooms in this file, so that a restart loses nothing"
+        "--tcp-info", metavar="FILE.csv", type=arguments.file, help="record each connection's TCP_INFO every second"
+    )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        type=arguments.file,
+        help="keep what is said in the rooms in this file, so that a restart loses nothing",
     )
     parser.add_argument(
         "--back-in",
@@ -141,9 +146,14 @@ def _server_parser() -> argparse.ArgumentParser:
     )
     arguments.add_password_file(parser, "let in only those who know the password in its first line")
     parser.add_argument(
-        "--tls-cert", metavar="FILE", help="speak TLS only, with this certificate (PEM, with its chain)"
+        "--tls-cert",
+        metavar="FILE",
+        type=arguments.file,
+        help="speak TLS only, with this certificate (PEM, with its chain)",
     )
-    parser.add_argument("--tls-key", metavar="FILE", help="its private key, if that is not in the same file")
+    parser.add_argument(
+        "--tls-key", metavar="FILE", type=arguments.file, help="its private key, if that is not in the same file"
+    )
     parser.add_argument(
         "--metrics", metavar="PORT", type=arguments.port, help="answer GET /metrics for Prometheus on 127.0.0.1"
     )

@@ -59,6 +59,13 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {LONGEST_S:g}, got {text!r}")
 
 
+def file(text: str) -> str:
+    """The type of an option: a file's name. An empty one, as of a variable that is not set, is no way to do without."""
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("expected the name of a file, got ''")
+
+
 def add_password_file(parser: argparse.ArgumentParser, what_for: str) -> None:
     """The option of both ends that names a file; its first line, a password, becomes `password`, None without."""
     parser.add_argument("--password-file", metavar="FILE", dest="password", type=_password, help=what_for)
@@ -66,8 +73,8 @@ def add_password_file(parser: argparse.ArgumentParser, what_for: str) -> None:
 
 def _password(text: str) -> str:
     try:
-        with open(text, encoding="utf-8") as file:
-            line = file.readline(MAX_PASSWORD_CHARS + 2).rstrip("\r\n")
+        with open(file(text), encoding="utf-8") as opened:
+            line = opened.readline(MAX_PASSWORD_CHARS + 2).rstrip("\r\n")
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         help="use no colours; the environment variable NO_COLOR means the same",
     )
     parser.add_argument("--bell", action="store_true", help="ring when somebody writes to you or mentions you")
-    parser.add_argument("--history", metavar="FILE", help="keep what is typed in this file, for the arrow keys")
+    parser.add_argument(
+        "--history", metavar="FILE", type=arguments.file, help="keep what is typed in this file, for the arrow keys"
+    )
     parser.add_argument(
         "--downloads",
         metavar="FOLDER",
@@ -119,9 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     arguments.add_password_file(parser, "the server's password is the first line of this file")
     parser.add_argument(
-        "--ca", metavar="FILE", help="trust these authorities only (PEM) rather than the system's; implies --tls"
+        "--ca",
+        metavar="FILE",
+        type=arguments.file,
+        help="trust these authorities only (PEM) rather than the system's; implies --tls",
     )
-    parser.add_argument("--record", metavar="FILE.csv", help="write a row for each message")
+    parser.add_argument("--record", metavar="FILE.csv", type=arguments.file, help="write a row for each message")
     return parser
 
 

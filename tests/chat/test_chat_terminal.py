@@ -310,11 +310,24 @@ def test_tab_goes_into_folders(server: ServerProcess, tmp_path: Path) -> None:
         assert client.end() == 0
 
 
-def test_ports_and_times_out_of_range_are_usage_errors() -> None:
-    for command in (["connect", "ana", "--port", "99999"], ["serve", "--port", "80000"], ["serve", "--grace", "-5"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "chat", *command], capture_output=True, text=True, timeout=10 * SECOND, check=False
-        )
-        assert done.returncode == 2
-        assert "expected" in done.stderr.splitlines()[-1]
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "command",
+    [
+        "connect ana --port 99999",
+        "serve --port 80000",
+        "serve --grace -5",
+        *(f"connect ana --{option}=" for option in ("ca", "history", "password-file", "record")),
+        *(f"serve --port 0 --{option}=" for option in ("journal", "password-file", "tcp-info", "tls-cert", "tls-key")),
+    ],
+)
+def test_what_an_option_cannot_be_is_a_usage_error(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chat", *command.split()],
+        capture_output=True,
+        text=True,
+        timeout=10 * SECOND,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "expected" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
