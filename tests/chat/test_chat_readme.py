@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from chat_helpers import RawClient, ServerProcess, server_process
 
@@ -61,6 +62,9 @@ def test_every_message_has_a_row_and_an_example(direction: str) -> None:
         assert f'{{"type":"{name}"' in README, f"no example of {name}"
         if name != "bye":
             assert sorted(re.findall(r"`(\w+)`", rows[name])) == sorted(struct.__struct_encode_fields__)
+            optional = {field.encode_name for field in msgspec.structs.fields(struct) if not field.required}
+            # What need not be said may be said all the same, as the history in a welcome.
+            assert set(re.findall(r"`(\w+)`\?", rows[name])) == optional or (direction == "Down" and name == "welcome")
 
 
 def test_every_code_is_listed() -> None:
