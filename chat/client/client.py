@@ -168,6 +168,9 @@ class ChatClient:
         """Begin to connect and register; events follow. Over the second path if the first cannot be used.
 
         Host names are looked up here, once, which may block; numeric addresses are not.
+
+        Raises:
+            RuntimeError: it was called before. After :class:`chat.client.events.Closed`, another client connects anew.
         """
         self._paths.connect()
 

@@ -98,6 +98,7 @@ class Paths:
         self._known_down: set[PathName] = set()
         #: Where `hello` can still be tried.
         self._untried = [*self.connections]
+        self._has_begun = False
 
     def __repr__(self) -> str:
         return f"<Paths {', '.join(map(repr, self.connections))}>"
@@ -111,6 +112,9 @@ class Paths:
 
     def connect(self) -> None:
         """Look up the addresses, which may block, and begin with the first path."""
+        if self._has_begun:
+            raise RuntimeError("A client connects once; to begin another session, make another one.")
+        self._has_begun = True
         for connection in self.connections:
             connection.look_up()
         self._untried.pop(0).open()

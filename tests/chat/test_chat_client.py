@@ -137,6 +137,18 @@ def test_nobody_listens(clients: Clients, mode: Mode) -> None:
     assert clients.events[client] == [Closed(reason, ())]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_client_connects_once(clients: Clients, server: ServerProcess, mode: Mode) -> None:
+    client = clients.add("ana", server.address, mode=mode)
+    with pytest.raises(RuntimeError, match="connects once"):
+        client.connect()
+    clients.until(lambda: client.registered)
+    client.leave()
+    clients.until(lambda: client.closed)
+    with pytest.raises(RuntimeError, match="connects once"):
+        client.connect()
+
+
 @pytest.mark.parametrize(
     ("host", "options", "reason"),
     [
