@@ -50,7 +50,8 @@ class Pipe:
     """Drives a console whose input is a pipe or a file: plain lines.
 
     No more is read than there is room for: whoever writes faster than the server takes it waits. At the end of the
-    input, or after `/exit`, it leaves when all is answered, or when no answer has come for `PATIENCE_S`.
+    input, or after `/exit`, it leaves when all is answered and no file is on its way, or when no answer has come for
+    `PATIENCE_S`.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -173,7 +174,8 @@ class Pipe:
             self._after_command = is_command
             self._lines.popleft()
             is_progress = True
-        done = console.leaving or (self._at_end and not self._lines and not console.client.files.busy)
+        at_end = console.leaving or (self._at_end and not self._lines)
+        done = at_end and not console.client.files.busy
         if done and console.client.registered and not _unanswered(console):
             console.go()
         is_waiting = (done or self._lines) and console.client.registered and not console.client.away

@@ -134,6 +134,22 @@ def test_lines_behind_the_end_are_told_of(server: ServerProcess, tmp_path: Path)
     assert (done.returncode, done.stdout) == (1, "! at least 3 lines were not sent; the first: one\n")
 
 
+def test_exit_waits_for_the_file_before_it(server: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("psst")
+    with RawClient(server.address, "ben") as ben:
+        client = subprocess.Popen(
+            command(server.address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert client.stdin is not None
+        client.stdin.write(f"/send ben {path}\n/exit\n")
+        client.stdin.flush()
+        ben.send(type="file_end", file=ben.until("file_offered")["file"], outcome="rejected")
+        shown, errors = client.communicate(timeout=10 * SECOND)
+    assert "! file 1: note.txt was rejected" in shown
+    assert (client.returncode, errors) == (0, "")
+
+
 def test_an_interruption_before_everything_was_answered_is_told() -> None:
     said = threading.Event()
     with (
