@@ -275,7 +275,7 @@ class Console:
         elif not isinstance(event, Received):
             self.show(line, DIM if isinstance(event, Echoed) else "")
         elif fold(event.sender) not in self.ignored:
-            named = re.search(rf"\b{re.escape(nick.casefold())}\b", event.text.casefold())
+            named = re.search(rf"(?<!\w){re.escape(nick.casefold())}(?!\w)", event.text.casefold())
             is_for_us = event.to is not None or named is not None
             self.show(line, "", event.sender, is_for_us=is_for_us)
             self._mind(event)

@@ -241,15 +241,16 @@ def test_the_status_bar_counts_what_is_unread_elsewhere(server: ServerProcess) -
         assert client.end() == 0
 
 
-def test_the_bell_rings_only_for_us_and_only_if_wanted(server: ServerProcess) -> None:
+@pytest.mark.parametrize("nick", ["ana", "ana!"])
+def test_the_bell_rings_only_for_us_and_only_if_wanted(server: ServerProcess, nick: str) -> None:
     with RawClient(server.address, "ben") as ben:
         for options, rings in ((["--bell"], True), ([], False)):
-            client = TerminalClient("ana", server, "--no-colour", *options)
-            ben.send(type="say", text="banana")
-            client.until("banana")
+            client = TerminalClient(nick, server, "--no-colour", *options)
+            ben.send(type="say", text="banana!")
+            client.until("banana!")
             assert "\x07" not in client.screen
-            ben.send(type="say", text="where is Ana?")
-            client.until("is Ana?")
+            ben.send(type="say", text=f"where is {nick.title()}?")
+            client.until(f"is {nick.title()}?")
             client.type("/quit\r")
             assert client.end() == 0
             assert ("\x07" in client.screen) == rings
