@@ -14,6 +14,7 @@ from chat.client.events import (
     Entered,
     Event,
     NotSent,
+    PathDown,
     PeerJoined,
     PeerLeft,
     Present,
@@ -318,8 +319,8 @@ class Console:
                 self.nicks[new] = None
             case RoomList(rooms):
                 self.rooms = dict.fromkeys(rooms)
-            case Reconnecting():
-                self._unasked = 0
+            case Reconnecting() | PathDown():
+                self._unasked = 0  # a list shown that nobody asked for is better than none to who did
             case Entered(room):
                 self.rooms[room] = None
                 if fold(room) == fold(self.room):

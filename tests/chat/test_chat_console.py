@@ -15,6 +15,7 @@ import pytest
 from chat_helpers import SECOND, RawClient, ServerProcess, server_process
 from terminal_helpers import TerminalClient
 
+from chat.client.client import ChatClient
 from chat.client.events import (
     Closed,
     Departed,
@@ -35,6 +36,7 @@ from chat.client.events import (
 )
 from chat.client.transcript import COLUMNS, Transcript
 from chat.console.commands import kind_at
+from chat.console.console import Console
 from chat.console.display import describe
 from chat.console.tally import Tally
 from chat.console.terminal import IDLE_S, Terminal
@@ -134,6 +136,22 @@ def test_what_came_while_nobody_looked_is_marked() -> None:
     terminal.show("ben: four", speaker="ben")
     assert terminal._unread == 0
     assert {style for line in terminal._lines for style, _ in line} == {""}
+    loop.close()
+
+
+def test_a_list_of_rooms_that_was_lost_with_its_connection_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, lines = Loop(), list[str]()
+    monkeypatch.setattr(ChatClient, "list_rooms", lambda _: None)
+    console = Console(loop, "ana", ("127.0.0.1", 1), None, "single", show=lambda line, *_, **__: lines.append(line))
+    console._event(Registered("ana"))
+    console.learn_rooms()
+    console._event(RoomList({"lobby": 1}))
+    assert len(lines) == 1, "what only completion wants is not shown"
+    console.learn_rooms()
+    console._event(PathDown("primary", "It broke."))
+    console._event(RoomList({"lobby": 2}))
+    assert lines[-1] == "* 1 room: lobby (2)"
+    console.client.close()
     loop.close()
 
 
