@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
-from chat_helpers import RawClient, ServerProcess, server_process
+from chat_helpers import SECOND, RawClient, ServerProcess, server_process
 
 from chat.protocol import messages
 
@@ -49,6 +51,17 @@ def test_replay(server: ServerProcess, dialogue: list[tuple[str, str, str]]) -> 
         assert found == expected
     for client in clients.values():
         client.close()
+
+
+@pytest.mark.realtime("chat")
+def test_the_program_ends_with_the_chat(server: ServerProcess) -> None:
+    program = README.split("```python\n")[1].split("```")[0].replace("5000", str(server.address[1]))
+    with RawClient(server.address, "ana"):
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=10 * SECOND, check=False
+        )
+    assert done.stdout.splitlines()[-1] == "Closed(reason='Somebody here is already called ana.', lost=())"
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("direction", ["Up", "Down"])
