@@ -74,7 +74,9 @@ def resolve(host: str, port: int) -> Target:
             return Target(family, (host, port))
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
+    except UnicodeError as error:  # in the words of a codec
+        raise AddressError(f"Cannot find the host {host}: no host is called so.") from error
+    except OSError as error:
         raise AddressError(f"Cannot find the host {host}: {reason_of(error)}.") from error
     return Target(family, address)  # type: ignore[arg-type]  # of these families it is nothing else
 

@@ -153,6 +153,7 @@ def test_a_client_connects_once(clients: Clients, server: ServerProcess, mode: M
     ("host", "options", "reason"),
     [
         ("no such host", {}, "Cannot find the host no such host: name or service not known."),
+        ("two..dots", {}, "Cannot find the host two..dots: no host is called so."),
         (
             "127.0.0.1",
             {"congestion": "nonsense"},
