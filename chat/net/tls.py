@@ -176,6 +176,8 @@ def _words(error: Exception) -> str:
         return f"its certificate is not to be trusted: {error.verify_message.rstrip('.').lower()}"
     reason = str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
     words = reason.replace("_", " ").lower()
+    if "pem lib" in words:
+        return "a certificate or a key is missing there, or not whole"
     if "alert" in words:
         return f"the other end ended the handshake: {words.partition('alert ')[2]}"
     return words

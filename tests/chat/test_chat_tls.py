@@ -172,8 +172,14 @@ def test_what_is_no_certificate(folder: Path, good: Certificate) -> None:
     nothing = folder / "nothing"
     nothing.write_text("nothing")
     for certificate, key in ((str(nothing), good.key), (good.certificate, str(nothing)), ("/no/such", good.key)):
-        with pytest.raises(TlsError, match=r"^Cannot use the certificate in "):
+        with pytest.raises(
+            TlsError, match=r"^Cannot use the certificate in .*: (no such file|a certificate or a key is)"
+        ):
             server_context(certificate, key)
+    half = folder / "half"
+    half.write_text(Path(good.certificate).read_text()[:300])
+    with pytest.raises(TlsError, match=r"half: a certificate or a key is missing there, or not whole\.$"):
+        client_context(str(half))
     with pytest.raises(TlsError, match=r"^Cannot use the certificates in /no/such: no such file or directory\.$"):
         client_context("/no/such")
 
