@@ -155,7 +155,8 @@ class Terminal:
             while console.client.registered and (line := await self._ask(session, over)) is not None:
                 self._touch()
                 for each in await self._confirmed(line.splitlines(), over):
-                    enter(console, each)
+                    if not console.leaving:  # what was pasted behind /exit is not meant to be said
+                        enter(console, each)
                 self._turn()
                 if console.leaving:
                     break

@@ -122,8 +122,11 @@ def test_pasted_lines_are_messages_of_their_own_after_a_question(server: ServerP
         client.until("Enter these 2 lines one by one?", after="thrown away")
         client.type("y\r")
         assert [ben.until("said")["text"] for _ in range(2)] == ["three", "four"]
-        client.type("\x04")
+        client.type("\x1b[200~/exit\nnever said\x1b[201~\r")
+        client.until("Enter these 2 lines one by one?", after="ana: four")
+        client.type("y\r")
         assert client.end() == 0
+        assert "said" not in [line["type"] for line in ben.sync()]
 
 
 def test_what_is_said_at_a_question_stands_above_it(server: ServerProcess) -> None:
