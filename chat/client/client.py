@@ -5,7 +5,7 @@ What the modes mean, and why losing connections loses no message, is said in :mo
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from chat.client.connection import Connection, ConnectionStatus
 from chat.client.events import Event, PathName
@@ -52,6 +52,7 @@ class ChatClient:
 
     Raises:
         NotText: the nickname or the password has half a character in it.
+        ValueError: there is no such mode.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class ChatClient:
         password: str = "",
         tls: "SSLContext | None" = None,
     ) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"A client's mode is one of {', '.join(get_args(Mode))}; got {mode!r}.")
         self.mode: Mode = mode
         #: Called with the name of the path and the kernel's last word on each connection just before it is freed.
         self.on_end: Callable[[PathName, TcpInfo], None] = lambda _name, _info: None

@@ -23,6 +23,7 @@ from chat.client.events import (
     Refused,
     Registered,
 )
+from chat.net.loop import Loop
 from chat.protocol.errors import NotRegistered
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Said, Welcome
@@ -135,6 +136,13 @@ def test_nobody_listens(clients: Clients, mode: Mode) -> None:
     clients.until(lambda: client.closed)
     reason = f"Cannot connect to 127.0.0.1 port {nowhere[1]}: connection refused."
     assert clients.events[client] == [Closed(reason, ())]
+
+
+def test_a_mode_that_there_is_not() -> None:
+    loop = Loop()
+    with pytest.raises(ValueError, match="one of single, standby, redundant; got 'redundent'"):
+        ChatClient(loop, "ana", ("127.0.0.1", 1), mode="redundent", on_event=print)  # type: ignore[arg-type]
+    loop.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
