@@ -307,7 +307,9 @@ class ClientSession:
             case messages.Refused(log=log) if log:
                 pass
             case messages.Refused(code, reason, number):
-                return [Refused(number, code, reason)]
+                # A copy may come so late that the server cannot tell it from a new message.
+                is_answered = number is not None and self._outgoing.pop(number) is None
+                return [] if is_answered else [Refused(number, code, reason)]
             case messages.Error(code, reason):
                 return [Refused(None, code, reason)]
             case messages.Member() | messages.Settled() if LOBBY not in self.cursors:
@@ -345,9 +347,7 @@ class ClientSession:
         self.following.note_line(path, message.log)
         self.cursors[message.log] = message.seq
         news = self._news(message, path, received_ns, seen_ns, exact, end_byte)
-        events = [] if news is None else [news]
-        if missed:
-            events.insert(0, Gap(message.log, missed))
+        events = [Gap(message.log, missed), news] if missed else [news]
         if missed and (self._outgoing.pending or self._doubts.pending):
             self._doubts.note_missed(message.log)
         self._asking.wanted |= missed > 0 and bool(self._outgoing.pending)
@@ -380,7 +380,7 @@ class ClientSession:
 
     def _news(
         self, message: Logged, path: PathName, received_ns: int, seen_ns: int, exact: bool, end_byte: int
-    ) -> Event | FileNews | None:
+    ) -> Event | FileNews:
         match message:
             case messages.Joined():
                 return PeerJoined(message.nick, message.log)
@@ -395,8 +395,7 @@ class ClientSession:
             case messages.Refused():
                 number = message.id
                 if number is not None:
-                    if self._outgoing.pop(number) is None:
-                        return None  # a copy that came so late that it could not be told from a new message
+                    self._outgoing.pop(number)
                     if number in self._rejoins:
                         number = None  # none that the program knows
                 return Refused(number, message.code, message.reason)

@@ -403,7 +403,8 @@ class Hub:
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
         self.refusals[refusal.code] += 1
         session, number = connection.session, getattr(message, "id", None)
-        if session is None:
+        # What lies too far back is, as a rule, one of very many copies: in the inbox they would push out all else.
+        if session is None or refusal.code == "stale_id":
             self.delivery.tell(connection, Refused(refusal.code, refusal.reason, number))
             if connection.wrong_secrets >= MAX_TRIES:
                 self.disconnect(connection, "")

@@ -7,7 +7,8 @@ from sinks import EVERYTHING
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Attach, Bye, Hello, Join, Leave, Say, Tell
 from chat.server.guesses import MAX_WRONG
-from chat.server.hub import MAX_CONNECTIONS
+from chat.server.hub import INBOX_LINES, MAX_CONNECTIONS
+from chat.server.replay import ID_WINDOW
 from chat.server.rooms import Rooms
 
 
@@ -201,3 +202,20 @@ def test_sessions_without_a_connection_do_not_pile_up(limits: dict[str, int], le
         connection.origin = origin
         hall.hub.disconnect(connection, "reset", keep_until_ns=100)
     assert sorted(hall.hub.nicks) == [*left]
+
+
+def test_copies_that_come_very_late_push_nothing_out_of_the_inbox(hall: Hall) -> None:
+    """Each is answered where it came; what others have told one in private is still there."""
+    ana, ben = hall.join("ana"), hall.join("ben")
+    session = ana.session
+    assert session is not None
+    hall.hub.receive(ben, Tell("ana", "do not forget"))
+    before = session.inbox.last_seq
+    hall.hub.receive(ana, Say("much later", ID_WINDOW + INBOX_LINES + 9))
+    hall.take(ana)
+    for number in range(1, INBOX_LINES + 9):
+        hall.hub.receive(ana, Say("again", number))
+    refused = hall.take(ana)
+    assert {line["code"] for line in refused} == {"stale_id"}
+    assert [line["id"] for line in refused] == [*range(1, INBOX_LINES + 9)]
+    assert (session.inbox.first_seq, session.inbox.last_seq) == (1, before)
