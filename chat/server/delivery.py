@@ -14,7 +14,7 @@ backlog is sent them with it, and then is ahead of the head until they have been
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Container, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Protocol
 
 from chat.protocol.message import Message
@@ -236,46 +236,28 @@ class Delivery:
                     self._backlog(connection)
         logs = [log for log in grown if self._heads[log].flushed < log.last_seq]
         while logs:
-            together = self._send_together(logs) if len(logs) > 1 else {}
-            logs = [log for log in logs if self._send_batch(log, self._heads[log], together)]
+            self._send_batches({log: self._heads[log] for log in logs})
+            logs = [log for log in logs if self._heads[log].flushed < log.last_seq]
 
-    def _send_together(self, logs: Iterable[Log]) -> Container[Connection]:
-        """A batch of each of these to whoever follows several: a `send()` costs more than all else.
+    def _send_batches(self, heads: dict[Log, _Head]) -> None:
+        """One of each log to whoever follows it alone, and then all at once to each who follows several of them.
 
-        Returns:
-            who that is.
+        A `send()` costs more than all else: a crowd in many rooms takes long, and who is in few does not wait for it.
         """
-        seen: set[Connection] = set()
-        together: dict[Connection, list[Log]] = {}
-        for log in logs:
-            members = self._heads[log].members
-            together.update({each: [] for each in members if each in seen})
-            seen.update(members)
-        if not together:
-            return together
-        for log in logs:
-            for each in self._heads[log].members:
-                if each in together:
-                    together[each].append(log)
+        parts = {log: Part(log, *log.read(head.flushed, BATCH_BYTES)) for log, head in heads.items() if head.members}
+        lines = {log: part.cursor - heads[log].flushed for log, part in parts.items()}
+        together = _who_follow_several(heads) if len(parts) > 1 else {}
+        for log, part in parts.items():
+            members = heads[log].members
+            alone = [each for each in members if each not in together] if together else members
+            self._send_parts([part], lines[log], alone)
         groups: defaultdict[tuple[Log, ...], list[Connection]] = defaultdict(list)
         for connection, followed in together.items():
             groups[tuple(followed)].append(connection)
         for group, connections in groups.items():
-            parts = [Part(log, *log.read(self._heads[log].flushed, BATCH_BYTES)) for log in group]
-            lines = sum(part.cursor for part in parts) - sum(self._heads[log].flushed for log in group)
-            self._send_parts(parts, lines, connections)
-        return together
-
-    def _send_batch(self, log: Log, head: _Head, together: Container[Connection]) -> bool:
-        """To all at the head but those who have been sent it `together` with others; whether there is more for any."""
-        if head.members:
-            batch = log.read(head.flushed, BATCH_BYTES)
-            members = [each for each in head.members if each not in together] if together else head.members
-            self._send_parts([Part(log, *batch)], batch.cursor - head.flushed, members)
-            head.flushed = batch.cursor
-        if not head.members:
-            head.flushed = log.last_seq
-        return head.flushed < log.last_seq
+            self._send_parts([parts[log] for log in group], sum(lines[log] for log in group), connections)
+        for log, head in heads.items():
+            head.flushed = parts[log].cursor if head.members else log.last_seq
 
     def _send_parts(self, parts: list[Part], lines: int, connections: Collection[Connection]) -> None:
         """So many lines to all of these, who are at the heads; who does not take all of it has a backlog then."""
@@ -315,3 +297,18 @@ class Delivery:
         """Nothing more is sent until :meth:`on_writable`."""
         self._ready.pop(connection, None)
         connection.sink.want_writable()
+
+
+def _who_follow_several(heads: dict[Log, _Head]) -> dict[Connection, list[Log]]:
+    """The connections at more than one of these heads, and at which."""
+    seen: set[Connection] = set()
+    together: dict[Connection, list[Log]] = {}
+    for head in heads.values():
+        together.update({each: [] for each in head.members if each in seen})
+        seen.update(head.members)
+    if together:
+        for log, head in heads.items():
+            for each in head.members:
+                if each in together:
+                    together[each].append(log)
+    return together

@@ -64,6 +64,19 @@ def test_who_is_at_the_head_is_sent_the_very_same_bytes(post: Post) -> None:
     assert repr(post.delivery) == "<Delivery of 2 log(s)>"
 
 
+def test_who_is_in_few_rooms_does_not_wait_for_a_crowd_in_many(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = [post.follower(post.room, post.other) for _ in range(3)]
+    quiet = post.follower(post.room), post.follower(post.other)
+    order: list[Pipe] = []
+    send = Pipe.send
+    monkeypatch.setattr(Pipe, "send", lambda pipe, data: (order.append(pipe), send(pipe, data))[1])
+    for log in (post.other, post.room):
+        post.say(log=log)
+    post.delivery.flush()
+    assert order == [quiet[1], quiet[0], *crowd]
+    assert [pipe.read() for pipe in crowd] == [line(1, "other") + line(1)] * 3
+
+
 def test_lines_that_may_wait_are_sent_together(post: Post) -> None:
     pipe = post.follower()
     for _ in range(3):
