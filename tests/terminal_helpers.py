@@ -19,6 +19,8 @@ class Terminal:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, 100))
         environment = {**os.environ, "TERM": "xterm"}
+        # Whoever runs the tests by `nohup` has that signal ignored; a person has not.
+        command = ("env", "--default-signal=HUP", *command)
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, process_group=0
         )
