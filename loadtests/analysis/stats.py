@@ -27,6 +27,8 @@ CONNECTION = ["trial", "side", "user", "path", "connection"]
 _COUNTERS = ["sent_bytes", "segments_out", "retransmitted_bytes", "retransmissions"]
 #: Weights of the last differences in RFC 3550's jitter; older ones weigh less than a double can tell.
 _DECAY = (15 / 16) ** np.arange(1024) / 16
+#: A spreadsheet holds no more rows; nobody has sorted a larger table in one, and it takes long to look through.
+_SPREADSHEET_ROWS = 1_048_576
 
 
 def rfc3550_jitter_ms(one_way_delays_ms: npt.ArrayLike) -> float:
@@ -211,11 +213,11 @@ def per_receiver(run: Run) -> pd.DataFrame:
     before, and against the smallest delay. All three are of messages intended after the warm-up, as if nobody had
     listened before, without what the machine disturbed. Messages that came twice are counted from the first second on.
     """
-    rows = run.rows("deliveries", ["receiver", "sender", "id", "received_s", "one_way_delay_ms", "disturbed"])
-    moments_s = rows.pop("received_s").to_numpy()
-    if ((np.diff(moments_s) < 0) & (np.diff(rows["trial"]) == 0)).any():  # somebody sorted them in a spreadsheet
-        rows = rows.iloc[np.argsort(moments_s, kind="stable")]
-    del moments_s
+    rows = run.rows("deliveries", ["receiver", "sender", "id", "one_way_delay_ms", "disturbed"])
+    if len(rows) <= _SPREADSHEET_ROWS:
+        moments_s = run.rows("deliveries", ["received_s"])["received_s"].to_numpy()
+        if ((np.diff(moments_s) < 0) & (np.diff(rows["trial"]) == 0)).any():
+            rows = rows.iloc[np.argsort(moments_s, kind="stable")]
     delays_ms = np.where(run.is_after_warmup(rows), rows.pop("one_way_delay_ms"), np.nan)
     if not run.with_disturbed:
         delays_ms[rows.pop("disturbed").to_numpy(np.float32, na_value=np.nan) == 1] = np.nan
