@@ -1,6 +1,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# Where it is set, as in many container images, every process would compile every package anew: half of all the work.
+# Where it is set, as in many container images, every process would compile every package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-virtual check bench fuzz notebooks clean

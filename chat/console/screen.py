@@ -1,4 +1,4 @@
-"""Screen: the terminal as what is shown goes to."""
+"""Screen: where the interactive client writes, and what happens when that is gone."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 
 
 class Screen(Vt100_Output):
-    """It may be gone without SIGHUP having ended us, as when that is ignored: then nothing can be shown any more, nor
-    that this is so, and we end as if by that signal.
+    """The terminal. It may be gone although no SIGHUP has ended us, as where that signal is ignored: then nothing can
+    be shown any more, not even an error, and we end as if by that signal.
     """
 
     def flush(self) -> None:

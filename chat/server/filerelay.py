@@ -99,10 +99,10 @@ class FileRelay:
         """
         if sender is receiver:
             raise Refusal("own_file", "You cannot send a file to yourself.")
-        if len(self._receiving.get(receiver, ())) >= self._limits.files:
-            self._take_one_back(receiver, _origin(sender))
         for party, parties in ((sender, self._sending), (receiver, self._receiving)):
-            if len(parties.get(party, ())) >= self._limits.files:
+            if self._is_full(party, parties) and party is receiver:
+                self._take_one_back(receiver, _origin(sender))
+            if self._is_full(party, parties):
                 raise Refusal("too_many_files", f"{party.nick} has {self._limits.files} transfers open already.")
         self._last_number += 1
         number = self._last_number
@@ -197,9 +197,12 @@ class FileRelay:
         for transfers in (self._transfers, self._sending, self._receiving):
             transfers.clear()
 
+    def _is_full(self, party: Session, parties: dict[Session, dict[int, Transfer]]) -> bool:
+        return len(parties.get(party, ())) >= self._limits.files
+
     def _take_one_back(self, receiver: Session, origin: str) -> None:
-        """Nobody keeps others from offering: of the address that has most unanswered offers, the oldest ends, if from
-        this one, with the next, there are still fewer.
+        """End the oldest unanswered offer of the address that has made most of them, so that nobody keeps others from
+        offering; unless this address would then, with its next one, have more of them.
         """
         offers: defaultdict[str, list[Transfer]] = defaultdict(list)
         for transfer in self._receiving[receiver].values():

@@ -158,7 +158,7 @@ class Peer:
             self._host.handled()
         else:
             messages: Iterable[Up | BadLine | float] = self._reader.read(data)
-            if len(data) < CRUMB_BYTES:
+            if len(data) < CRUMB_BYTES:  # few enough to decode them at once
                 messages = [*messages] or [CRUMB]
             self._incoming = iter(messages)
             if wait_ns := self._owed_ns():

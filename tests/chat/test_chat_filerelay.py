@@ -245,3 +245,16 @@ def test_who_is_offered_too_much_has_room_for_others() -> None:
     hall.hub.receive(ana, FileAccept(3))
     hall.take(ana)
     assert offered_by(cleo) == [], "what was accepted is not taken back"
+
+
+def test_who_may_send_no_more_takes_nobodys_place() -> None:
+    hall = Hall(limits=Limits(files=2))
+    ana, pest, ben = hall.join("ana"), hall.join("pest"), hall.join("ben")
+    hall.join("cleo")
+    ben.origin = "10.0.0.2"
+    for sender, to in ((pest, "ana"), (pest, "ana"), (ben, "cleo"), (ben, "cleo")):
+        hall.hub.receive(sender, FileOffer(to, "name", 10, SHA))
+    hall.take(ana)
+    hall.hub.receive(ben, FileOffer("ana", "name", 10, SHA))
+    assert hall.take(ana) == []
+    assert hall.take(ben)[-1]["reason"] == "ben has 2 transfers open already."

@@ -60,3 +60,11 @@ def test_no_percentile_is_told_of_too_few_messages(
     recorder.flush()
     Progress(THREE).end(THREE[0], tmp_path)
     assert capsys.readouterr().out == f"trial 1 of 3, s: {told}\n"
+
+
+def test_messages_of_the_warm_up_are_said_to_be_among_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary at the end has fewer, and other percentiles."""
+    (trial,) = plan(Document.parse("{server: '127.0.0.1:1', warmup: 2s}", "s.yaml"))
+    Recorder(tmp_path).start()
+    Progress([trial]).end(trial, tmp_path)
+    assert capsys.readouterr().out == "trial 1, s: 0 messages (with the warm-up)\n"

@@ -30,9 +30,8 @@ _QUIET_S = 0.2
 
 @dataclass
 class Arrivals:
-    """When each full packet was sent, and when those that came arrived, in seconds."""
+    """When each full packet arrived, in seconds."""
 
-    sent_s: list[float]
     times_s: list[float]
     #: Whether the machine stalled meanwhile.
     is_disturbed: bool = False
@@ -40,30 +39,10 @@ class Arrivals:
     @property
     def rate_bps(self) -> float:
         """Bits per second between the arrivals, counted as `rate` counts them; not a number if too few came."""
-        return _rate_bps(self.times_s)
-
-    def busy_share(self, direction: Direction) -> float:
-        """The least share of the time in which a right link has something to send: a short queue is empty at times.
-
-        As often as must be expected, or as often as that of a link that loses nothing is when it is sent the same: who
-        sends was perhaps held up, for longer than a short queue lasts.
-        """
-        times_s, end_s, full_s = [], 0.0, direction.transmission_s(_IP_BYTES)
-        for sent_s in self.sent_s:
-            if end_s <= sent_s + direction.queue_s - full_s:  # there is room in the queue
-                end_s = max(sent_s, end_s) + full_s
-                times_s.append(end_s)
-        bridged_s = direction.queue_s - full_s
-        idle_s = max(0.0, interval_s(direction) + _LATENESS_S - bridged_s)
-        expected = direction.queue_s / (direction.queue_s + idle_s)
-        return min(expected, _rate_bps(times_s) * full_s / _FRAME_BITS)
-
-
-def _rate_bps(times_s: list[float]) -> float:
-    times_s = times_s[int(len(times_s) * _SKIPPED_SHARE) :]
-    if len(times_s) < 2:
-        return float("nan")
-    return (len(times_s) - 1) * _FRAME_BITS / (times_s[-1] - times_s[0])
+        times_s = self.times_s[int(len(self.times_s) * _SKIPPED_SHARE) :]
+        if len(times_s) < 2:
+            return float("nan")
+        return (len(times_s) - 1) * _FRAME_BITS / (times_s[-1] - times_s[0])
 
 
 def interval_s(direction: Direction) -> float:
@@ -71,6 +50,13 @@ def interval_s(direction: Direction) -> float:
     full_s = direction.transmission_s(_IP_BYTES)
     bridged_s = 0.0 if direction.loss_ratio else direction.queue_s - full_s
     return min(full_s / _OVERLOAD, max(bridged_s / 2, full_s / _FLOOD, _LEAST_INTERVAL_S))
+
+
+def busy_share(direction: Direction) -> float:
+    """The least share of the time in which a right link has something to send: a short queue is empty at times."""
+    bridged_s = direction.queue_s - direction.transmission_s(_IP_BYTES)
+    idle_s = max(0.0, interval_s(direction) + _LATENESS_S - bridged_s)
+    return direction.queue_s / (direction.queue_s + idle_s)
 
 
 def packets_to_send(direction: Direction) -> int:
@@ -95,19 +81,19 @@ def bulk_s(direction: Direction) -> float:
 def measure_rate(path: str, way: str, direction: Direction) -> Arrivals:
     """Overload one direction of a path for at most a second, or a dozen packets if those take longer."""
     count, pause_s, patience_s = packets_to_send(direction), _pause_s(direction), _patience_s(direction)
-    found = Arrivals([], [])
+    found = Arrivals([])
     with contextlib.ExitStack() as stack:
         client, server = open_ends(path, stack)
         sender, receiver = (client, server) if way == "up" else (server, client)
         start_s = heard_s = time.monotonic()
+        sent = 0
         while (now_s := time.monotonic()) < heard_s + patience_s:
-            sent = len(found.sent_s)
             due = min(count, int((now_s - start_s) / pause_s) + 1)
             for _ in range(min(due - sent, _AT_ONCE)):
-                found.sent_s.append(time.monotonic())
                 with contextlib.suppress(BlockingIOError):  # lost, as in a full queue
                     sender.send(bytes(_IP_BYTES - _HEADER_BYTES))
-                sent, heard_s = sent + 1, now_s
+                sent += 1
+                heard_s = now_s
             next_s = start_s + sent * pause_s if sent < count else heard_s + patience_s
             if select.select([receiver], (), (), max(_BREATH_S, next_s - now_s))[0]:
                 heard_s = time.monotonic()

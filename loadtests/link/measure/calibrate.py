@@ -17,7 +17,7 @@ from random import Random
 import msgspec
 import numpy as np
 
-from loadtests.link.measure.bulk import Arrivals, bulk_s, measure_rate, packets_carried
+from loadtests.link.measure.bulk import Arrivals, bulk_s, busy_share, measure_rate, packets_carried
 from loadtests.link.measure.probes import PROBE_BYTES, ProbeStream, run_probes
 from loadtests.link.model.pipeline import Pipeline, carried
 from loadtests.link.model.profile import Direction, GilbertElliott, LinkProfile, TimedBursts
@@ -263,7 +263,7 @@ def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -
     expected_bps = direction.rate_bps * (1 - direction.corrupt)
     whole = packets_carried(direction) * (1 - direction.corrupt)
     chance = _STANDARD_ERRORS * math.sqrt(direction.corrupt / whole)
-    low = max(0.0, expected_bps * arrivals.busy_share(direction) * (1 - RATE_SHARE - chance))
+    low = max(0.0, expected_bps * busy_share(direction) * (1 - RATE_SHARE - chance))
     high = expected_bps * (1 + RATE_SHARE + chance)
     stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0, is_disturbed=arrivals.is_disturbed)
     return row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
