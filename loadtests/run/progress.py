@@ -43,7 +43,8 @@ class Progress:
 
     def end(self, trial: Trial, folder: Path) -> None:
         self._spent_s.append(time.monotonic() - self._trial_started_s)
-        self._console.print(f"{self._head(trial)}: {_so_far(trial, folder)}")
+        with_what = ", warm-up too" if trial.scenario.warmup else ""  # which the summary leaves out
+        self._console.print(f"{self._head(trial)}: {_so_far(folder)}{with_what}")
 
     def say(self, trial: Trial, state: str) -> None:
         """A change of state."""
@@ -52,7 +53,7 @@ class Progress:
     def follow(self, trial: Trial, folder: Path) -> None:
         """Messages and response time so far; call it about once a second."""
         if self._status or time.monotonic() - self._last_line_s >= _PIPE_INTERVAL_S:
-            self._show(f"{self._head(trial)}: {_so_far(trial, folder)}; about {self._left_s(trial):.0f} s left")
+            self._show(f"{self._head(trial)}: {_so_far(folder)}; about {self._left_s(trial):.0f} s left")
 
     def note(self, text: str) -> None:
         """Something that stays on the screen."""
@@ -78,12 +79,10 @@ class Progress:
         return float(max(expected_s - spent_s, 0) + expected_s * after_it)
 
 
-def _so_far(trial: Trial, folder: Path) -> str:
-    """Of all messages; what is told at the end leaves the warm-up out."""
+def _so_far(folder: Path) -> str:
     sent = len(read_records(folder, SENT))
     echoed = read_records(folder, ECHOED)
     response_ms = (echoed["received_ns"] - echoed["intended_ns"]) / 1e6
     known = [(name, SHARES[name]) for name in ("p50", "p95", "p99") if is_known(len(echoed), SHARES[name])]
     told = ", ".join(f"{name} {response_ms.quantile(share):.1f} ms" for name, share in known)
-    what = "messages (with the warm-up)" if trial.scenario.warmup else "messages"
-    return f"{sent} {what}" + (f", response time {told}" if told else "")
+    return f"{sent} messages" + (f", response time {told}" if told else "")

@@ -67,4 +67,4 @@ def test_messages_of_the_warm_up_are_said_to_be_among_them(tmp_path: Path, capsy
     (trial,) = plan(Document.parse("{server: '127.0.0.1:1', warmup: 2s}", "s.yaml"))
     Recorder(tmp_path).start()
     Progress([trial]).end(trial, tmp_path)
-    assert capsys.readouterr().out == "trial 1, s: 0 messages (with the warm-up)\n"
+    assert capsys.readouterr().out == "trial 1, s: 0 messages, warm-up too\n"
