@@ -93,7 +93,7 @@ class Document:
             raise ConfigError(f"{name}: nested more than {MAX_DEPTH} deep") from None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
+            raise ConfigError(f"{name}:{line}: not valid YAML: {brief(str(error.problem))}") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{name}: not valid YAML: {error}") from None
         except (ValueError, OverflowError):  # "\\Uffffffff"
