@@ -94,8 +94,9 @@ class Document:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{name}:{line}: not valid YAML: {brief(str(error.problem))}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{name}: not valid YAML: {error}") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(f"{name}:{line}: not valid YAML: U+{error.character:04X} is not allowed in it") from None
         except (ValueError, OverflowError):  # "\\Uffffffff"
             raise ConfigError(
                 f"{name}: not valid YAML: a number in it, as of an escaped character, is too large"

@@ -73,6 +73,7 @@ class Outer(msgspec.Struct):
         ("loss: [1]", "f.yaml:1: loss: expected a percentage from 0% to 100% such as 1.5%, or a mapping; got ['1']"),
         ("inner: {is_new: yes}", "f.yaml:1: inner.is_new: expected true or false, got 'yes'"),
         ("inner: [", "f.yaml:1: not valid YAML"),
+        ("name: a\nnote: \x1b[2J", "f.yaml:2: not valid YAML: U+001B is not allowed in it"),
         (r'steps: "\Uffffffff"', "f.yaml: not valid YAML: a number in it"),
         (r'inner: {arrival: "\ud800"}', "f.yaml:1: an escape stands for half a character"),
         (r'inner: {arrival: "\e]0;title\a"}', "f.yaml:1: an escape stands for half a character, or for a control"),
