@@ -10,9 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready
 	$(BIN)/chatlab run scenarios/demo.yaml || [ $$? = 3 ]
 
-# Three at a time: most tests wait for links and processes, not for a core.
+# Four at a time: most tests wait for links and processes, not for a core.
 test: .venv/ready
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # In virtual time, where nothing disturbs them: minutes of computing. Builds the kernel that they need.
 test-virtual: .venv/ready

@@ -1,5 +1,6 @@
 """How calibration plans its probes and judges what came of them, without a network."""
 
+import dataclasses
 import math
 from pathlib import Path
 from random import Random
@@ -167,6 +168,24 @@ def test_probes_take_little_time_and_little_of_the_rate(direction: Direction) ->
     assert stream.count * stream.interval_s < 13
     assert stream.interval_s >= 2 * direction.jitter_s
     assert stream.interval_s * 0.2001 >= direction.transmission_s(PROBE_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("more_s", "has_spoiled", "is_excused"), [(0.001, False, True), (0.01, False, False), (0.01, True, True)]
+)
+def test_a_machine_that_stalls_excuses_no_more_than_it_can_have_done(
+    more_s: float, has_spoiled: bool, is_excused: bool
+) -> None:
+    """A link of 20 ms takes longer: probes that met no stall tell a link that is off by far."""
+    asked, real = Direction(delay_s=0.02), Direction(delay_s=0.0205 + more_s)
+    stream = dataclasses.replace(probed(asked, real), is_disturbed=True, has_spoiled=has_spoiled)
+    rows = [
+        *judge_direction(stream, asked),
+        judge_round_trip(stream, stream, LinkProfile(name="test", up=asked, down=asked)),
+    ]
+    times = {row.metric: row.disturbed for row in rows if not row.within}
+    assert times == {"delay_ms": is_excused, "rtt_ms": is_excused}
+    assert all(row.disturbed for row in rows if row.metric == "loss_ratio")
 
 
 def test_the_loss_window_holds_almost_all_of_chance() -> None:

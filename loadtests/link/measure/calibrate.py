@@ -35,6 +35,8 @@ _SHARE_OF_RATE = 0.2
 _ROUNDS = 4
 #: Of the probes; where more met a stall, the machine delays the others too, each by less than counts as a stall.
 _MOST_SPOILED = 0.05
+#: Such a delay (s): less than counts as a stall, when a probe is sent and again when it arrives.
+_HIDDEN_S = 0.002
 #: Of the time that a rate takes to measure; a machine that stalls for more is not quiet for as long as one more takes.
 _MOST_STALLED = 0.1
 
@@ -70,7 +72,7 @@ class LinkRow(msgspec.Struct, frozen=True, kw_only=True):
     within: bool
     #: Probes sent (in each direction); of a rate, full packets that arrived.
     probes: int
-    #: The machine stalled so much that `measured` may be its own rather than the link's.
+    #: The machine stalled so much that what is off may be its own fault rather than the link's.
     disturbed: bool = False
 
 
@@ -135,7 +137,7 @@ def _probed(
             break
     return [
         # Too few to tell anything: then all count, and the figures say how the machine was.
-        dataclasses.replace(stream, is_disturbed=True)
+        dataclasses.replace(stream, is_disturbed=True, has_spoiled=True)
         if one.count < _LEAST_PROBES
         else dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
         for one, stream, count in zip(kept, streams, sent, strict=True)
@@ -220,12 +222,8 @@ def judge_direction(stream: ProbeStream, direction: Direction) -> list[LinkRow]:
     delay_window_s = DELAY_SHARE * delay_s + DELAY_S + delay_chance_s
     jitter_window_s = _JITTER_S + jitter_chance_s
     rows = [
-        row(stream, "delay_ms", *around_ms(direction.delay_s, delay_s, median_s(stream), delay_window_s)),
-        row(
-            stream,
-            "jitter_ms",
-            *around_ms(direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
-        ),
+        time_row(stream, "delay_ms", direction.delay_s, delay_s, median_s(stream), delay_window_s),
+        time_row(stream, "jitter_ms", direction.jitter_s, jitter_s, spread_s(stream), jitter_window_s),
         loss,
     ]
     for metric, requested, ratio in (
@@ -252,9 +250,13 @@ def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> L
     expected = [mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
     expected_s = sum(delay_s for delay_s, _ in expected)
     window_s = DELAY_SHARE * expected_s + DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
-    there_and_back = row(up, "rtt_ms", *around_ms(link.rtt_s, expected_s, median_s(up) + median_s(down), window_s))
-    disturbed = up.is_disturbed or down.is_disturbed
-    return msgspec.structs.replace(there_and_back, direction="both", disturbed=disturbed)
+    both = dataclasses.replace(
+        up,
+        direction="both",
+        is_disturbed=up.is_disturbed or down.is_disturbed,
+        has_spoiled=up.has_spoiled or down.has_spoiled,
+    )
+    return time_row(both, "rtt_ms", link.rtt_s, expected_s, median_s(up) + median_s(down), window_s)
 
 
 def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -> LinkRow:
@@ -369,10 +371,14 @@ def _binomial(successes: int, trials: int, probability: float) -> float:
     return math.exp(ways + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
 
 
-def around_ms(requested_s: float, expected_s: float, measured_s: float, window_s: float) -> tuple[float, ...]:
-    """The figures of a row from seconds: requested, expected, measured, low, high."""
+def time_row(
+    stream: ProbeStream, metric: str, requested_s: float, expected_s: float, measured_s: float, window_s: float
+) -> LinkRow:
+    """The row of a time, which may be off by its window; one that is off by far is so whatever the machine did."""
     figures_s = (requested_s, expected_s, measured_s, max(0.0, expected_s - window_s), expected_s + window_s)
-    return tuple(figure_s * 1e3 for figure_s in figures_s)
+    found = row(stream, metric, *(figure_s * 1e3 for figure_s in figures_s))
+    may_be_ours = stream.has_spoiled or abs(measured_s - expected_s) <= window_s + _HIDDEN_S
+    return msgspec.structs.replace(found, disturbed=found.disturbed and may_be_ours)
 
 
 def row(

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from loadtests.errors import LinkError
-from loadtests.link.measure.calibrate import LinkRow, around_ms, loss_window, mean_and_chance, model_streams, row
+from loadtests.link.measure.calibrate import LinkRow, loss_window, mean_and_chance, model_streams, row, time_row
 from loadtests.link.measure.probes import ProbeStream
 from loadtests.link.model.profile import Direction, LinkProfile
 
@@ -108,7 +108,7 @@ def judge(link: LinkProfile, before: Handshakes, now: Handshakes) -> list[LinkRo
     lost = _either(link.up.loss_ratio, link.down.loss_ratio)
     low, high = _either(*(low for low, _ in windows)), _either(before.lost_ratio, *(high for _, high in windows))
     return [
-        row(_stream("both"), "handshake_ms", *around_ms(link.rtt_s, expected_s, now.median_s, window_s)),
+        time_row(_stream("both"), "handshake_ms", link.rtt_s, expected_s, now.median_s, window_s),
         row(_stream("both"), "handshake_loss_ratio", lost, expected, now.lost_ratio, low, high),
     ]
 

@@ -44,8 +44,10 @@ class ProbeStream:
     arrivals: list[tuple[int, int]] = field(default_factory=list)
     #: When each was sent, by its sequence number (CLOCK_MONOTONIC).
     sent_ns: dict[int, int] = field(default_factory=dict)
-    #: Whether probes count although the machine stalled, because too few others are left.
+    #: Whether the machine stalled so often that it delayed the probes that met no stall too, a little.
     is_disturbed: bool = False
+    #: Whether those that met one count as well, because too few others are left.
+    has_spoiled: bool = False
 
     @property
     def arrived(self) -> int:
