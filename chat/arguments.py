@@ -73,7 +73,7 @@ def add_password_file(parser: argparse.ArgumentParser, what_for: str) -> None:
 
 def _password(text: str) -> str:
     try:
-        with open(file(text), encoding="utf-8") as opened:
+        with open(file(text), encoding="utf-8-sig") as opened:  # some editors write a mark before the first letter
             line = opened.readline(MAX_PASSWORD_CHARS + 2).rstrip("\r\n")
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None

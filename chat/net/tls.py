@@ -23,18 +23,23 @@ def server_context(certificate: str, key: str | None) -> ssl.SSLContext:
     """For a server with this certificate chain and private key, both PEM files, or both in one.
 
     Raises:
-        TlsError: a file is missing, is something else, or they do not belong together.
+        TlsError: a file is missing, is something else, or they do not belong together; or the key has a pass phrase.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_ecdh_curve(_GROUP)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, _pass_phrase)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         files = certificate if key is None else f"{certificate} and {key}"
         raise TlsError(f"Cannot use the certificate in {files}: {_words(error)}.") from error
     return context
+
+
+def _pass_phrase() -> str:
+    """OpenSSL would ask the terminal, which a server seldom has."""
+    raise ValueError("the key has a pass phrase, which nobody could type when the server starts again; take it off")
 
 
 def client_context(authorities: str | None) -> ssl.SSLContext:

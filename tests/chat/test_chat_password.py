@@ -20,7 +20,7 @@ PASSWORD = "swordfish and ä"
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("password") / "file"
-    file.write_text(f"{PASSWORD}\nwhat follows is no part of it\n")
+    file.write_text(f"{PASSWORD}\nwhat follows is no part of it\n", encoding="utf-8-sig")  # as some editors do
     return file
 
 

@@ -184,6 +184,14 @@ def test_what_is_no_certificate(folder: Path, good: Certificate) -> None:
         client_context("/no/such")
 
 
+def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked(tmp_path: Path, good: Certificate) -> None:
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "pkcs8", "-topk8", "-in", good.key, "-out", str(locked), "-passout", "pass:secret"]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(TlsError, match=r"^Cannot use the certificate in .*: the key has a pass phrase"):
+        server_context(good.certificate, str(locked))
+
+
 def test_an_end_that_was_not_said_is_none(server: ServerProcess, good: Certificate) -> None:
     """Whoever cuts the stream from outside must not end a session: only the record that says so does."""
     hello = b'{"type":"hello","nick":"cut","key":"0123456789abcdef"}\n'
