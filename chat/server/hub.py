@@ -8,6 +8,7 @@ that connection broke, it is kept for a while, and its client may come back to i
 from collections import Counter
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from typing import Any
 
 from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX, Cursors
@@ -113,8 +114,10 @@ class Hub:
         try:
             if session is None:
                 self._receive_from_stranger(connection, message)
-            else:
+            elif (handle := _HANDLERS.get(type(message))) is None:
                 self._receive_in_session(connection, session, message)
+            else:
+                self._grant(handle, session, message)
         except Refusal as refusal:
             self._refuse(connection, message, refusal)
 
@@ -196,12 +199,6 @@ class Hub:
 
     def _receive_in_session(self, connection: Connection, session: Session, message: Up) -> None:
         match message:
-            case Say() | Tell() | Nick() | Join() | Leave() | SetTopic() | FileOffer() | FileAccept() | FileEnd():
-                # Marked before it is judged: the second copy must not succeed where the first was refused.
-                if message.id is not None and not session.ids.accept(message.id):
-                    self.duplicates += 1
-                else:
-                    self._grant(session, message)
             case FileChunk():
                 self.relay.chunk(session, connection, message)
             case FileCredit():
@@ -289,56 +286,57 @@ class Hub:
         for log in _logs_of(session):
             self.delivery.follow(connection, log, cursors[log.name])
 
-    def _grant(
-        self, session: Session, message: Say | Tell | Nick | Join | Leave | SetTopic | FileOffer | FileAccept | FileEnd
-    ) -> None:
-        if not self._has_room() and isinstance(message, Say | Nick | Join | SetTopic):
-            raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
-        match message:
-            case Say():
-                text, number = message.text, message.id
-                check_text(text, self.limits.text_bytes)
-                log = self.rooms.of(session, message.room).log
-                self.delivery.append(log, lambda name, seq: Said(name, seq, session.nick, text, number))
-            case Tell(nick, text, number):
-                check_text(text, self.limits.text_bytes)
-                recipient = self._directory.called(nick)
-                for inbox in {recipient.inbox: None, session.inbox: None}:
-                    self.delivery.append(
-                        inbox, lambda log, seq: Told(log, seq, session.nick, recipient.nick, text, number)
-                    )
-            case Nick(nick, number):
-                self._rename(session, nick, number)
-            case Join(name, number, cursor):
-                self._shed(session)
-                room = self._join(session, name, cursor)
-                self._tell_member(session, number)
-                for connection in session.following:
-                    if room.log not in connection.cursors:
-                        self.delivery.follow(connection, room.log, session.rooms[room])
-            case Leave(name, number):
-                self._shed(session)
-                self._leave(session, self.rooms.of(session, name))
-                self._tell_member(session, number)
-            case SetTopic():
-                self._set_topic(session, message)
-            case FileOffer(nick):
-                self.relay.offer(session, self._directory.called(nick), message)
-            case FileAccept():
-                self.relay.accept(session, message)
-            case FileEnd():
-                self.relay.end(session, message)
+    # What is done once, however often it comes.
 
-    def _rename(self, session: Session, nick: str, number: int | None) -> None:
-        nick, old = self._directory.clean(nick), session.nick
+    def _grant(self, handle: "Handler", session: Session, message: Any) -> None:
+        number = message.id
+        # Marked before it is judged: the second copy must not succeed where the first was refused.
+        if number is not None and not session.ids.accept(number):
+            self.duplicates += 1
+            return
+        if self._keeper is not None and isinstance(message, _KEPT) and not self._keeper.has_room():
+            raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
+        handle(self, session, message)
+
+    def _say(self, session: Session, message: Say) -> None:
+        check_text(message.text, self.limits.text_bytes)
+        log = self.rooms.of(session, message.room).log
+        self.delivery.append(log, lambda name, seq: Said(name, seq, session.nick, message.text, message.id))
+
+    def _tell(self, session: Session, message: Tell) -> None:
+        text, number = message.text, message.id
+        check_text(text, self.limits.text_bytes)
+        recipient = self._directory.called(message.to)
+        for inbox in {recipient.inbox: None, session.inbox: None}:
+            self.delivery.append(inbox, lambda log, seq: Told(log, seq, session.nick, recipient.nick, text, number))
+
+    def _offer(self, session: Session, message: FileOffer) -> None:
+        self.relay.offer(session, self._directory.called(message.to), message)
+
+    def _accept(self, session: Session, message: FileAccept) -> None:
+        self.relay.accept(session, message)
+
+    def _end_file(self, session: Session, message: FileEnd) -> None:
+        self.relay.end(session, message)
+
+    def _rename(self, session: Session, message: Nick) -> None:
+        nick, old = self._directory.clean(message.nick), session.nick
         self._directory.take(nick, session)
         # In each log, so that whoever follows it knows from which line on one is called that.
         for log in _logs_of(session):
-            self.delivery.append(log, lambda name, seq: Renamed(name, seq, old, nick, number))
+            self.delivery.append(log, lambda name, seq: Renamed(name, seq, old, nick, message.id))
 
     # Rooms.
 
-    def _join(self, session: Session, name: str, cursor: int | None) -> Room:
+    def _join(self, session: Session, message: Join) -> None:
+        self._shed(session)
+        room = self._admit(session, message.room, message.cursor)
+        self._tell_member(session, message.id)
+        for connection in session.following:
+            if room.log not in connection.cursors:
+                self.delivery.follow(connection, room.log, session.rooms[room])
+
+    def _admit(self, session: Session, name: str, cursor: int | None) -> Room:
         room = self.rooms.find(name)
         if room is not None and room in session.rooms:
             return room
@@ -354,13 +352,16 @@ class Hub:
             session.rooms[room] = min(cursor, before)
         return room
 
-    def _leave(self, session: Session, room: Room) -> None:
+    def _leave(self, session: Session, message: Leave) -> None:
+        self._shed(session)
+        room = self.rooms.of(session, message.room)
         if room is self.rooms.lobby:
             raise Refusal("lobby_is_for_all", "You cannot leave the lobby.")
         for connection in session.following:
             self.delivery.leave(connection, room.log)
         del session.rooms[room]
         self._exit_room(session, room, "left the room")
+        self._tell_member(session, message.id)
 
     def _set_topic(self, session: Session, message: SetTopic) -> None:
         text, room = message.text, self.rooms.of(session, message.room)
@@ -434,6 +435,24 @@ class Hub:
         connection.session = None
         connection.closing = True
         del session.connections[connection]
+
+
+#: What to do with a message of a session, once it has been granted.
+Handler = Callable[[Hub, Session, Any], None]
+#: By the type of the message, which may have an id, and may come twice.
+_HANDLERS: dict[type, Handler] = {
+    Say: Hub._say,
+    Tell: Hub._tell,
+    Nick: Hub._rename,
+    Join: Hub._join,
+    Leave: Hub._leave,
+    SetTopic: Hub._set_topic,
+    FileOffer: Hub._offer,
+    FileAccept: Hub._accept,
+    FileEnd: Hub._end_file,
+}
+#: What they lead to is kept, so there must be room for it.
+_KEPT = (Say, Nick, Join, SetTopic)
 
 
 def _new_session(nick: str, key: str) -> Session:
