@@ -39,8 +39,8 @@ FAULTS = [
     Fault(
         "a forgotten id window",
         "chat/server/hub.py",
-        "if message.id is not None and not session.ids.accept(message.id):",
-        "if message.id is None and not session.ids.accept(0):",
+        "if number is not None and not session.ids.accept(number):",
+        "if number is None and not session.ids.accept(0):",
     ),
     Fault(
         "a cursor not moved on a partial send",
