@@ -40,7 +40,19 @@ PURE += [
 PURE += [f"chat/client/files/{name}.py" for name in ("states", "delaywindow")]
 PURE += [
     f"chat/server/{name}.py"
-    for name in ("absent", "log", "hub", "backlog", "delivery", "replay", "members", "rooms", "directory", "filerelay")
+    for name in (
+        "absent",
+        "log",
+        "hub",
+        "backlog",
+        "delivery",
+        "replay",
+        "members",
+        "membership",
+        "rooms",
+        "directory",
+        "filerelay",
+    )
 ]
 PURE += [f"loadtests/link/model/{name}.py" for name in ("profile", "effects", "pipeline")]
 PURE += [f"loadtests/run/wire/{name}.py" for name in ("arrivals", "join")]

@@ -14,6 +14,7 @@ from chat.protocol.errors import Refusal
 from chat.protocol.fields import INBOX, Cursors
 from chat.protocol.filemessages import FileAccept, FileChunk, FileCredit, FileEnd, FileOffer
 from chat.protocol.limits import Limits
+from chat.protocol.message import Message
 from chat.protocol.messages import (
     Attach,
     Attached,
@@ -21,11 +22,8 @@ from chat.protocol.messages import (
     Error,
     Hello,
     Join,
-    Joined,
     Leave,
-    Left,
     ListRooms,
-    Member,
     Nick,
     Ping,
     Pong,
@@ -39,7 +37,6 @@ from chat.protocol.messages import (
     SetTopic,
     Tell,
     Told,
-    TopicSet,
     Up,
     Welcome,
     Who,
@@ -52,7 +49,8 @@ from chat.server.directory import Directory, in_use
 from chat.server.filerelay import FileRelay
 from chat.server.guesses import MAX_TRIES, Guesses
 from chat.server.log import Log
-from chat.server.members import Connection, Room, Session
+from chat.server.members import Connection, Session
+from chat.server.membership import Membership
 from chat.server.rooms import Rooms
 
 #: How long a key may be: long enough that nobody guesses it.
@@ -62,6 +60,8 @@ KEY_CHARS = 16, 128
 MAX_CONNECTIONS = 4
 #: What is kept of a private log for who is away or slow.
 INBOX_LINES, INBOX_BYTES = 1_024, 128 << 10
+#: What these lead to is kept, so there must be room for it.
+_KEPT = (Say, Nick, Join, SetTopic)
 
 
 class Hub:
@@ -97,6 +97,19 @@ class Hub:
         for room in self.rooms:
             self.delivery.open(room.log)
         self.relay = FileRelay(self.limits, self.delivery)
+        self._membership = Membership(self.rooms, self.delivery, self.limits, keeper, self._release)
+        #: What to do with a message that may have an id, and may come twice.
+        self._handlers: dict[type[Message], Callable[[Session, Any], None]] = {
+            Say: self._say,
+            Tell: self._tell,
+            Nick: self._rename,
+            Join: self._membership.join,
+            Leave: self._membership.leave,
+            SetTopic: self._membership.set_topic,
+            FileOffer: self._offer,
+            FileAccept: self.relay.accept,
+            FileEnd: self.relay.end,
+        }
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._by_token)} session(s), {self.duplicates} duplicate(s), {self.rooms!r}>"
@@ -114,7 +127,7 @@ class Hub:
         try:
             if session is None:
                 self._receive_from_stranger(connection, message)
-            elif (handle := _HANDLERS.get(type(message))) is None:
+            elif (handle := self._handlers.get(type(message))) is None:
                 self._receive_in_session(connection, session, message)
             else:
                 self._grant(handle, session, message)
@@ -155,7 +168,7 @@ class Hub:
         """To these rooms, and names, nobody came back since a restart."""
         self._directory.free_reserved()
         for room in [*self.rooms]:
-            self._forget_if_empty(room)
+            self._membership.forget_if_empty(room)
 
     def close(self, reason: str, back_in_s: float | None = None) -> None:
         """End every session without telling the others, who are all told the same.
@@ -250,7 +263,7 @@ class Hub:
         session.token = self._new_token()
         self._by_token[session.token] = session
         self.delivery.open(session.inbox)
-        self._enter_room(session, self.rooms.lobby)
+        self._membership.enter(session, self.rooms.lobby)
 
     def _has_room(self) -> bool:
         return self._keeper is None or self._keeper.has_room()
@@ -288,7 +301,7 @@ class Hub:
 
     # What is done once, however often it comes.
 
-    def _grant(self, handle: "Handler", session: Session, message: Any) -> None:
+    def _grant(self, handle: Callable[[Session, Any], None], session: Session, message: Any) -> None:
         number = message.id
         # Marked before it is judged: the second copy must not succeed where the first was refused.
         if number is not None and not session.ids.accept(number):
@@ -296,7 +309,7 @@ class Hub:
             return
         if self._keeper is not None and isinstance(message, _KEPT) and not self._keeper.has_room():
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
-        handle(self, session, message)
+        handle(session, message)
 
     def _say(self, session: Session, message: Say) -> None:
         check_text(message.text, self.limits.text_bytes)
@@ -313,93 +326,12 @@ class Hub:
     def _offer(self, session: Session, message: FileOffer) -> None:
         self.relay.offer(session, self._directory.called(message.to), message)
 
-    def _accept(self, session: Session, message: FileAccept) -> None:
-        self.relay.accept(session, message)
-
-    def _end_file(self, session: Session, message: FileEnd) -> None:
-        self.relay.end(session, message)
-
     def _rename(self, session: Session, message: Nick) -> None:
         nick, old = self._directory.clean(message.nick), session.nick
         self._directory.take(nick, session)
         # In each log, so that whoever follows it knows from which line on one is called that.
         for log in _logs_of(session):
             self.delivery.append(log, lambda name, seq: Renamed(name, seq, old, nick, message.id))
-
-    # Rooms.
-
-    def _join(self, session: Session, message: Join) -> None:
-        self._shed(session)
-        room = self._admit(session, message.room, message.cursor)
-        self._tell_member(session, message.id)
-        for connection in session.following:
-            if room.log not in connection.cursors:
-                self.delivery.follow(connection, room.log, session.rooms[room])
-
-    def _admit(self, session: Session, name: str, cursor: int | None) -> Room:
-        room = self.rooms.find(name)
-        if room is not None and room in session.rooms:
-            return room
-        if len(session.rooms) > self.limits.rooms:
-            raise Refusal("too_many_rooms", f"You are in {self.limits.rooms} rooms already.")
-        room = self.rooms.open(name, next(iter(session.connections)).origin)
-        if not room.members:
-            self.delivery.open(room.log)
-        before = room.log.last_seq
-        is_new = before < room.log.first_seq
-        self._enter_room(session, room)
-        if cursor is not None and not is_new:
-            session.rooms[room] = min(cursor, before)
-        return room
-
-    def _leave(self, session: Session, message: Leave) -> None:
-        self._shed(session)
-        room = self.rooms.of(session, message.room)
-        if room is self.rooms.lobby:
-            raise Refusal("lobby_is_for_all", "You cannot leave the lobby.")
-        for connection in session.following:
-            self.delivery.leave(connection, room.log)
-        del session.rooms[room]
-        self._exit_room(session, room, "left the room")
-        self._tell_member(session, message.id)
-
-    def _set_topic(self, session: Session, message: SetTopic) -> None:
-        text, room = message.text, self.rooms.of(session, message.room)
-        if len(text) > self.limits.topic_chars:
-            raise Refusal("topic_too_long", f"A topic has at most {self.limits.topic_chars} characters.")
-        room.topic = text
-        self.delivery.append(room.log, lambda name, seq: TopicSet(name, seq, session.nick, text, message.id))
-        if self._keeper is not None:
-            self._keeper.keep_topic(room.log, text)
-
-    def _shed(self, session: Session) -> None:
-        """Before one connection has more queued for the others: close those that do not take what they have."""
-        for connection in session.following:
-            if connection.full and len(session.connections) > 1:
-                self._release(connection, encode(Error("too_slow", "You do not take what you are told.")))
-
-    def _tell_member(self, session: Session, number: int | None) -> None:
-        session.last_change = max(session.last_change, number or 0)
-        cursors = {room.log.name: first for room, first in session.rooms.items() if room is not self.rooms.lobby}
-        for connection in session.following:
-            self.delivery.tell(connection, Member(cursors, session.last_change))
-
-    def _enter_room(self, session: Session, room: Room) -> None:
-        # Announced before the newcomer follows: its cursor begins after its own arrival.
-        self.delivery.append(room.log, lambda log, seq: Joined(log, seq, session.nick), may_wait=True)
-        room.members[session] = None
-        session.rooms[room] = room.log.last_seq
-
-    def _exit_room(self, session: Session, room: Room, reason: str) -> None:
-        del room.members[session]
-        if room.members or room is self.rooms.lobby:
-            self.delivery.append(room.log, lambda log, seq: Left(log, seq, session.nick, reason), may_wait=True)
-        self._forget_if_empty(room)
-
-    def _forget_if_empty(self, room: Room) -> None:
-        if not room.members and room is not self.rooms.lobby:
-            self.rooms.forget(room)
-            self.delivery.close(room.log)
 
     def _refuse(self, connection: Connection, message: Up, refusal: Refusal) -> None:
         self.refusals[refusal.code] += 1
@@ -425,7 +357,7 @@ class Hub:
         self.delivery.close(session.inbox)
         self._absent.discard(session)
         for room in session.rooms:
-            self._exit_room(session, room, reason)
+            self._membership.exit(session, room, reason)
 
     def _release(self, connection: Connection, last_line: bytes = b"") -> None:
         """Take the connection out of its session; it closes after what it has been told so far."""
@@ -435,24 +367,6 @@ class Hub:
         connection.session = None
         connection.closing = True
         del session.connections[connection]
-
-
-#: What to do with a message of a session, once it has been granted.
-Handler = Callable[[Hub, Session, Any], None]
-#: By the type of the message, which may have an id, and may come twice.
-_HANDLERS: dict[type, Handler] = {
-    Say: Hub._say,
-    Tell: Hub._tell,
-    Nick: Hub._rename,
-    Join: Hub._join,
-    Leave: Hub._leave,
-    SetTopic: Hub._set_topic,
-    FileOffer: Hub._offer,
-    FileAccept: Hub._accept,
-    FileEnd: Hub._end_file,
-}
-#: What they lead to is kept, so there must be room for it.
-_KEPT = (Say, Nick, Join, SetTopic)
 
 
 def _new_session(nick: str, key: str) -> Session:

@@ -171,14 +171,14 @@ def test_probes_take_little_time_and_little_of_the_rate(direction: Direction) ->
 
 
 @pytest.mark.parametrize(
-    ("more_s", "has_spoiled", "is_excused"), [(0.001, False, True), (0.01, False, False), (0.01, True, True)]
+    ("more_s", "excused_s", "is_excused"), [(0.001, 0.002, True), (0.01, 0.002, False), (0.01, math.inf, True)]
 )
 def test_a_machine_that_stalls_excuses_no_more_than_it_can_have_done(
-    more_s: float, has_spoiled: bool, is_excused: bool
+    more_s: float, excused_s: float, is_excused: bool
 ) -> None:
     """A link of 20 ms takes longer: probes that met no stall tell a link that is off by far."""
     asked, real = Direction(delay_s=0.02), Direction(delay_s=0.0205 + more_s)
-    stream = dataclasses.replace(probed(asked, real), is_disturbed=True, has_spoiled=has_spoiled)
+    stream = dataclasses.replace(probed(asked, real), excused_s=excused_s)
     rows = [
         *judge_direction(stream, asked),
         judge_round_trip(stream, stream, LinkProfile(name="test", up=asked, down=asked)),

@@ -137,9 +137,9 @@ def _probed(
             break
     return [
         # Too few to tell anything: then all count, and the figures say how the machine was.
-        dataclasses.replace(stream, is_disturbed=True, has_spoiled=True)
+        dataclasses.replace(stream, excused_s=math.inf)
         if one.count < _LEAST_PROBES
-        else dataclasses.replace(one, is_disturbed=one.count < (1 - _MOST_SPOILED) * count)
+        else dataclasses.replace(one, excused_s=_HIDDEN_S if one.count < (1 - _MOST_SPOILED) * count else 0.0)
         for one, stream, count in zip(kept, streams, sent, strict=True)
     ]
 
@@ -250,12 +250,7 @@ def judge_round_trip(up: ProbeStream, down: ProbeStream, link: LinkProfile) -> L
     expected = [mean_and_chance([median_s(model) for model in model_streams(*way)]) for way in ways]
     expected_s = sum(delay_s for delay_s, _ in expected)
     window_s = DELAY_SHARE * expected_s + DELAY_S + math.hypot(*(chance_s for _, chance_s in expected))
-    both = dataclasses.replace(
-        up,
-        direction="both",
-        is_disturbed=up.is_disturbed or down.is_disturbed,
-        has_spoiled=up.has_spoiled or down.has_spoiled,
-    )
+    both = dataclasses.replace(up, direction="both", excused_s=up.excused_s + down.excused_s)
     return time_row(both, "rtt_ms", link.rtt_s, expected_s, median_s(up) + median_s(down), window_s)
 
 
@@ -267,7 +262,8 @@ def judge_rate(path: str, name: str, direction: Direction, arrivals: Arrivals) -
     chance = _STANDARD_ERRORS * math.sqrt(direction.corrupt / whole)
     low = max(0.0, expected_bps * busy_share(direction) * (1 - RATE_SHARE - chance))
     high = expected_bps * (1 + RATE_SHARE + chance)
-    stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0, is_disturbed=arrivals.is_disturbed)
+    excused_s = math.inf if arrivals.is_disturbed else 0.0
+    stream = ProbeStream(path, name, len(arrivals.times_s), 0, 0, excused_s=excused_s)
     return row(stream, "rate_bps", direction.rate_bps, expected_bps, arrivals.rate_bps, low, high)
 
 
@@ -377,7 +373,7 @@ def time_row(
     """The row of a time, which may be off by its window; one that is off by far is so whatever the machine did."""
     figures_s = (requested_s, expected_s, measured_s, max(0.0, expected_s - window_s), expected_s + window_s)
     found = row(stream, metric, *(figure_s * 1e3 for figure_s in figures_s))
-    may_be_ours = stream.has_spoiled or abs(measured_s - expected_s) <= window_s + _HIDDEN_S
+    may_be_ours = abs(measured_s - expected_s) <= window_s + stream.excused_s
     return msgspec.structs.replace(found, disturbed=found.disturbed and may_be_ours)
 
 
@@ -396,5 +392,5 @@ def row(
         high=high,
         within=low <= measured <= high,
         probes=stream.count,
-        disturbed=stream.is_disturbed,
+        disturbed=stream.excused_s > 0,
     )

@@ -44,10 +44,9 @@ class ProbeStream:
     arrivals: list[tuple[int, int]] = field(default_factory=list)
     #: When each was sent, by its sequence number (CLOCK_MONOTONIC).
     sent_ns: dict[int, int] = field(default_factory=dict)
-    #: Whether the machine stalled so often that it delayed the probes that met no stall too, a little.
-    is_disturbed: bool = False
-    #: Whether those that met one count as well, because too few others are left.
-    has_spoiled: bool = False
+    #: By how much (s) the machine may have delayed them: not at all, a little where it stalled often, or no matter how
+    #: much if too few are left without those that met a stall.
+    excused_s: float = 0.0
 
     @property
     def arrived(self) -> int:
