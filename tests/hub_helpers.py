@@ -2,15 +2,28 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sinks import Pipe
 
 from chat.protocol.messages import Hello, Up
+from chat.protocol.wire import BadLine
 from chat.server.hub import Hub
 from chat.server.members import Connection
 
 KEY = "sixteen at least"
+
+
+def hand_in(hub: Hub, connection: Connection, messages: Sequence[Up | BadLine], most: int) -> None:
+    """As a peer does: what is said in a row together, at most so many, and all else one by one."""
+    left = [*messages]
+    while left:
+        taken = hub.talk(connection, left, most)
+        if not taken:
+            assert not isinstance(left[0], BadLine), left[0]
+            hub.receive(connection, left[0])
+        del left[: taken or 1]
 
 
 class Hall:

@@ -7,7 +7,7 @@ from chat.protocol.limits import Limits
 from chat.protocol.message import Message
 from chat.server.delivery import Delivery
 from chat.server.filerelay import FileRelay
-from chat.server.log import Log, MessageAt
+from chat.server.log import Log, MessagesAt
 from chat.server.members import Connection, Session
 
 SHA = "0" * 64
@@ -20,8 +20,8 @@ class Ledger(Delivery):
         super().__init__()
         self.logged: list[Message] = []
 
-    def append(self, log: Log, message_at: MessageAt) -> None:
-        self.logged.append(message_at(log.name, 1))
+    def extend(self, log: Log, messages_at: MessagesAt, *, may_wait: bool = False) -> None:
+        self.logged += messages_at(log.name, 1)
 
 
 class Office:

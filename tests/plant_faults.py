@@ -43,6 +43,18 @@ FAULTS = [
         "if number is None and not session.ids.accept(0):",
     ),
     Fault(
+        "a copy that is taken for the next thing that somebody says",
+        "chat/server/replay.py",
+        "return number > self.highest and self.accept(number)",
+        "return self.accept(number) or True",
+    ),
+    Fault(
+        "of what is said in a row, numbers that are all the same",
+        "chat/server/hub.py",
+        "for seq, say in enumerate(says, first)]",
+        "for seq, say in zip([first] * len(says), says)]",
+    ),
+    Fault(
         "a cursor not moved on a partial send",
         "chat/server/backlog.py",
         "self._cursors[log] += lines",

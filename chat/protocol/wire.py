@@ -1,12 +1,13 @@
 """Bytes ↔ messages: newline-delimited UTF-8 JSON, whole or in pieces.
 
-Newlines frame because both ends can be played by `nc` and read by eye, and because the decoder takes many lines in one
-call, which costs less per message than a length prefix handled in Python.
+Newlines frame because both ends can be played by `nc` and read by eye, and because many lines are cut and decoded in
+one call each, which costs less per message than a length prefix handled in Python.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from itertools import chain
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -68,15 +69,15 @@ class LineReader(Generic[T]):
 
     def feed(self, data: bytes) -> list[T | BadLine]:
         """Take the next bytes; return the messages and bad lines that they complete, in order."""
-        return [*self.read(data)]
+        return [*chain.from_iterable(self.read(data))]
 
-    def read(self, data: bytes) -> Iterable[T | BadLine]:
-        """The same, little by little as they are asked for; all of them before the next bytes are read."""
+    def read(self, data: bytes) -> Iterable[Sequence[T | BadLine]]:
+        """The same, a few at a time as they are asked for; all of them before the next bytes are read."""
         if len(data) <= SLICE_BYTES and not self._rest and data.endswith(b"\n") and not self._dead:
             return self._decode(data)  # as people type: whole lines, and nothing before or after them
         return self._read_in_slices(data)
 
-    def _read_in_slices(self, data: bytes) -> Iterator[T | BadLine]:
+    def _read_in_slices(self, data: bytes) -> Iterator[Sequence[T | BadLine]]:
         if self._dead:
             return
         end = data.rfind(b"\n") + 1
@@ -91,33 +92,30 @@ class LineReader(Generic[T]):
                 yield from self._decode(whole[begin:stop])
                 begin = stop
         if not self._dead and len(self._rest) > self._max_line_bytes:
-            yield self._too_long()
+            yield [self._too_long()]
 
-    def _decode(self, lines: bytes) -> Iterable[T | BadLine]:
-        """Complete lines: all in one call, or one by one when that call meets something unusual."""
+    def _decode(self, lines: bytes) -> Iterable[Sequence[T | BadLine]]:
+        """Complete lines: all together, or one by one when one of them is unusual."""
         if len(lines) <= self._max_line_bytes:
             try:
-                messages: list[Any] = self._decoder.decode_lines(lines)
+                return [[*map(self._decoder.decode, lines.split(b"\n")[:-1])]]
             except (ValueError, RecursionError):
                 pass
-            else:
-                if _is_one_to_a_line(lines, len(messages)):
-                    return messages
         return self._decode_one_by_one(lines)
 
-    def _decode_one_by_one(self, lines: bytes) -> Iterator[T | BadLine]:
+    def _decode_one_by_one(self, lines: bytes) -> Iterator[Sequence[T | BadLine]]:
         if len(lines) <= self._max_line_bytes and not lines.strip():
             return  # many of them cost nothing, and so must be looked at no further
         for line in lines.split(b"\n")[:-1]:
             if len(line) > self._max_line_bytes:
-                yield self._too_long()
+                yield [self._too_long()]
             elif line.strip():  # not a person pressing Enter in nc
                 try:
                     message = self._decoder.decode(line)
                 except (ValueError, RecursionError) as error:
-                    yield self._judge(line, error)
+                    yield [self._judge(line, error)]
                 else:
-                    yield message
+                    yield [message]
             if self._dead:
                 return
 
@@ -136,13 +134,3 @@ class LineReader(Generic[T]):
     def _die(self) -> None:
         self._dead = True
         self._rest.clear()
-
-
-def _is_one_to_a_line(lines: bytes, count: int) -> bool:
-    """Whether so many objects have a line each. The decoder also takes two on a line, or one on two lines.
-
-    Between objects alone can a line end with a brace and the next one begin with one. So if all do, each has at least
-    one object.
-    """
-    is_cut = lines.startswith(b"{") and lines.endswith(b"}\n") and lines.count(b"}\n{") == count - 1
-    return is_cut and lines.count(b"\n") == count

@@ -14,13 +14,13 @@ backlog is sent them with it, and then is ahead of the head until they have been
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Protocol
 
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
 from chat.server.backlog import BATCH_BYTES, Backlog, Part, Pieces, joined
-from chat.server.log import Log, MessageAt
+from chat.server.log import Log, MessagesAt
 from chat.server.members import Connection, Session
 
 #: New lines beyond this are to be sent before more is read: what a turn may hold back, and what a send takes at once.
@@ -33,8 +33,8 @@ class Keeper(Protocol):
     def has_room(self) -> bool:
         """Whether more can be accepted, since it can be kept."""
 
-    def keep(self, log: Log, line: bytes) -> None:
-        """This line was just appended to the log."""
+    def keep(self, log: Log, lines: Sequence[bytes]) -> None:
+        """These lines were just added to the log."""
 
     def keep_topic(self, log: Log, topic: str) -> None:
         """The room of this log is about something else now."""
@@ -113,7 +113,7 @@ class Delivery:
         if self._keeper is not None:
             self._keeper.forget(log)
 
-    def append(self, log: Log, message_at: MessageAt, *, may_wait: bool = False) -> None:
+    def append(self, log: Log, message_at: Callable[[str, int], Message], *, may_wait: bool = False) -> None:
         """Add the message made with the log's name and the next number.
 
         Args:
@@ -121,12 +121,16 @@ class Delivery:
             message_at: makes it.
             may_wait: until the log's next line that may not, or :meth:`hurry`.
         """
-        line = log.write(message_at)
+        self.extend(log, lambda name, seq: [message_at(name, seq)], may_wait=may_wait)
+
+    def extend(self, log: Log, messages_at: MessagesAt, *, may_wait: bool = False) -> None:
+        """The same with several messages, the first of which has the next number."""
+        lines = log.write(messages_at)
         (self._waiting if may_wait else self._grown)[log] = None
-        self._new_bytes += len(line)
-        self.lines += 1
+        self._new_bytes += sum(map(len, lines))
+        self.lines += len(lines)
         if self._keeper is not None:
-            self._keeper.keep(log, line)
+            self._keeper.keep(log, lines)
 
     def tell(self, connection: Connection, message: Message) -> None:
         """Send a line to this connection alone, ahead of what its logs have."""

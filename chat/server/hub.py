@@ -6,7 +6,7 @@ that connection broke, it is kept for a while, and its client may come back to i
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -49,7 +49,7 @@ from chat.server.directory import Directory, in_use
 from chat.server.filerelay import FileRelay
 from chat.server.guesses import MAX_TRIES, Guesses
 from chat.server.log import Log
-from chat.server.members import Connection, Session
+from chat.server.members import Connection, Room, Session
 from chat.server.membership import Membership
 from chat.server.rooms import Rooms
 
@@ -133,6 +133,36 @@ class Hub:
                 self._grant(handle, session, message)
         except Refusal as refusal:
             self._refuse(connection, message, refusal)
+
+    def talk(self, connection: Connection, messages: Sequence[object], most: int) -> int:
+        """The same, for what a session says in a row: all of that costs little more than one message.
+
+        Args:
+            connection: where they came from.
+            messages: what came in, in order.
+            most: no more than so many of them.
+
+        Returns:
+            how many were taken; those at the beginning that are new, in order, short, and said in one room. What is
+            anything else, and that may be the first, is for :meth:`receive`.
+        """
+        session, first = connection.session, messages[0]
+        if session is None or type(first) is not Say or not self._has_room():
+            return 0
+        room = self.rooms.find(first.room)
+        if room is None or room not in session.rooms:
+            return 0
+        ids, most_chars = session.ids, self.limits.text_bytes // 4
+        says: list[Say] = []
+        for message in messages[:most]:
+            if type(message) is not Say or message.room != first.room or not 0 < len(message.text) <= most_chars:
+                break
+            if message.id is not None and not ids.accept_higher(message.id):
+                break
+            says.append(message)
+        if says:
+            self._append_talk(session, room, says)
+        return len(says)
 
     def disconnect(self, connection: Connection, reason: str, *, keep_until_ns: int | None = None) -> None:
         """The connection is gone, or will be as soon as it has been sent what it has been told so far.
@@ -307,14 +337,19 @@ class Hub:
         if number is not None and not session.ids.accept(number):
             self.duplicates += 1
             return
-        if self._keeper is not None and isinstance(message, _KEPT) and not self._keeper.has_room():
+        if isinstance(message, _KEPT) and not self._has_room():
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         handle(session, message)
 
     def _say(self, session: Session, message: Say) -> None:
         check_text(message.text, self.limits.text_bytes)
-        log = self.rooms.of(session, message.room).log
-        self.delivery.append(log, lambda name, seq: Said(name, seq, session.nick, message.text, message.id))
+        self._append_talk(session, self.rooms.of(session, message.room), [message])
+
+    def _append_talk(self, session: Session, room: Room, says: Sequence[Say]) -> None:
+        nick = session.nick
+        self.delivery.extend(
+            room.log, lambda log, first: [Said(log, seq, nick, say.text, say.id) for seq, say in enumerate(says, first)]
+        )
 
     def _tell(self, session: Session, message: Tell) -> None:
         text, number = message.text, message.id

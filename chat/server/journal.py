@@ -9,6 +9,7 @@ disk, is left to a thread.
 import atexit
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from typing import IO
 
 import msgspec
@@ -151,11 +153,11 @@ class Journal:
             self._first_seq[room] = first_seq
         return owners
 
-    def keep(self, log: Log, line: bytes) -> None:
-        """A line was appended."""
+    def keep(self, log: Log, lines: Sequence[bytes]) -> None:
+        """Lines were added."""
         if log.name == INBOX:
             return
-        self._lines.append((log.name, log.last_seq, line))
+        self._lines += zip(itertools.repeat(log.name), itertools.count(log.last_seq + 1 - len(lines)), lines)
         if log.first_seq - self._first_seq.setdefault(log.name, log.first_seq) >= TRIM_LINES:
             self._trimmed[log.name] = self._first_seq[log.name] = log.first_seq
 

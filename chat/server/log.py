@@ -5,7 +5,7 @@ Followers with the same cursor are handed the very same bytes object.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ MAX_BATCHES = 16
 #: Most lines of a batch, and how many are looked at first: of long ones no more are needed.
 MAX_BATCH_LINES, FEW_LINES = 1_024, 32
 
-#: Makes a message of the log's name and the number that the line will have.
-MessageAt = Callable[[str, int], Message]
+#: Makes messages of the log's name and the number that the line of the first will have.
+MessagesAt = Callable[[str, int], Sequence[Message]]
 
 
 class Batch(NamedTuple):
@@ -65,30 +65,33 @@ class Log:
     def __repr__(self) -> str:
         return f"<Log {self.name} {self.first_seq}…{self.last_seq} {self._bytes} B>"
 
-    def write(self, message_at: MessageAt) -> bytes:
-        """Add the message made with this log's name and the next number; return its line."""
-        line = encode(message_at(self.name, self.last_seq + 1))
-        self.append(line)
-        return line
+    def write(self, messages_at: MessagesAt) -> list[bytes]:
+        """Add the messages made with this log's name and the next number; return their lines."""
+        lines = [*map(encode, messages_at(self.name, self.last_seq + 1))]
+        self.extend(lines)
+        return lines
 
-    def append(self, line: bytes) -> None:
-        """Add a line that was encoded earlier, with number `last_seq + 1`."""
+    def extend(self, lines: Sequence[bytes]) -> None:
+        """Add lines that were encoded earlier, with the numbers from `last_seq + 1`."""
         if self._batches:
             self._batches.clear()
-        self._lines.append(line)
-        self._bytes += len(line)
-        self.last_seq += 1
+        self._lines += lines
+        self._bytes += sum(map(len, lines))
+        self.last_seq += len(lines)
         if self._bytes > self.max_bytes or self.last_seq - self.first_seq >= self.max_lines:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        while self._bytes > self.max_bytes or self.last_seq - self.first_seq >= self.max_lines:
-            self._bytes -= len(self._lines[self._dropped])
-            self._dropped += 1
-            self.first_seq += 1
-        if self._dropped * 2 > len(self._lines):
-            del self._lines[: self._dropped]
-            self._dropped = 0
+        begin = dropped = self._dropped
+        most = len(self._lines) - self.max_lines
+        while self._bytes > self.max_bytes or dropped < most:
+            self._bytes -= len(self._lines[dropped])
+            dropped += 1
+        self.first_seq += dropped - begin
+        if dropped * 2 > len(self._lines):
+            del self._lines[:dropped]
+            dropped = 0
+        self._dropped = dropped
 
     def let_go(self) -> None:
         """Remember no batches: there may be as many logs as somebody likes to make."""

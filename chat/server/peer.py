@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from chat.net.loop import Loop, Timer
@@ -31,6 +31,9 @@ LEAST_PART = 0.5
 UNCOUNTED = 0.5
 #: The byte that every TLS connection begins with.
 TLS_HANDSHAKE = b"\x16"
+
+#: A number is what work that brought no message costs.
+Incoming = Up | BadLine | float
 
 
 class Host(Protocol):
@@ -62,6 +65,7 @@ class Peer:
     """
 
     __slots__ = (
+        "_batch",
         "_begun",
         "_budget",
         "_host",
@@ -96,9 +100,9 @@ class Peer:
         self._reader = LineReader(UP, host.hub.limits.line_bytes)
         #: Whether it has said anything that is a message. A web page can have a browser send anything but that first.
         self._begun = False
-        #: What was read and not yet handled, while the peer is read no further; a number is what work that brought no
-        #: message costs.
-        self._incoming: Iterator[Up | BadLine | float] | None = None
+        #: What was read and not yet handled, while the peer is read no further; what has been decoded is in the batch.
+        self._incoming: Iterator[Sequence[Incoming]] | None = None
+        self._batch: list[Incoming] = []
         #: Whether the kernel takes bytes again, and has not been given any since.
         self._is_writable = False
         #: What it may ask for until it is in a session, and then what its session may. None: as much as it likes.
@@ -128,7 +132,7 @@ class Peer:
             if timer is not None:
                 timer.cancel()
         self._host.turn.forget(self)
-        self._incoming = None  # with TLS it refers to us
+        self._incoming, self._batch = None, []  # with TLS they refer to us
         if self._own_budget is not None and self._budget is not None:
             now_ns = self._host.loop.now_ns()
             self._host.budgets.end(self.connection.origin, self._own_budget, self._budget, now_ns)
@@ -143,7 +147,7 @@ class Peer:
             self._resume()
         elif self._incoming is not None and not self.connection.closing:
             was_ready = self.transport.ready
-            self._handle(self._incoming)
+            self._handle()
             if not was_ready:  # one handshake at a time: others who have little to say come between
                 self._host.turn.spend(UNITS)
             if self._incoming is None:
@@ -157,14 +161,14 @@ class Peer:
             self.give_up(error)
             self._host.handled()
         else:
-            messages: Iterable[Up | BadLine | float] = self._reader.read(data)
+            batches: Iterable[Sequence[Incoming]] = self._reader.read(data)
             if len(data) < CRUMB_BYTES:  # few enough to decode them at once
-                messages = [*messages] or [CRUMB]
-            self._incoming = iter(messages)
+                batches = [*batches] or [[CRUMB]]
+            self._incoming = iter(batches)
             if wait_ns := self._owed_ns():
                 self._go_on_later(wait_ns)
             else:
-                self._handle(self._incoming)
+                self._handle()
 
     def _strangeness(self, data: bytes) -> Error | None:
         """What to say to who begins with something that is no message; not of the rest of a line that came in parts."""
@@ -183,21 +187,21 @@ class Peer:
         if wait_ns or not self.transport.ready:
             self._go_on_later(wait_ns)
         else:
-            self._handle(self._incoming)
+            self._handle()
 
-    def _messages(self, records: Iterator[bytes]) -> Iterator[Up | BadLine | float]:
+    def _messages(self, records: Iterator[bytes]) -> Iterator[Sequence[Incoming]]:
         """What is in them, and the price of each in which there is nothing."""
         paid_ns = self.transport.handshake_ns
         for plain in records:
             if plain and (error := self._strangeness(plain)) is not None:
-                yield BadLine(error.code, error.reason)
+                yield [BadLine(error.code, error.reason)]
             is_barren = True
-            for message in self._reader.read(plain):
+            for messages in self._reader.read(plain):
                 is_barren = False
-                yield message
+                yield messages
             if is_barren:
                 taken_ns = self.transport.handshake_ns
-                yield BARREN + (taken_ns - paid_ns) / UNIT_NS
+                yield [BARREN + (taken_ns - paid_ns) / UNIT_NS]
                 paid_ns = taken_ns
 
     def _writable(self) -> None:
@@ -217,41 +221,52 @@ class Peer:
     def _lost(self, reason: str) -> None:
         self._host.lost(self, reason)
 
-    def _handle(self, incoming: Iterator[Up | BadLine | float]) -> None:
-        """Line by line, until the peer has had its share of the turn, or its budget, or its answers pile up."""
+    def _handle(self) -> None:
+        """A few at a time, until the peer has had its share of the turn, or its budget, or its answers pile up."""
         connection, hub = self.connection, self._host.hub
         left = share = self._host.turn.share
         wait_ns = 0
-        for message in incoming:
-            units, copies = UNCOUNTED, hub.duplicates
-            if isinstance(message, BadLine):
-                self._complain(message)
-            elif isinstance(message, float):
-                units = message
-            else:
-                self._begun = True
-                hub.receive(connection, message)
-            if self._budget is not None:
-                units, wait_ns = self._spend(message, self._budget, is_copy=hub.duplicates > copies)
-            if not self.nick:
-                self._name()
+        while left > 0 and not wait_ns and (batch := self._batch or self._next_batch()):
+            if self._budget is None and (taken := hub.talk(connection, batch, int(left / UNCOUNTED) + 1)):
+                del batch[:taken]
+                left -= taken * UNCOUNTED
+                continue
+            units, wait_ns = self._handle_one(batch.pop(0))
             left -= units
             # Without a backlog it has been answered nothing: it is not new, is not closing, and its answers fit.
-            if connection.backlog is not None:
-                if connection.closing:
-                    if isinstance(message, Bye):
-                        log.info("%s says bye from %s", self.nick or "stranger", self.address)
-                    break
-                if connection.full:
-                    break
-            if wait_ns or left <= 0:
+            if connection.backlog is not None and (connection.closing or connection.full):
                 break
-        else:
-            self._incoming = None
         self._host.turn.spend(share - left)
         if self._incoming is not None and not connection.closing:
             self._go_on_later(wait_ns)
         self._host.handled()
+
+    def _next_batch(self) -> list[Incoming]:
+        """What was decoded next; nothing if everything has been handled."""
+        assert self._incoming is not None
+        self._batch = [*next(self._incoming, ())]
+        if not self._batch:
+            self._incoming = None
+        return self._batch
+
+    def _handle_one(self, message: Incoming) -> tuple[float, int]:
+        """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
+        hub = self._host.hub
+        copies = hub.duplicates
+        if isinstance(message, BadLine):
+            self._complain(message)
+        elif not isinstance(message, float):
+            self._begun = True
+            hub.receive(self.connection, message)
+            if self.connection.closing and isinstance(message, Bye):
+                log.info("%s says bye from %s", self.nick or "stranger", self.address)
+        if self._budget is not None:
+            price = self._spend(message, self._budget, is_copy=hub.duplicates > copies)
+        else:
+            price = message if isinstance(message, float) else UNCOUNTED, 0
+        if not self.nick:
+            self._name()
+        return price
 
     def _go_on_later(self, wait_ns: int) -> None:
         """With what was read: in the next turn, or when this time is over."""
@@ -261,7 +276,7 @@ class Peer:
             self._wait()
         self._resume()
 
-    def _spend(self, message: Up | BadLine | float, budget: Budget, *, is_copy: bool) -> tuple[float, int]:
+    def _spend(self, message: Incoming, budget: Budget, *, is_copy: bool) -> tuple[float, int]:
         """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
         now_ns = self._host.loop.now_ns()
         if isinstance(message, float):

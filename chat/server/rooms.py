@@ -101,8 +101,7 @@ class Rooms:
         """
         room = self.lobby if name == LOBBY else self.find(name) or self._add(name)
         room.log = Log(room.log.name, max_lines=room.log.max_lines, max_bytes=room.log.max_bytes, after=first_seq - 1)
-        for line in lines:
-            room.log.append(line)
+        room.log.extend(lines)
         room.topic = topic
 
     def go_on_after(self, seq: int) -> None:

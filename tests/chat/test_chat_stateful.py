@@ -7,8 +7,10 @@ indeed gone. `tests/plant_faults.py` shows that this test finds faults.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
+from hub_helpers import hand_in
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sinks import EVERYTHING, Pipe
@@ -20,7 +22,7 @@ from chat.protocol import messages
 from chat.protocol.fields import INBOX, LOBBY, Cursors
 from chat.protocol.message import Message
 from chat.protocol.messages import Attached, Down, Gap, Joined, Left, Member, Said, Up, Welcome
-from chat.protocol.wire import DOWN, UP, BadLine, LineReader
+from chat.protocol.wire import DOWN, UP, LineReader
 from chat.server.hub import Hub
 from chat.server.log import Log
 from chat.server.members import Session
@@ -29,6 +31,8 @@ from chat.server.rooms import Rooms
 #: So small that members who read slowly fall off the log.
 ROOM_LINES = 12
 GRACE_NS = 100
+#: Of what somebody says, so many are taken together.
+MOST_IN_A_ROW = 3
 PATHS: list[PathName] = ["primary", "secondary"]
 ROOMS = [LOBBY, "tea", "tin"]
 
@@ -58,12 +62,14 @@ class RecordingHub(Hub):
     def has_room(self) -> bool:
         return True
 
-    def keep(self, log: Log, data: bytes) -> None:
-        if log.name != INBOX:
-            assert log.last_seq not in self.record[log.name]
-            self.record[log.name][log.last_seq] = line(DOWN.decode(data))
-            if log.last_seq == log.first_seq:
-                self.opened[log.name].add(log.last_seq)
+    def keep(self, log: Log, lines: Sequence[bytes]) -> None:
+        if log.name == INBOX:
+            return
+        for seq, data in enumerate(lines, log.last_seq + 1 - len(lines)):
+            assert seq not in self.record[log.name]
+            self.record[log.name][seq] = line(DOWN.decode(data))
+            if seq == log.first_seq:
+                self.opened[log.name].add(seq)
 
     def forget(self, log: Log) -> None:
         """The record stays."""
@@ -108,9 +114,7 @@ class Wire:
 
     def carry_up(self, size: int) -> None:
         data, self.up = self.up[:size], self.up[size:]
-        for message in self._up_reader.feed(data):
-            assert not isinstance(message, BadLine), message
-            self._hub.receive(self.connection, message)
+        hand_in(self._hub, self.connection, self._up_reader.feed(data), MOST_IN_A_ROW)
 
     def carry_down(self, size: int) -> list[Down]:
         """The turn ends if anything is read at all, and once more for what there was no room for before."""

@@ -107,7 +107,7 @@ def test_the_tail_of_a_log_is_bounded() -> None:
     log = Log("tea", max_lines=5, max_bytes=100)
     assert log.tail(3, 100) == []
     for number in range(9):
-        log.append(b"%d\n" % number)
+        log.extend([b"%d\n" % number])
     assert log.tail(2, 100) == [b"7\n", b"8\n"]
     assert log.tail(100, 100) == [b"%d\n" % number for number in range(4, 9)]
     assert log.tail(100, 5) == [b"7\n", b"8\n"]
