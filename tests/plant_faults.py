@@ -44,9 +44,9 @@ FAULTS = [
     ),
     Fault(
         "a copy that is taken for the next thing that somebody says",
-        "chat/server/replay.py",
-        "return number > self.highest and self.accept(number)",
-        "return self.accept(number) or True",
+        "chat/server/hub.py",
+        "if message.id != last_id + 1:",
+        "if message.id is None:",
     ),
     Fault(
         "of what is said in a row, numbers that are all the same",

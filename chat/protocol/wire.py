@@ -49,8 +49,23 @@ def encode(message: Message) -> bytes:
     try:
         return _encoder.encode(message) + b"\n"
     except UnicodeEncodeError as error:
-        wrong = visible(error.object[error.start : error.end])
-        raise NotText(f"That cannot be sent: {wrong} in it is no character.") from None
+        raise _not_text(error) from None
+
+
+def encode_all(messages: Sequence[Message]) -> list[bytes]:
+    """The line of each, in one call.
+
+    Raises:
+        NotText: something in one of them has no UTF-8.
+    """
+    try:
+        return _encoder.encode_lines(messages).splitlines(keepends=True)
+    except UnicodeEncodeError as error:
+        raise _not_text(error) from None
+
+
+def _not_text(error: UnicodeEncodeError) -> NotText:
+    return NotText(f"That cannot be sent: {visible(error.object[error.start : error.end])} in it is no character.")
 
 
 class LineReader(Generic[T]):

@@ -143,8 +143,8 @@ class Hub:
             most: no more than so many of them.
 
         Returns:
-            how many were taken; those at the beginning that are new, in order, short, and said in one room. What is
-            anything else, and that may be the first, is for :meth:`receive`.
+            how many were taken: those at the beginning whose ids go on from the last one, that are short, and that are
+            said in one room. What is anything else, and that may be the first, is for :meth:`receive`.
         """
         session, first = connection.session, messages[0]
         if session is None or type(first) is not Say or not self._has_room():
@@ -152,15 +152,17 @@ class Hub:
         room = self.rooms.find(first.room)
         if room is None or room not in session.rooms:
             return 0
-        ids, most_chars = session.ids, self.limits.text_bytes // 4
+        most_chars, last_id = self.limits.text_bytes // 4, session.ids.highest
         says: list[Say] = []
         for message in messages[:most]:
             if type(message) is not Say or message.room != first.room or not 0 < len(message.text) <= most_chars:
                 break
-            if message.id is not None and not ids.accept_higher(message.id):
+            if message.id != last_id + 1:
                 break
+            last_id += 1
             says.append(message)
         if says:
+            session.ids.accept_next(len(says))
             self._append_talk(session, room, says)
         return len(says)
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from chat.protocol.message import Message
-from chat.protocol.wire import encode
+from chat.protocol.wire import encode_all
 
 #: How many different batches are remembered within a turn. Followers that keep up share one or two; those far behind,
 #: each elsewhere, must not make us remember a batch for each of them.
@@ -67,7 +67,7 @@ class Log:
 
     def write(self, messages_at: MessagesAt) -> list[bytes]:
         """Add the messages made with this log's name and the next number; return their lines."""
-        lines = [*map(encode, messages_at(self.name, self.last_seq + 1))]
+        lines = encode_all(messages_at(self.name, self.last_seq + 1))
         self.extend(lines)
         return lines
 

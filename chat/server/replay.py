@@ -43,9 +43,13 @@ class IdWindow:
         seen[number % ID_WINDOW] = 1
         return True
 
-    def accept_higher(self, number: int) -> bool:
-        """Accept it if it is higher than all so far, as most are; if not, :meth:`accept` is to judge."""
-        return number > self.highest and self.accept(number)
+    def accept_next(self, count: int) -> None:
+        """Accept so many ids in a row, the first of which is the next one."""
+        if self._seen is None:
+            self.highest += count
+        else:
+            for _ in range(count):
+                self.accept(self.highest + 1)
 
     def _leave_out(self, seen: bytearray, first: int, end: int) -> None:
         """These ids have not been seen; their places in the ring stood for ids that are too old by now."""
