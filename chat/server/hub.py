@@ -30,7 +30,6 @@ from chat.protocol.messages import (
     Recall,
     Refused,
     Renamed,
-    Said,
     Say,
     Settle,
     Settled,
@@ -49,9 +48,10 @@ from chat.server.directory import Directory, in_use
 from chat.server.filerelay import FileRelay
 from chat.server.guesses import MAX_TRIES, Guesses
 from chat.server.log import Log
-from chat.server.members import Connection, Room, Session
+from chat.server.members import Connection, Session
 from chat.server.membership import Membership
 from chat.server.rooms import Rooms
+from chat.server.talk import Talk
 
 #: How long a key may be: long enough that nobody guesses it.
 KEY_CHARS = 16, 128
@@ -98,9 +98,10 @@ class Hub:
             self.delivery.open(room.log)
         self.relay = FileRelay(self.limits, self.delivery)
         self._membership = Membership(self.rooms, self.delivery, self.limits, keeper, self._release)
+        self._talk = Talk(self.rooms, self.delivery, self.limits)
         #: What to do with a message that may have an id, and may come twice.
         self._handlers: dict[type[Message], Callable[[Session, Any], None]] = {
-            Say: self._say,
+            Say: self._talk.say,
             Tell: self._tell,
             Nick: self._rename,
             Join: self._membership.join,
@@ -143,28 +144,17 @@ class Hub:
             most: no more than so many of them.
 
         Returns:
-            how many were taken: those at the beginning whose ids go on from the last one, that are short, and that are
-            said in one room. What is anything else, and that may be the first, is for :meth:`receive`.
+            how many were taken: those at the beginning that have come before over another connection; or else those
+            whose ids go on from the last one, that are short, and that are said in one room. What is anything else, and
+            that may be the first, is for :meth:`receive`.
         """
         session, first = connection.session, messages[0]
-        if session is None or type(first) is not Say or not self._has_room():
+        if session is None or type(first) is not Say:
             return 0
-        room = self.rooms.find(first.room)
-        if room is None or room not in session.rooms:
-            return 0
-        most_chars, last_id = self.limits.text_bytes // 4, session.ids.highest
-        says: list[Say] = []
-        for message in messages[:most]:
-            if type(message) is not Say or message.room != first.room or not 0 < len(message.text) <= most_chars:
-                break
-            if message.id != last_id + 1:
-                break
-            last_id += 1
-            says.append(message)
-        if says:
-            session.ids.accept_next(len(says))
-            self._append_talk(session, room, says)
-        return len(says)
+        some = messages[:most]
+        copies = self._talk.copies(session, some)
+        self.duplicates += copies
+        return copies or (self._talk.say_in_a_row(session, first, some) if self._has_room() else 0)
 
     def disconnect(self, connection: Connection, reason: str, *, keep_until_ns: int | None = None) -> None:
         """The connection is gone, or will be as soon as it has been sent what it has been told so far.
@@ -342,16 +332,6 @@ class Hub:
         if isinstance(message, _KEPT) and not self._has_room():
             raise Refusal("no_space", "The server cannot keep anything new for now: its disk is full.")
         handle(session, message)
-
-    def _say(self, session: Session, message: Say) -> None:
-        check_text(message.text, self.limits.text_bytes)
-        self._append_talk(session, self.rooms.of(session, message.room), [message])
-
-    def _append_talk(self, session: Session, room: Room, says: Sequence[Say]) -> None:
-        nick = session.nick
-        self.delivery.extend(
-            room.log, lambda log, first: [Said(log, seq, nick, say.text, say.id) for seq, say in enumerate(says, first)]
-        )
 
     def _tell(self, session: Session, message: Tell) -> None:
         text, number = message.text, message.id

@@ -43,6 +43,12 @@ class IdWindow:
         seen[number % ID_WINDOW] = 1
         return True
 
+    def knows(self, number: int | None) -> bool:
+        """Whether it has been accepted, as far as that can be told; no number has not."""
+        if number is None or not self.highest - ID_WINDOW < number <= self.highest:
+            return False
+        return self._seen is None or self._seen[number % ID_WINDOW] == 1
+
     def accept_next(self, count: int) -> None:
         """Accept so many ids in a row, the first of which is the next one."""
         if self._seen is None:
