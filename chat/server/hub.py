@@ -145,8 +145,8 @@ class Hub:
 
         Returns:
             how many were taken: those at the beginning that have come before over another connection; or else those
-            whose ids go on from the last one, that are short, and that are said in one room. What is anything else, and
-            that may be the first, is for :meth:`receive`.
+            whose ids, if any, go on from the last one, that are short, and that are said in one room. What is anything
+            else, and that may be the first, is for :meth:`receive`.
         """
         session, first = connection.session, messages[0]
         if session is None or type(first) is not Say:

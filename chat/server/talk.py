@@ -40,7 +40,7 @@ class Talk:
         return count
 
     def say_in_a_row(self, session: Session, first: Say, messages: Sequence[object]) -> int:
-        """Those of these messages, from the first on, whose ids go on from the last one, short and all for one room.
+        """Those of these messages, from the first on, whose ids, if any, go on from the last one, short, for one room.
 
         Returns:
             how many that are.
@@ -52,14 +52,15 @@ class Talk:
         most_chars, last_id = self._limits.text_bytes // 4, session.ids.highest
         says: list[Say] = []
         for message in messages:
-            if type(message) is not Say or message.id != last_id + 1 or not 0 < len(message.text) <= most_chars:
+            if type(message) is not Say or message.room != name or not 0 < len(message.text) <= most_chars:
                 break
-            if message.room != name:
-                break
-            last_id += 1
+            if message.id is not None:
+                if message.id != last_id + 1:
+                    break
+                last_id += 1
             says.append(message)
         if says:
-            session.ids.accept_next(len(says))
+            session.ids.accept_next(last_id - session.ids.highest)
             self._append(session, room, says)
         return len(says)
 

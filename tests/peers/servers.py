@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+#: What the least that a server can do costs in Python.
+LIMIT = Path(__file__).parent / "limit.py"
 #: How long a server may take to listen.
 START_S = 20.0
 
@@ -149,6 +151,7 @@ SERVERS = (
     Server("ours", "json", _ours(), _commit),
     Server("ours-redundant", "json", _ours(), _commit, ways=2),
     Server("limit", "json", lambda folder, port: [str(folder / "limit"), str(port)], _commit),
+    Server("limit-python", "json", lambda _folder, port: [sys.executable, str(LIMIT), str(port)], _commit),
     Server(
         "ngircd",
         "irc",
