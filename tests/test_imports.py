@@ -49,6 +49,7 @@ PURE += [
         "replay",
         "members",
         "membership",
+        "talk",
         "rooms",
         "directory",
         "filerelay",

@@ -136,17 +136,18 @@ class Hub:
             self._refuse(connection, message, refusal)
 
     def talk(self, connection: Connection, messages: Sequence[object], most: int) -> int:
-        """The same, for what a session says in a row: all of that costs little more than one message.
+        """Messages came in on this connection: take those at the beginning that can be taken together.
+
+        That costs little more than one of them.
 
         Args:
             connection: where they came from.
-            messages: what came in, in order.
-            most: no more than so many of them.
+            messages: in order, at least one.
+            most: take no more than so many.
 
         Returns:
-            how many were taken: those at the beginning that have come before over another connection; or else those
-            whose ids, if any, go on from the last one, that are short, and that are said in one room. What is anything
-            else, and that may be the first, is for :meth:`receive`.
+            how many were taken: second copies of what was said; or else what is said in one room, if it is new, short,
+            and numbered without a gap or not at all. Anything else, which may be the first, is for :meth:`receive`.
         """
         session, first = connection.session, messages[0]
         if session is None or type(first) is not Say:

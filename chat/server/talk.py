@@ -31,7 +31,7 @@ class Talk:
         self._append(session, self._rooms.of(session, message.room), [message])
 
     def copies(self, session: Session, messages: Sequence[object]) -> int:
-        """How many of these, from the first on, were said before: over another connection, as a rule."""
+        """How many of these messages, from the first on, came before, as a rule over another connection."""
         count, knows = 0, session.ids.knows
         for message in messages:
             if type(message) is not Say or not knows(message.id):
@@ -40,7 +40,7 @@ class Talk:
         return count
 
     def say_in_a_row(self, session: Session, first: Say, messages: Sequence[object]) -> int:
-        """Those of these messages, from the first on, whose ids, if any, go on from the last one, short, for one room.
+        """Say those of these messages, from the first on, that are short, for one room, and numbered without a gap.
 
         Returns:
             how many that are.
