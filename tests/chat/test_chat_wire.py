@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from chat.protocol.messages import Bye, Hello, Ping, Say, Up
-from chat.protocol.wire import DOWN, UP, BadLine, LineReader, encode
+from chat.protocol.messages import Bye, Hello, Ping, Said, Say, Up
+from chat.protocol.wire import DOWN, UP, BadLine, LineReader, encode, encode_all
 
 STREAM = (
     encode(Hello("ana"))
@@ -110,3 +110,10 @@ def test_a_server_is_held_to_the_same_types_as_a_client(line: bytes) -> None:
     (found,) = LineReader(DOWN, 65_536).feed(line + b"\n")
     assert isinstance(found, BadLine)
     assert found.code == "malformed"
+
+
+def test_a_line_ends_where_the_message_ends_whatever_is_said() -> None:
+    messages = [Said("lobby", 1, "ana", "".join(map(chr, range(0x100))) + "\u2028\u2029"), Ping(), Bye("\r\n")]
+    assert encode_all(messages) == [encode(message) for message in messages]
+    assert [line.count(b"\n") for line in encode_all(messages)] == [1, 1, 1]
+    assert encode_all([]) == []
