@@ -153,9 +153,11 @@ class Hub:
         if session is None or type(first) is not Say:
             return 0
         some = messages[:most]
-        copies = self._talk.copies(session, some)
-        self.duplicates += copies
-        return copies or (self._talk.say_in_a_row(session, first, some) if self._has_room() else 0)
+        if session.ids.knows(first.id):
+            copies = self._talk.copies(session, some)
+            self.duplicates += copies
+            return copies
+        return self._talk.say_in_a_row(session, first, some) if self._has_room() else 0
 
     def disconnect(self, connection: Connection, reason: str, *, keep_until_ns: int | None = None) -> None:
         """The connection is gone, or will be as soon as it has been sent what it has been told so far.

@@ -82,16 +82,16 @@ class Log:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        begin = dropped = self._dropped
-        most = len(self._lines) - self.max_lines
-        while self._bytes > self.max_bytes or dropped < most:
-            self._bytes -= len(self._lines[dropped])
+        lines, size, dropped = self._lines, self._bytes, self._dropped
+        too_many, max_bytes = len(lines) - self.max_lines, self.max_bytes
+        while dropped < too_many or size > max_bytes:
+            size -= len(lines[dropped])
             dropped += 1
-        self.first_seq += dropped - begin
-        if dropped * 2 > len(self._lines):
-            del self._lines[:dropped]
+        self.first_seq += dropped - self._dropped
+        if dropped * 2 > len(lines):
+            del lines[:dropped]
             dropped = 0
-        self._dropped = dropped
+        self._bytes, self._dropped = size, dropped
 
     def let_go(self) -> None:
         """Remember no batches: there may be as many logs as somebody likes to make."""
@@ -132,7 +132,7 @@ class Log:
         lines = self._lines[start : start + FEW_LINES]
         if len(lines) == FEW_LINES and sum(map(len, lines)) < max_bytes:
             lines = self._lines[start : start + MAX_BATCH_LINES]
-        ends = [*accumulate(map(len, lines))]
-        if ends and ends[-1] > max_bytes:
+        if sum(map(len, lines)) > max_bytes:
+            ends = [*accumulate(map(len, lines))]
             del lines[max(1, bisect_right(ends, max_bytes)) :]
         return Batch(b"".join(lines), cursor + len(lines))

@@ -54,10 +54,10 @@ class Talk:
         for message in messages:
             if type(message) is not Say or message.room != name or not 0 < len(message.text) <= most_chars:
                 break
-            if message.id is not None:
-                if message.id != last_id + 1:
-                    break
+            if message.id == last_id + 1:
                 last_id += 1
+            elif message.id is not None:
+                break
             says.append(message)
         if says:
             session.ids.accept_next(last_id - session.ids.highest)
