@@ -27,6 +27,15 @@ class Pipe:
         self.sends.append(data)
         return len(taken)
 
+    def raw_send(self, data: bytes) -> int:
+        taken = self.send(data)
+        if data and not taken:
+            raise BlockingIOError
+        return taken
+
+    def not_sent(self, error: OSError) -> None:
+        assert isinstance(error, BlockingIOError)
+
     def want_writable(self) -> None:
         self.wants_writable = True
 

@@ -229,16 +229,27 @@ class Transport:
             return 0
         return self._hand_over(data) if self._tls is None else self._send_private(self._tls, data)
 
+    @property
+    def raw_send(self) -> Callable[[bytes], int]:
+        """The socket's own, or with TLS :meth:`send`. What it raises is for :meth:`not_sent`.
+
+        To send something to a crowd means, after a pause, to wait for memory: this touches the least of it.
+        """
+        return self._sock.send if self._tls is None else self.send
+
     def _hand_over(self, data: bytes | bytearray) -> int:
         try:
             return self._sock.send(data)
-        except BlockingIOError:
-            return 0
         except OSError as error:
+            self.not_sent(error)
+            return 0
+
+    def not_sent(self, error: OSError) -> None:
+        """This is why nothing was sent: there was no room, or the connection is lost, of which our owner is told."""
+        if not isinstance(error, BlockingIOError) and self._failure is None and not self.closed:
             # A reset after the peer's end of stream: what we sent met a process that is gone.
             self.ended_by_peer = error.errno == errno.EPIPE
             self._fail(reason_of(error))
-            return 0
 
     def _fail(self, reason: str) -> None:
         """Told from the loop, not from here: the caller is in the middle of something."""

@@ -14,14 +14,14 @@ backlog is sent them with it, and then is ahead of the head until they have been
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from chat.protocol.message import Message
 from chat.protocol.wire import encode
 from chat.server.backlog import BATCH_BYTES, Backlog, Part, Pieces, joined
 from chat.server.log import Log, MessagesAt
-from chat.server.members import Connection, Session
+from chat.server.members import Connection, Send, Session
 
 #: New lines beyond this are to be sent before more is read: what a turn may hold back, and what a send takes at once.
 DUE_BYTES = 65_536
@@ -56,7 +56,7 @@ class _Head:
 
     def __init__(self, flushed: int) -> None:
         self.flushed = flushed
-        self.members: dict[Connection, None] = {}
+        self.members: dict[Connection, Send] = {}
 
 
 class Delivery:
@@ -253,21 +253,29 @@ class Delivery:
         together = _who_follow_several(heads) if len(parts) > 1 else {}
         for log, part in parts.items():
             members = heads[log].members
-            alone = [each for each in members if each not in together] if together else members
+            alone = {each: members[each] for each in members if each not in together} if together else members
             self._send_parts([part], lines[log], alone)
-        groups: defaultdict[tuple[Log, ...], list[Connection]] = defaultdict(list)
+        groups: defaultdict[tuple[Log, ...], dict[Connection, Send]] = defaultdict(dict)
         for connection, followed in together.items():
-            groups[tuple(followed)].append(connection)
+            groups[tuple(followed)][connection] = heads[followed[0]].members[connection]
         for group, connections in groups.items():
             self._send_parts([parts[log] for log in group], sum(lines[log] for log in group), connections)
         for log, head in heads.items():
             head.flushed = parts[log].cursor if head.members else log.last_seq
 
-    def _send_parts(self, parts: list[Part], lines: int, connections: Collection[Connection]) -> None:
+    def _send_parts(self, parts: list[Part], lines: int, connections: Mapping[Connection, Send]) -> None:
         """So many lines to all of these, who are at the heads; who does not take all of it has a backlog then."""
         data = joined(parts)
         size, number = len(data), len(connections)
-        behind = [(each, count) for each in connections if (count := each.sink.send(data)) != size]
+        behind = []
+        for connection, raw_send in connections.items():
+            try:
+                count = raw_send(data)
+            except OSError as error:
+                connection.sink.not_sent(error)
+                count = 0
+            if count != size:
+                behind.append((connection, count))
         self.sent_bytes += size * number
         self.deliveries += lines * (number - len(behind))
         for connection, count in behind:
@@ -294,7 +302,7 @@ class Delivery:
         else:
             connection.backlog = None
             for log in connection.cursors:
-                self._heads[log].members[connection] = None
+                self._heads[log].members[connection] = connection.sink.raw_send
         return connection.closing or skipped > 0
 
     def _block(self, connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """Session, Connection, Room: who is in the chat, over how many ways, and where."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from chat.server.backlog import Backlog
@@ -10,12 +11,22 @@ from chat.server.replay import IdWindow
 #: Direct lines beyond this mean that the peer asks and does not read the answers.
 FULL_BYTES = 65_536
 
+#: Takes bytes, and says how many of them are on their way.
+Send = Callable[[bytes], int]
+
 
 class Sink(Protocol):
     """Where a connection's bytes go: to a socket, as a rule. It keeps no queue."""
 
     def send(self, data: bytes) -> int:
         """How many of these bytes are on their way."""
+
+    @property
+    def raw_send(self) -> Send:
+        """The same in as few steps as can be, for a crowd. If it raises `OSError`, none are on their way."""
+
+    def not_sent(self, error: OSError) -> None:
+        """What :attr:`raw_send` raised."""
 
     def want_writable(self) -> None:
         """Have :meth:`chat.server.delivery.Delivery.on_writable` called when more could be sent."""
