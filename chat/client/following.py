@@ -78,6 +78,17 @@ class Following:
         self._passed_over.add((path, log))
         return True
 
+    def pass_over_if_ahead(self, path: PathName, log: str) -> None:
+        """A line of a room that we are not in was dropped: the other connection has still to say that we came into it,
+        and to bring its lines. If we have left it, nobody has.
+        """
+        if self._ahead.get(path, 0) > self.last_change:
+            self._passed_over.add((path, log))
+
+    def forget(self, log: str) -> None:
+        """We have left this room: whoever brings lines of it, nobody waits for them."""
+        self._passed_over -= {(path, log) for path in self._paths}
+
     def note_line(self, path: PathName, log: str) -> None:
         """A line came without a gap that this connection would be passed over for."""
         if self._passed_over:

@@ -281,6 +281,7 @@ class ClientSession:
         departed = [room for room in self.rooms[1:] if room not in rooms]
         for room in departed:
             del self.cursors[room]
+            self.following.forget(room)
         entered = [room for room in rooms if room not in self.cursors]
         for room, cursor in rooms.items():
             self.cursors[room] = max(cursor, self.cursors.get(room, 0))
@@ -331,8 +332,9 @@ class ClientSession:
                 # A gap line among them: what is missing shows in the numbers.
                 return []
         cursor = self.cursors.get(message.log)
-        if cursor is None:
-            return []  # of a room that we have left, as we know from the other connection
+        if cursor is None:  # of a room that we have left, or are in without having been told so by who is waited for
+            self.following.pass_over_if_ahead(path, message.log)
+            return []
         if message.seq <= cursor:
             self.duplicates += 1
             match message:

@@ -417,6 +417,33 @@ def test_where_both_have_gaps_either_changes_our_rooms(session: ClientSession) -
     assert receive(session, messages.Member({"tea": 3}, 1)) == [Entered("tea")]
 
 
+def test_what_the_one_that_is_ahead_brought_of_a_new_room_is_not_waited_for(session: ClientSession) -> None:
+    """Else the other one, which has a gap there, would be passed over too, and what both brought would be lost."""
+    session.following.add("secondary")
+    assert receive(session, said(7)) == [], "the primary has a gap: the secondary is waited for"
+    session.join("tea", 0)
+    assert receive(session, messages.Member({"tea": 3}, 1)) == [], "it is ahead"
+    for seq in (4, 5, 6):
+        assert receive(session, messages.Said("tea", seq, "ben", "x")) == []
+    assert receive(session, messages.Member({"tea": 3}, 1), "secondary") == [Entered("tea")]
+    events = receive(session, messages.Said("tea", 5, "ben", "x"), "secondary")
+    assert (events[0], kinds(events[1:])) == (Gap("tea", 1), ["Received"])
+    assert kinds(receive(session, messages.Said("tea", 6, "ben", "x"), "secondary")) == ["Received"]
+    assert kinds(receive(session, messages.Said("tea", 7, "ben", "x"))) == ["Received"], "in step again, in that room"
+
+
+def test_who_was_passed_over_in_a_room_is_in_step_when_we_leave_it(session: ClientSession) -> None:
+    session.following.add("secondary")
+    session.join("tea", 0)
+    assert receive(session, messages.Member({"tea": 3}, 1)) == [Entered("tea")]
+    assert receive(session, messages.Member({"tea": 3}, 1), "secondary") == []
+    assert receive(session, messages.Said("tea", 6, "ben", "x")) == [], "the secondary may bring what is missing"
+    session.leave("tea", 0)
+    assert receive(session, messages.Member({}, 2), "secondary") == [Departed("tea")]
+    session.join("tin", 0)
+    assert receive(session, messages.Member({"tin": 1}, 3)) == [Entered("tin")], "nothing is waited for any more"
+
+
 def test_a_connection_that_was_passed_over_is_asked_again(session: ClientSession) -> None:
     session.following.add("secondary")
     assert receive(session, said(7)) == []
