@@ -2,7 +2,7 @@
 
 The same work at each: members of one room, some of whom talk. The server has one core to itself, the load generator (a
 C program, compiled here) another one. Beside them `limit`, a C program that does the least a chat server can do, and
-`limit-python`, the same in Python. Servers take turns within each cell, and the medians of the repetitions count.
+`limit-python`, the same in plain Python. Servers take turns within each cell, and the medians of the repetitions count.
 
 Loads: `saturated` (16 messages for each sender on their way), `paced` (half of what the slowest one did), `light` (100
 messages a second to 100 members), `storm` (2,000 registrations, 64 at a time) and `many` (10,000 sessions and one

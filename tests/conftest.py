@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from chat_helpers import Clients, ServerProcess, server_process
 from hub_helpers import Hall
+from session_helpers import new_session
+
+from chat.client.session import ClientSession
 
 pytest_plugins = ["left_out", "undisturbed", "pytester"]
 
@@ -28,6 +31,11 @@ def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
 @pytest.fixture
 def hall() -> Hall:
     return Hall()
+
+
+@pytest.fixture
+def session() -> ClientSession:
+    return new_session()
 
 
 @pytest.fixture

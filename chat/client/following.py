@@ -79,8 +79,10 @@ class Following:
         return True
 
     def pass_over_if_ahead(self, path: PathName, log: str) -> None:
-        """A line of a room that we are not in was dropped: the other connection has still to say that we came into it,
-        and to bring its lines. If we have left it, nobody has.
+        """A line was dropped because, as far as we know, we are not in its room.
+
+        A connection that is ahead may know better. The other one has still to say so, and then brings the lines of that
+        room: what this one brought does not come again, so nobody is to wait for it.
         """
         if self._ahead.get(path, 0) > self.last_change:
             self._passed_over.add((path, log))

@@ -332,7 +332,7 @@ class ClientSession:
                 # A gap line among them: what is missing shows in the numbers.
                 return []
         cursor = self.cursors.get(message.log)
-        if cursor is None:  # of a room that we have left, or are in without having been told so by who is waited for
+        if cursor is None:  # of a room that we have left, or into which only a connection that is ahead has let us
             self.following.pass_over_if_ahead(path, message.log)
             return []
         if message.seq <= cursor:

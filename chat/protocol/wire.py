@@ -58,7 +58,8 @@ def encode_all(messages: Sequence[Message]) -> list[bytes]:
     Raises:
         NotText: something in one of them has no UTF-8.
     """
-    if len(messages) == 1:  # cut from nothing it would be kept in the memory of the encoder's buffer, and leave gaps
+    if len(messages) == 1:
+        # splitlines() of a single line is no copy but the encoder's buffer, cut short: kept in a log, it wastes memory.
         return [encode(messages[0])]
     try:
         return _encoder.encode_lines(messages).splitlines(keepends=True)

@@ -157,7 +157,7 @@ class Hub:
             copies = self._talk.copies(session, some)
             self.duplicates += copies
             return copies
-        return self._talk.say_in_a_row(session, first, some) if self._has_room() else 0
+        return self._talk.say_in_a_row(session, first.room, some) if self._has_room() else 0
 
     def disconnect(self, connection: Connection, reason: str, *, keep_until_ns: int | None = None) -> None:
         """The connection is gone, or will be as soon as it has been sent what it has been told so far.

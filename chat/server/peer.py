@@ -9,7 +9,7 @@ from chat.net.loop import Loop, Timer
 from chat.net.transport import Transport
 from chat.protocol.messages import Bye, Error, Pong, Up
 from chat.protocol.wire import UP, BadLine, LineReader
-from chat.server.budget import Budget, Budgets
+from chat.server.budget import Budgets
 from chat.server.costs import BARREN, CRUMB, CRUMB_BYTES, MALFORMED, UNIT_NS, cost_of, cost_of_catching_up
 from chat.server.hub import Hub
 from chat.server.members import Connection
@@ -250,7 +250,7 @@ class Peer:
         return self._batch
 
     def _handle_one(self, message: Incoming) -> tuple[float, int]:
-        """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
+        """Return how much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
         hub = self._host.hub
         copies = hub.duplicates
         if isinstance(message, BadLine):
@@ -260,10 +260,7 @@ class Peer:
             hub.receive(self.connection, message)
             if self.connection.closing and isinstance(message, Bye):
                 log.info("%s says bye from %s", self.nick or "stranger", self.address)
-        if self._budget is not None:
-            price = self._spend(message, self._budget, is_copy=hub.duplicates > copies)
-        else:
-            price = message if isinstance(message, float) else UNCOUNTED, 0
+        price = self._spend(message, is_copy=hub.duplicates > copies)
         if not self.nick:
             self._name()
         return price
@@ -276,8 +273,11 @@ class Peer:
             self._wait()
         self._resume()
 
-    def _spend(self, message: Incoming, budget: Budget, *, is_copy: bool) -> tuple[float, int]:
-        """How much of the turn this took, in units, and how long (ns) the peer is to wait after it."""
+    def _spend(self, message: Incoming, *, is_copy: bool) -> tuple[float, int]:
+        """Pay for what has just been handled; returns what :meth:`_handle_one` does."""
+        budget = self._budget
+        if budget is None:
+            return message if isinstance(message, float) else UNCOUNTED, 0
         now_ns = self._host.loop.now_ns()
         if isinstance(message, float):
             return message, budget.spend(message, now_ns)

@@ -39,13 +39,12 @@ class Talk:
             count += 1
         return count
 
-    def say_in_a_row(self, session: Session, first: Say, messages: Sequence[object]) -> int:
-        """Say those of these messages, from the first on, that are short, for one room, and numbered without a gap.
+    def say_in_a_row(self, session: Session, name: str, messages: Sequence[object]) -> int:
+        """Say those of these messages, from the first on, that are short, for this room, and numbered without a gap.
 
         Returns:
             how many that are.
         """
-        name = first.room
         room = self._rooms.find(name)
         if room is None or room not in session.rooms:
             return 0

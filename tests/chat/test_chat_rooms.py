@@ -21,7 +21,6 @@ from chat.client.events import (
     RoomList,
     StartedAnew,
 )
-from chat.client.session import ClientSession
 from chat.protocol import messages
 from chat.protocol.limits import Limits
 from chat.protocol.messages import Attach, Join, Leave, ListRooms, Say, Settle, Who
@@ -206,71 +205,6 @@ def test_settle_tells_how_far_the_server_has_come(hall: Hall) -> None:
     for message in (Say("x", 7), Settle()):
         hall.hub.receive(ana, message)
     assert hall.take(ana)[0] == {"type": "settled", "id": 7, "nick": "ana", "cursors": {"inbox": 0, "lobby": 2}}
-
-
-# The client's side.
-
-
-@pytest.fixture
-def session() -> ClientSession:
-    session = ClientSession("ana")
-    session.welcome(messages.Welcome("ana", "secret", {"lobby": 4, "inbox": 0}, Limits()))
-    session.following.add("primary")
-    return session
-
-
-def receive(session: ClientSession, message: messages.Down) -> list[object]:
-    return [*session.receive(message, "primary", 0, 0, True)]
-
-
-def test_an_older_membership_changes_nothing(session: ClientSession) -> None:
-    assert (session.join("tea", 0), session.leave("tea", 0)) == (1, 2)
-    assert receive(session, messages.Member({}, 2)) == []
-    assert receive(session, messages.Member({"tea": 5}, 1)) == []
-    assert (session.rooms, session.pending) == (["lobby"], 0)
-
-
-def test_an_echo_that_fell_into_a_gap_is_settled(session: ClientSession) -> None:
-    """The answer overtakes lines of the log: only when these have come is it clear that the echo will not."""
-    session.say("x", 0, 0)
-    session.say("y", 0, 0)
-    assert not session.wants_to_ask
-    assert receive(session, messages.Said("lobby", 7, "ben", "z"))[0] == Gap("lobby", 2)
-    assert session.wants_to_ask
-    assert session.ask() == b'{"type":"settle"}\n'
-    assert not session.wants_to_ask
-    assert receive(session, messages.Settled(2, "ana", {"lobby": 8, "inbox": 0})) == []
-    (echo,) = [
-        event for event in receive(session, messages.Said("lobby", 8, "ana", "y", 2)) if isinstance(event, Echoed)
-    ]
-    assert echo.id == 2
-    assert session.pending == 0
-
-
-def test_a_question_that_was_lost_is_asked_again(session: ClientSession) -> None:
-    session.say("x", 0, 0)
-    receive(session, messages.Said("lobby", 7, "ben", "z"))
-    session.ask()
-    session.stop_following("primary")
-    assert session.wants_to_ask
-    session.unanswered(0, 1000)
-    session.forget()
-    assert session.in_doubt == (1,)
-    assert not session.wants_to_ask
-
-
-def test_a_name_that_was_changed_after_the_answer_is_kept(session: ClientSession) -> None:
-    session.say("x", 0, 0)
-    receive(session, messages.Said("lobby", 7, "ben", "z"))
-    session.ask()
-    assert receive(session, messages.Settled(1, "ana", {"lobby": 8, "inbox": 2})) == []
-    (renamed,) = receive(session, messages.Renamed("lobby", 8, "ana", "Anna"))
-    assert renamed == Renamed("ana", "Anna", "lobby", own=True)
-    receive(session, messages.Said("lobby", 9, "ben", "z"))
-    receive(session, messages.Refused("x", "No.", None, "inbox", 1))
-    *_, missed = receive(session, messages.Refused("x", "No.", None, "inbox", 2))
-    assert missed == EchoMissed(1)
-    assert session.nick == "Anna"
 
 
 def test_repr(hall: Hall) -> None:

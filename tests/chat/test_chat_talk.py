@@ -65,3 +65,5 @@ def test_nothing_is_taken_while_the_disk_is_full() -> None:
     ana = hall.join("ana")
     keeper.room = False
     assert hall.hub.talk(ana, [Say("x", 1)], 9) == 0
+    keeper.room = True
+    assert hall.hub.talk(ana, [Say("x", 1)], 9) == 1

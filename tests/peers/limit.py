@@ -1,7 +1,7 @@
-"""The least that a chat server of one room can do in Python, in our own lines: what `limit.c` does. `limit.py PORT`.
+"""What `limit.c` does, in plain Python: a chat server of one room, in our own lines. `limit.py PORT`.
 
 It checks nothing, parses nothing beyond a line's beginning and knows no session. What it takes more than `limit.c` is
-what the language costs; what our server takes more than it, what we do with each message.
+about what the language costs; what our server takes more than it, what we do with each message.
 """
 
 import resource

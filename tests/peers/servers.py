@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-#: What the least that a server can do costs in Python.
+#: The server of this name in Python; the one in C is compiled.
 LIMIT = Path(__file__).parent / "limit.py"
 #: How long a server may take to listen.
 START_S = 20.0
